@@ -1,0 +1,87 @@
+"""What went wrong, in words that say what to do.
+
+Every error that imtrans raises on purpose derives from `ImtransError`. The classes that stand for a wrong
+value also derive from `ValueError`, so code that knows nothing of imtrans catches them as it would expect.
+"""
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class ImtransError(Exception):
+    """The root of every error of imtrans."""
+
+
+class ArgumentError(ImtransError, ValueError):
+    """An argument has a value that its owner does not accept."""
+
+
+class ShapeError(ImtransError, ValueError):
+    """A tensor's shape does not fit the module it was given to."""
+
+
+class DataError(ImtransError, ValueError):
+    """A data set, an image file or a folder of them cannot be used."""
+
+
+class SavedModelError(ImtransError, ValueError):
+    """A saved model, or one that should be saved, does not fit its description."""
+
+
+class CheckpointError(ImtransError, RuntimeError):
+    """A training checkpoint cannot be written or read."""
+
+
+class TrainingError(ImtransError, RuntimeError):
+    """A training run cannot go on."""
+
+
+def hint(word: object, known: Collection[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the known name nearest to `word`, or nothing."""
+    near = get_close_matches(str(word), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -> str:
+    """Return `value` if it is one of the names in `allowed`.
+
+    Raises:
+        ArgumentError: it is not; the message lists the names and guesses the one that was meant.
+    """
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise ArgumentError(
+        f"{owner}: {argument}={value!r} is not one of {sorted(allowed)}.{hint(value, allowed)}"
+    )
+
+
+def at_least(owner: str, argument: str, value: object, minimum: int) -> int:
+    """Return `value` if it is a whole number of at least `minimum`.
+
+    Raises:
+        ArgumentError: it is not (a bool is no number here).
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+        return value
+    raise ArgumentError(f"{owner}: {argument} must be a whole number >= {minimum}, got {value!r}.")
+
+
+def in_range(owner: str, argument: str, value: object, low: float, high: float = float("inf")) -> float:
+    """Return `value` as a float if it is a number with ``low <= value <= high``.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+        return float(value)
+    allowed = f">= {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+    raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {value!r}.")
+
+
+def some_of(names: Sequence[T], most: int = 5) -> str:
+    """Return the first `most` names as a list in words, and how many more there are."""
+    shown = ", ".join(str(n) for n in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
