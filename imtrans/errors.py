@@ -53,9 +53,7 @@ def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -
     """
     if isinstance(value, str) and value in allowed:
         return value
-    raise ArgumentError(
-        f"{owner}: {argument}={value!r} is not one of {sorted(allowed)}.{hint(value, allowed)}"
-    )
+    raise ArgumentError(f"{owner}: {argument}={value!r} is not one of {sorted(allowed)}.{hint(value, allowed)}")
 
 
 def at_least(owner: str, argument: str, value: object, minimum: int) -> int:

@@ -1,0 +1,128 @@
+"""Train pix2pix on facades: real ones from a folder, the CMP data set, or procedural ones with no download.
+
+python examples/pix2pix_facades.py                      # procedural facades, a few minutes on a laptop
+python examples/pix2pix_facades.py --data DIR           # DIR/train/*.jpg, or DIR/train/A and DIR/train/B
+python examples/pix2pix_facades.py --download           # the CMP facades, from the authors of pix2pix
+"""
+
+import argparse
+import shlex
+import sys
+import tarfile
+import urllib.request
+from pathlib import Path
+
+import torch
+
+from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
+from imtrans.errors import DataError, ImtransError
+
+CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
+    source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
+    parser.add_argument("--epochs", type=int, help="in all (200; 8 for the procedural facades)")
+    parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
+    parser.add_argument("--max-steps", type=int, help="end early")
+    parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that load data")
+    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps (a twentieth of the run)")
+    parser.add_argument("--out", type=Path, default=Path("runs/facades"))
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        run(args)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    real = args.data is not None or args.download
+    size = args.size or (256 if real else 128)
+    base_channels = args.base_channels or (64 if real else 32)
+    if real:
+        train, val = paired(args.data or download(Path("data")), args.direction, size, args.seed)
+    else:
+        train = ProceduralFacades(400, size=size, seed=2 * args.seed)
+        val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
+    print(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
+
+    depth = min(8, size.bit_length() - 1)
+    generator = init_net(UNetGenerator(base_channels=base_channels, depth=depth), args.device, seed=args.seed)
+    discriminator = init_net(PatchDiscriminator(6, base_channels=base_channels), args.device, seed=args.seed + 1)
+    trainer = Trainer(
+        Pix2Pix(generator, discriminator),
+        train,
+        val_data=val,
+        out=args.out,
+        epochs=args.epochs or (200 if real else 8),
+        decay_epochs=args.decay_epochs,
+        max_steps=args.max_steps,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        device=args.device,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        checkpoint_every=args.checkpoint_every,
+        config={"size": size, "command": shlex.join(sys.argv)},
+    )
+    print(f"{trainer.total_steps} steps of batch {args.batch_size} on {trainer.device} in {trainer.precision}")
+    report(trainer.fit(resume=args.resume), args.out)
+
+
+def paired(folder: Path, direction: str, size: int, seed: int) -> tuple[PairedImages, PairedImages | None]:
+    if not (folder / "train").is_dir():
+        raise DataError(f"{folder} has no folder train/. Put the pairs to train on there, and others in val/.")
+    train = PairedImages(folder / "train", direction=direction, size=size, seed=seed)
+    for name in ("val", "test"):
+        if (folder / name).is_dir():
+            return train, PairedImages(folder / name, direction=direction, size=size, augment=False)
+    return train, None
+
+
+def download(into: Path) -> Path:
+    folder, archive = into / "facades", into / "facades.tar.gz"
+    if folder.is_dir():
+        return folder
+    into.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {CMP_FACADES}")
+    try:
+        urllib.request.urlretrieve(CMP_FACADES, archive)
+        with tarfile.open(archive) as tar:
+            # The filter refuses members that would land outside the folder, links out of it, and devices.
+            tar.extractall(into, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        archive.unlink(missing_ok=True)
+        raise DataError(f"{CMP_FACADES} could not be fetched: {error}. Fetch it by hand, and use --data.") from error
+    archive.unlink()
+    return folder
+
+
+def report(validation: dict | None, out: Path) -> None:
+    if validation:
+        print("\nvalidation, pictures in [0, 1]:\n    mode           L1    PSNR")
+        for mode in ("eval", "batch_stats", "paper"):
+            best = "  <- saved with the generator" if mode == validation["best"] else ""
+            print(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
+    print(f"\ngenerator  {out / 'generator'}\ngallery    {(out / 'index.html').resolve().as_uri()}")
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main())

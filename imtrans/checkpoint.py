@@ -1,0 +1,103 @@
+"""The whole state of a training run, in a folder of safetensors and JSON that is there entirely or not at all."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from imtrans.errors import CheckpointError, ImtransError
+from imtrans.files import sync_folder, write_json, write_tensors
+from imtrans.pretrained import read_tensors
+
+TENSORS, STATE = "tensors.safetensors", "state.json"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
+    """Write `state` to `folder`, then delete all but the newest `keep` checkpoints beside it.
+
+    The files are written to a folder of another name, flushed to the disk, and renamed: a crash at any instant
+    leaves either no `folder` or a whole one.
+
+    Args:
+        folder: its name is the step; its siblings are the other checkpoints.
+        state: nested dicts, lists and tuples of tensors, numbers, strings, bools and None.
+        keep: how many checkpoints remain.
+
+    Raises:
+        CheckpointError: the state holds something else, or the disk refuses.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _take_apart(state, "", tensors)
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.mkdir(parents=True)
+        write_tensors(unfinished / TENSORS, tensors)
+        write_json(unfinished / STATE, skeleton)
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+        sync_folder(folder.parent)
+        for old in checkpoints(folder.parent)[:-keep]:
+            shutil.rmtree(old)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(
+            f"{folder} cannot be written: {error.strerror}. Earlier checkpoints are untouched; make room or "
+            "choose another folder, and resume."
+        ) from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first; empty if there is no such folder."""
+    return sorted(p for p in folder.glob("*") if p.name.isdigit() and p.is_dir())
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, with every tensor on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read, or is damaged.
+    """
+    try:
+        skeleton = json.loads((folder / STATE).read_text())
+        state = _put_together(skeleton, read_tensors(folder / TENSORS))
+    except (OSError, ValueError, KeyError, TypeError, ImtransError) as error:
+        raise CheckpointError(
+            f"{folder} is damaged ({error}). Delete it, and resume from the checkpoint before it."
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{folder} is damaged ({STATE} holds no dict). Delete it.")
+    return state
+
+
+def _take_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Move the tensors in `value` to `tensors`; return the rest as JSON, with dict keys of any simple type."""
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, _take_apart(entry, f"{path}/{key}", tensors)] for key, entry in value.items()]}
+    if isinstance(value, (list, tuple)):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_take_apart(entry, f"{path}/{i}", tensors) for i, entry in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise CheckpointError(
+        f"the state has a {type(value).__name__} at {path or 'its root'}, which a checkpoint cannot hold. "
+        "Use tensors, numbers, strings, and dicts and lists of them."
+    )
+
+
+def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _put_together(entry, tensors) for key, entry in content}
+    entries = [_put_together(entry, tensors) for entry in content]
+    return tuple(entries) if kind == "tuple" else entries

@@ -1,0 +1,297 @@
+"""How the parts of a facade look: textures, windows, balconies, shops, light and shade.
+
+Everything is placed in unit coordinates, x to the right and y downwards, on a canvas a few times larger than
+the picture. What light does to a surface is kept on a second canvas and applied once, when the picture is
+developed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
+
+THIN = 0.0035  # the width of a glazing bar
+CREAM, LAMP, VOID = (240, 232, 214), (255, 206, 128), (34, 38, 46)
+
+
+@dataclass(frozen=True)
+class Mood:
+    """The weather: colours of the sky, tints of light and shade, the share of windows that are lit."""
+
+    zenith: Colour
+    horizon: Colour
+    cloud: Colour
+    sun: tuple[float, float, float]
+    shade: tuple[float, float, float]
+    lit: float
+
+
+@dataclass(frozen=True)
+class Courses:
+    """Stones, bricks, slates or tiles: height and length of one, how tones vary, how dark the joints are."""
+
+    course: float
+    length: float
+    contrast: float
+    joint: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colours of one building."""
+
+    wall: Colour
+    trim: Colour
+    roof: Colour
+    frame: Colour
+    shutter: Colour
+    door: Colour
+    shop: Colour
+    iron: Colour = (42, 43, 48)
+
+
+def tone(colour: Colour, factor: float) -> Colour:
+    """Return `colour` made brighter (`factor` above 1) or darker."""
+    r, g, b = (min(255, int(c * factor)) for c in colour)
+    return r, g, b
+
+
+class Canvas:
+    """Picture, light and labels of one building, in layers; `sun` is 1 for light from the left, else -1."""
+
+    def __init__(self, side: int, sun: int) -> None:
+        self.side, self.sun = side, sun
+        self.picture = Image.new("RGB", (side, side))
+        self.light = Image.new("L", (side, side), 255)
+        self.labels = Image.new("RGB", (side, side))
+        layers = self.picture, self.light, self.labels
+        self._draw, self._light, self._mark = (ImageDraw.Draw(layer) for layer in layers)
+
+    def pixels(self, box: Box) -> tuple[int, int, int, int]:
+        """Return the first and last pixel of `box` along each axis; never an empty box."""
+        x0, y0, x1, y1 = box
+        left, top, side = int(x0 * self.side + 0.5), int(y0 * self.side + 0.5), self.side
+        return left, top, max(left, int(x1 * side - 0.5)), max(top, int(y1 * side - 0.5))
+
+    def mark(self, box: Box, label: Colour, *, arched: bool = False) -> None:
+        """Write `label` into the label map."""
+        _fill(self._mark, self.pixels(box), label, arched)
+
+    def box(self, box: Box, colour: Colour, *, arched: bool = False) -> None:
+        """Paint a flat surface."""
+        _fill(self._draw, self.pixels(box), colour, arched)
+
+    def shade(self, box: Box, light: int, *, arched: bool = False) -> None:
+        """Let only `light` of 255 fall on a surface."""
+        _fill(self._light, self.pixels(box), light, arched)
+
+    def relief(self, box: Box, colour: Colour, depth: float, *, arched: bool = False) -> None:
+        """Paint a surface that stands out by `depth`: lit itself, it shades what lies below and beside it."""
+        x0, y0, x1, y1 = box
+        reach = 0.6 * depth * self.sun
+        self.shade((x0 + reach, y0 + depth, x1 + reach, y1 + depth), 40, arched=arched)
+        self.shade(box, 255, arched=arched)
+        self.box(box, colour, arched=arched)
+
+    def recess(self, box: Box, depth: float, *, arched: bool = False) -> None:
+        """Shade the inside of an opening along its top and the side that the sun comes from."""
+        x0, y0, x1, y1 = box
+        self.shade(box, 70, arched=arched)
+        left, right = (0.6 * depth, 0.0) if self.sun > 0 else (0.0, 0.6 * depth)
+        self.shade((x0 + left, y0 + depth, x1 - right, y1), 255, arched=arched)
+
+    def paste(self, texture: Image.Image, box: Box, *, arched: bool = False) -> None:
+        """Paint with a texture that is as wide as the canvas, or stretch a small one over `box`."""
+        x0, y0, x1, y1 = self.pixels(box)
+        size = (x1 - x0 + 1, y1 - y0 + 1)
+        fits = texture.width == self.side
+        patch = texture.crop((x0, y0, x1 + 1, y1 + 1)) if fits else texture.resize(size)
+        mask = Image.new("1", size)
+        _fill(ImageDraw.Draw(mask), (0, 0, size[0] - 1, size[1] - 1), 1, arched)
+        self.picture.paste(patch, (x0, y0), mask)
+
+    def slope(self, texture: Image.Image, corners: Sequence[tuple[float, float]], label: Colour) -> None:
+        """Paint and mark the polygon between `corners` with a texture that is as wide as the canvas."""
+        points = [(round(x * self.side), round(y * self.side)) for x, y in corners]
+        mask = Image.new("1", texture.size)
+        ImageDraw.Draw(mask).polygon(points, fill=1)
+        self.picture.paste(texture, (0, 0), mask)
+        self._mark.polygon(points, fill=label)
+        self._light.polygon(points, fill=255)
+
+    def lattice(self, box: Box, step: float, colour: Colour) -> None:
+        """Draw two crossing lines that run up and down between the top and bottom of `box`."""
+        x0, y0, x1, y1 = self.pixels(box)
+        count = max(2, round((box[2] - box[0]) / step))
+        for ends in ((y0, y1), (y1, y0)):
+            line = [(x0 + (x1 - x0) * i / count, ends[i % 2]) for i in range(count + 1)]
+            self._draw.line(line, fill=colour)
+
+    def develop(self, size: int, mood: Mood) -> tuple[Picture, Picture]:
+        """Apply the light and reduce picture and labels to `size`, each a `h w c` array of bytes."""
+        factor = self.side // size
+        photo = np.asarray(self.picture.reduce(factor), np.float32)
+        light = np.asarray(self.light.reduce(factor), np.float32)[..., None] / 255
+        shade, sun = np.asarray((mood.shade, mood.sun), np.float32)
+        photo = photo * ((shade + (1 - shade) * light) * sun)
+        labels = np.asarray(self.labels)[factor // 2 :: factor, factor // 2 :: factor]
+        return np.clip(photo, 0, 255).astype(np.uint8), np.ascontiguousarray(labels)
+
+
+def _fill(draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], value: Colour | int, arched: bool) -> None:
+    """Fill a box, whose upper edge may be a flat arch."""
+    x0, y0, x1, y1 = pixels
+    rise = min(y1 - y0, (x1 - x0) // 3) if arched else 0
+    if arched:
+        draw.ellipse((x0, y0, x1, y0 + 2 * rise), fill=value)
+    draw.rectangle((x0, y0 + rise, x1, y1), fill=value)
+
+
+def noise(rng: np.random.Generator, weights: Sequence[float]) -> Image.Image:
+    """Return a 160 x 160 field of noise about zero; each of the `weights` is of an octave, coarse to fine."""
+    field = np.zeros((5, 5), np.float32)
+    for octave, weight in enumerate(weights):
+        side = 5 * 2**octave
+        field = np.array(Image.fromarray(field).resize((side, side), Image.Resampling.BICUBIC), np.float32)
+        field += weight * rng.standard_normal((side, side), dtype=np.float32)
+    return Image.fromarray(field).resize((160, 160), Image.Resampling.BICUBIC)
+
+
+def masonry(rng: np.random.Generator, size: tuple[int, int], colour: Colour, of: Courses) -> Image.Image:
+    """Return a weathered surface of courses, `size` pixels wide and high; the width is one unit."""
+    tones = rng.normal(1, of.contrast, (int(1 / of.course) + 1, int(1 / of.length) + 2)).astype(np.float32)
+    stains = noise(rng, (0.035, 0.03, 0.022, 0.018, 0.02, 0.02))
+    depth = round(160 * size[1] / size[0])
+    row, dy = np.divmod(np.arange(size[1]) / size[0] / of.course, 1)
+    column, dx = np.divmod(np.arange(size[0]) / size[0] / of.length + np.array([[0], [0.5]]), 1)
+    odd = row.astype(int) % 2
+    value = tones[row.astype(int)[:, None], column.astype(int)[odd]]
+    value *= np.where(dx * of.length < 0.8 / 384, 1 - of.joint, 1).astype(np.float32)[odd]
+    value *= np.where(dy * of.course < 1.0 / 384, 1 - of.joint, 1).astype(np.float32)[:, None]
+    value *= 1 + np.asarray(stains.crop((0, 0, 160, depth)).resize(size, Image.Resampling.BILINEAR))
+    value = np.clip(value, 0, 255 / max(colour))
+    return Image.merge("RGB", [Image.fromarray((value * np.float32(c)).astype(np.uint8)) for c in colour])
+
+
+def sky(rng: np.random.Generator, side: int, mood: Mood) -> Image.Image:
+    """Return a canvas of sky: a gradient from zenith to horizon behind soft clouds."""
+    down = np.linspace(0, 4, 160, dtype=np.float32).clip(0, 1)[:, None, None]
+    zenith, horizon, cloud = (np.asarray(c, np.float32) for c in (mood.zenith, mood.horizon, mood.cloud))
+    puffs = noise(rng, (0.8, 0.7, 0.5, 0.3, 0.15)).crop((0, 0, 70, 160)).resize((160, 160))
+    cover = (np.asarray(puffs)[..., None] * 0.5 + 0.2).clip(0, 0.9)
+    air = zenith + (horizon - zenith) * down
+    pixels = (air + (cloud - air) * cover).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
+
+
+def glass(rng: np.random.Generator, mood: Mood) -> Iterator[Image.Image]:
+    """Yield without end what is seen in a window: sky and dark rooms, drawn curtains, lamps."""
+    y, x = np.mgrid[0:1:40j, 0:1:28j].astype(np.float32)[..., None]
+    near, far = np.asarray(VOID, np.float32), np.asarray(mood.zenith, np.float32)
+    panes = []
+    for _ in range(8):
+        slant, open_to = rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.34)
+        pane = near + (far - near) * (0.78 - slant * y - 0.25 * x).clip(0.06, 1)
+        if rng.random() < mood.lit:
+            pane = np.asarray(LAMP, np.float32) * (1.08 - 0.5 * np.hypot(x - 0.5, y - 0.35))
+        if rng.random() < 0.7:
+            folds = 0.74 + 0.1 * np.sin(x * 60) - 0.25 * y
+            drawn = (np.abs(x - 0.5) > open_to + 0.12 * (1 - y)) * 0.85
+            pane = pane + (np.asarray(CREAM, np.float32) * folds - pane) * drawn
+        panes.append(Image.fromarray(pane.clip(0, 255).astype(np.uint8)))
+    while True:
+        yield panes[rng.integers(len(panes))]
+
+
+def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool, shutters: bool) -> None:
+    """Paint a window that fills `box`, shutters included: surround, sill, glass and glazing bars."""
+    x0, y0, x1, y1 = box
+    if shutters:
+        leaf = 0.23 * (x1 - x0)
+        for left in (x0, x1 - leaf):
+            canvas.relief((left, y0, left + leaf, y1), look.shutter, 2 * THIN)
+            for top in np.arange(y0 + THIN, y1 - THIN, 2.4 * THIN):
+                canvas.box((left + THIN, top, left + leaf - THIN, top + THIN), tone(look.shutter, 0.74))
+        x0, x1 = x0 + leaf, x1 - leaf
+    rim = 0.0 if shutters else 2 * THIN
+    canvas.relief((x0 - rim, y0 - 2 * THIN, x1 + rim, y1), look.trim, 1.5 * THIN, arched=arched)
+    canvas.paste(pane, (x0, y0, x1, y1), arched=arched)
+    canvas.recess((x0, y0, x1, y1), 3 * THIN, arched=arched)
+    middle, transom = (x0 + x1) / 2, y0 + 0.3 * (y1 - y0)
+    edge = y0 + (x1 - x0) / 3 if arched else y0
+    bars = [(x0, edge, x0 + THIN, y1), (x1 - THIN, edge, x1, y1), (x0, y1 - THIN, x1, y1)]
+    bars += [(middle - THIN * 0.8, y0, middle + THIN * 0.8, y1), (x0, transom, x1, transom + THIN)]
+    for bar in bars if arched else [*bars, (x0, y0, x1, y0 + THIN)]:
+        canvas.box(bar, look.frame)
+    canvas.shade((x0, y1, x1, y1 + 0.016), 215)
+    canvas.relief((x0 - 2 * THIN, y1, x1 + 2 * THIN, y1 + 2 * THIN), tone(look.trim, 1.06), 2 * THIN)
+
+
+def balcony(canvas: Canvas, box: Box, look: Look) -> None:
+    """Paint a wrought-iron railing that fills `box`, on a stone slab with brackets."""
+    x0, y0, x1, y1 = box
+    slab = y1 - 2.5 * THIN
+    for at in np.linspace(x0 + 0.012, x1 - 0.012, max(2, round((x1 - x0) / 0.09))):
+        canvas.relief((at - 0.005, y1, at + 0.005, y1 + 0.012), tone(look.trim, 0.92), 0.008)
+    canvas.shade((x0, y1, x1, y1 + 0.02), 60)
+    canvas.relief((x0, slab, x1, y1), look.trim, 0.02)
+    canvas.shade((x0, y0, x1, slab), 165)
+    for at in np.linspace(x0, x1 - THIN, max(3, round((x1 - x0) / 0.0105))):
+        canvas.box((at, y0, at + 0.75 * THIN, slab), look.iron)
+    canvas.lattice((x0, y0 + 0.3 * (slab - y0), x1, y0 + 0.8 * (slab - y0)), 0.0105, look.iron)
+    for top in (y0, slab - THIN):
+        canvas.box((x0, top, x1, top + 1.3 * THIN), look.iron)
+
+
+def door(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool) -> None:
+    """Paint a panelled double door that fills `box`, with a light above it."""
+    x0, y0, x1, y1 = box
+    canvas.relief((x0 - 0.011, y0 - 0.011, x1 + 0.011, y1), look.trim, 0.008, arched=arched)
+    canvas.paste(pane, box, arched=arched)
+    canvas.recess(box, 0.012, arched=arched)
+    leaf = y0 + 0.27 * (y1 - y0)
+    canvas.box((x0, leaf, x1, y1), look.door)
+    canvas.box((x0, leaf - 2 * THIN, x1, leaf), tone(look.door, 1.25))
+    middle = (x0 + x1) / 2
+    for left, right in ((x0, middle), (middle, x1)):
+        for top, bottom in ((0.08, 0.5), (0.58, 0.92)):
+            panel = (left + 2 * THIN, leaf + top * (y1 - leaf), right - 2 * THIN, leaf + bottom * (y1 - leaf))
+            canvas.box(panel, tone(look.door, 0.72))
+            canvas.box((panel[0] + THIN, panel[1] + THIN, panel[2], panel[3]), tone(look.door, 1.15))
+    canvas.box((middle - THIN / 2, y0, middle + THIN / 2, y1), tone(look.door, 0.55))
+    lock = leaf + 0.5 * (y1 - leaf)
+    canvas.box((middle + THIN, lock, middle + 2.4 * THIN, lock + 0.008), LAMP)
+
+
+def shop(canvas: Canvas, box: Box, look: Look) -> None:
+    """Paint a shop that fills `box`: sign, awning, display windows between pilasters."""
+    x0, y0, x1, y1 = box
+    sign, sill = y0 + 0.2 * (y1 - y0), y1 - 0.14 * (y1 - y0)
+    canvas.relief(box, look.shop, 0.006)
+    y, x = np.mgrid[0:1:24j, 0:1:24j].astype(np.float32)[..., None]
+    goods = 0.25 * (np.abs(np.sin(10 * x)) > 0.35) * (y > 0.55) + 0.12 * (np.abs(y - 0.5) < 0.05)
+    room = np.asarray(LAMP, np.float32) * (0.95 - 0.4 * y - 0.3 * np.abs(x - 0.5) - goods)
+    display = Image.fromarray(room.clip(0, 255).astype(np.uint8))
+    edges = np.linspace(x0 + 0.01, x1 - 0.01, max(2, round((x1 - x0) / 0.085)) + 1)
+    for left, right in zip(edges[:-1] + THIN, edges[1:] - THIN, strict=True):
+        canvas.paste(display, (left, sign + 0.01, right, sill))
+        canvas.recess((left, sign + 0.01, right, sill), 0.01)
+        canvas.box((left + THIN, sill + 0.007, right - THIN, y1 - 0.007), tone(look.shop, 0.75))
+    canvas.relief((x0 - 0.004, y0, x1 + 0.004, sign), look.shop, 0.007)
+    canvas.box((x0 - 0.004, y0, x1 + 0.004, y0 + 1.5 * THIN), tone(look.shop, 1.5))
+    middle, word = (x0 + x1) / 2, 0.3 * (x1 - x0)
+    for at in np.arange(middle - word, middle + word, 0.013):
+        canvas.box((at, y0 + 0.012, at + 0.0075, sign - 0.007), tone(CREAM, 0.92))
+    hem = sign + 0.24 * (y1 - y0)
+    canvas.shade((x0, hem, x1, hem + 0.022), 90)
+    canvas.shade((x0, sign, x1, hem), 255)
+    for i, (left, right) in enumerate(pairwise(np.linspace(x0, x1, round((x1 - x0) / 0.024) + 1))):
+        cloth = tone(look.shop, 1.35) if i % 2 else CREAM
+        canvas.box((left, sign, right, hem), cloth)
+        canvas.box((left, hem - 0.008, right, hem + 0.004), tone(cloth, 0.86))

@@ -1,0 +1,144 @@
+"""Pictures: from files to tensors in [-1, 1], the jitter of pix2pix, and back to pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from PIL import Image
+from torch import Tensor
+
+from imtrans.errors import ArgumentError, DataError, at_least
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The pictures in `folder`, by name; hidden files and other kinds are passed over.
+
+    Raises:
+        DataError: the folder does not exist, or cannot be read.
+    """
+    try:
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read as a folder of pictures: {error.strerror}.") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from its header alone.
+
+    Raises:
+        DataError: the file is no picture, or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read a picture as 8-bit RGB; 16-bit pictures are scaled, transparency is dropped.
+
+    Raises:
+        DataError: the file is no picture, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read as a picture ({error}). Repair the file, or take it out of the folder.")
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Turn an 8-bit picture into a float tensor ``(c, h, w)`` in [-1, 1]."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return rearrange(pixels, "h w c -> c h w").float() / 127.5 - 1
+
+
+def to_image(tensor: Tensor) -> Image.Image:
+    """Turn a tensor ``(c, h, w)`` in [-1, 1] into an 8-bit picture; values outside are clipped.
+
+    Raises:
+        ArgumentError: neither one nor three channels.
+
+    >>> to_image(torch.ones(3, 4, 6)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+        raise ArgumentError(
+            f"to_image: expects (c, h, w) with 1 or 3 channels, got {tuple(tensor.shape)}. "
+            "Give one picture of a batch, and choose the channels to show."
+        )
+    pixels = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    whole = repeat(pixels, "c h w -> h w (c n)", n=3 // tensor.shape[0]).numpy()
+    return Image.fromarray(whole)
+
+
+def sample_rows(columns: Mapping[str, Tensor], gap: int = 4) -> Image.Image:
+    """Lay out batches of pictures as the columns of one picture, a row for each sample, on white.
+
+    Shape: each column ``(b, c, h, w)``, one to three channels (of two, and of more than three, the first is
+    shown).
+    """
+    shown = [c if c.shape[1] in (1, 3) else c[:, :1] for c in columns.values()]
+    framed = [torch.nn.functional.pad(c.expand(-1, 3, -1, -1), (0, gap, 0, gap), value=1.0) for c in shown]
+    sheet = rearrange(framed, "column b c h w -> c (b h) (column w)")
+    return to_image(sheet[:, :-gap, :-gap])
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Resize pictures, and cut the same random window out of each; flip all or none of them.
+
+    Args:
+        size: height and width of what comes out.
+        load_size: height and width that pictures are resized to first; ``size * 286 / 256`` if None.
+        flip: whether to mirror left and right half of the time.
+
+    Raises:
+        ArgumentError: a `size` below 1, or a `load_size` below `size`.
+
+    Source: Isola et al. 2017, section 6.2.
+    """
+
+    size: int
+    load_size: int | None = None
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        at_least("Jitter", "size", self.size, 1)
+        if self.load_size is not None:
+            at_least("Jitter", "load_size", self.load_size, self.size)
+
+    @property
+    def large(self) -> int:
+        """Height and width of the pictures that the window is cut from."""
+        return round(self.size * 286 / 256) if self.load_size is None else self.load_size
+
+    def __call__(self, images: Sequence[Image.Image], rng: np.random.Generator | None) -> list[Tensor]:
+        """Return the pictures as tensors ``(c, size, size)``; without `rng`, only resized to `size`."""
+        if rng is None:
+            return [to_tensor(_resized(image, self.size)) for image in images]
+        left, top = (int(n) for n in rng.integers(0, self.large - self.size, size=2, endpoint=True))
+        mirrored = self.flip and rng.random() < 0.5
+        window = (left, top, left + self.size, top + self.size)
+        tensors = [to_tensor(_resized(image, self.large).crop(window)) for image in images]
+        return [tensor.flip(-1) if mirrored else tensor for tensor in tensors]
+
+
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -1,0 +1,63 @@
+"""Batches in an order, and with an augmentation, that are functions of the seed and the epoch alone."""
+
+from collections.abc import Iterable, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Batch = dict[str, Tensor]
+
+
+class AtEpoch(Dataset[Batch]):
+    """A data set as it is in one epoch: through its ``draw(index, epoch)``, or plainly if it has none."""
+
+    def __init__(self, data: Any, epoch: int) -> None:
+        self.data, self.epoch = data, epoch
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.data.draw(index, self.epoch) if hasattr(self.data, "draw") else self.data[index]
+
+
+def length_of(data: object) -> int:
+    """How many samples `data` has; 0 for None."""
+    return len(data) if isinstance(data, Sized) else 0
+
+
+def batches(
+    data: Dataset[Batch],
+    batch_size: int,
+    *,
+    epoch: int = 0,
+    shuffle_seed: int | None = None,
+    skip: int = 0,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterable[Batch]:
+    """The batches of one epoch, the last one maybe smaller; without the first `skip`.
+
+    Args:
+        data: of dicts of tensors; see `AtEpoch`.
+        batch_size: samples in a batch.
+        epoch: decides the order and the augmentation.
+        shuffle_seed: decides the order too; None for the order of `data`.
+        skip: batches to leave out at the start, unread.
+        num_workers: processes that load.
+        pin_memory: whether to load into memory that a CUDA card can fetch from by itself.
+    """
+    order = np.arange(length_of(data))
+    if shuffle_seed is not None:
+        order = np.random.default_rng((shuffle_seed, epoch)).permutation(order)
+    chunks = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    return DataLoader(
+        AtEpoch(data, epoch),
+        batch_sampler=chunks[skip:],
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # the loader's own draws must not shift those of dropout
+    )

@@ -1,0 +1,124 @@
+"""pix2pix: image-to-image translation with a conditional adversarial network."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from imtrans.errors import ArgumentError, in_range
+from imtrans.losses import GANLoss
+from imtrans.pool import ImagePool
+from imtrans.pretrained import Pretrained
+
+
+class Pix2Pix(nn.Module):
+    """The method of pix2pix: a generator that makes the target of a source, and a judge of the pair.
+
+    ``G* = arg min_G max_D  GAN(G, D) + l1_weight * L1(G)``. The ablations of the paper's table 1: ``l1_weight=0``
+    is cGAN alone; ``conditional=False`` shows the discriminator the target alone (GAN, L1 + GAN); without a
+    discriminator only the L1 term is left.
+
+    Args:
+        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``.
+        discriminator: maps source and target, concatenated (or the target alone), to logits; None for L1 only.
+        gan_loss: a mode of `GANLoss`, or one.
+        gan_weight: of the generator's adversarial term.
+        l1_weight: of the L1 term.
+        conditional: whether the discriminator sees the source.
+        pool_size: of the pool that the discriminator's fakes pass through; 0 as in the paper.
+
+    Raises:
+        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train, or no
+            term at all.
+
+    Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module | None,
+        *,
+        gan_loss: str | GANLoss = "vanilla",
+        gan_weight: float = 1.0,
+        l1_weight: float = 100.0,
+        conditional: bool = True,
+        pool_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.discriminator = discriminator
+        self.gan_loss = gan_loss if isinstance(gan_loss, GANLoss) else GANLoss(gan_loss)
+        self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
+        self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
+        self.conditional = conditional
+        self.pool = ImagePool(pool_size)
+        if discriminator is not None:
+            self.gan_loss.check(discriminator)
+        elif l1_weight == 0:
+            raise ArgumentError(
+                "Pix2Pix: without a discriminator and with l1_weight=0 there is nothing to minimise. "
+                "Give a discriminator, or a positive l1_weight."
+            )
+
+    def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
+        """Adam for each network."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {
+            name: Adam(network.parameters(), lr=lr, betas=betas)
+            for name, network in networks.items()
+            if network is not None
+        }
+
+    def step(self, batch: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+        """Train on one batch: translate, update the discriminator, update the generator against the new one.
+
+        Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
+
+        Returns:
+            The losses, detached scalars: ``G_l1``, already weighted, and with a discriminator ``D_real``,
+            ``D_fake``, ``G_gan``, and ``D_penalty`` for wgangp.
+
+        Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
+        """
+        source, target = batch["source"], batch["target"]
+        fake = self.generator(source)
+        losses: dict[str, Tensor] = {}
+        adversarial = fake.new_zeros(())
+        if self.discriminator is not None:
+            fake_pair = self.pool(self._seen(source, fake.detach()))
+            real_pair = self._seen(source, target)
+            losses["D_fake"] = self.gan_loss.fake(self.discriminator(fake_pair))
+            losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
+            if self.gan_loss.mode == "wgangp":
+                losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
+            update(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
+
+            losses["G_gan"] = self.gan_loss.generator(self.discriminator(self._seen(source, fake)))
+            adversarial = self.gan_weight * losses["G_gan"]
+        losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
+        update(optimizers["generator"], adversarial + losses["G_l1"])
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _seen(self, source: Tensor, image: Tensor) -> Tensor:
+        return torch.cat([source, image], dim=1) if self.conditional else image
+
+    @torch.no_grad()
+    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pictures of a sample row, each ``(b, c, h, w)``: source, fake and, where there is one, target."""
+        shown = {"source": batch["source"], "fake": self.generator(batch["source"])}
+        return {**shown, "target": batch["target"]} if "target" in batch else shown
+
+    def products(self) -> dict[str, Pretrained]:
+        """The networks that a finished run leaves behind, by the folder that each is saved to."""
+        return {"generator": self.generator} if isinstance(self.generator, Pretrained) else {}
+
+
+def update(optimizer: Optimizer, loss: Tensor) -> None:
+    """Take one step down `loss`, with gradients for the optimizer's own parameters and no others."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=parameters)
+    optimizer.step()
+    # Autocast keeps its casts of the weights for the whole region: those of the old weights must go.
+    torch.clear_autocast_cache()

@@ -1,0 +1,105 @@
+"""The folder that a training run leaves behind."""
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from imtrans.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from imtrans.errors import CheckpointError, TrainingError
+from imtrans.files import write_atomic, write_json
+from imtrans.gallery import write_gallery
+from imtrans.images import sample_rows
+from imtrans.pretrained import Pretrained
+
+
+class RunFolder:
+    """Where a run writes its metrics, samples, gallery, checkpoints and networks; without a path, nowhere.
+
+    Args:
+        path: of the folder, or None.
+        keep: how many checkpoints remain.
+    """
+
+    def __init__(self, path: str | PathLike[str] | None, *, keep: int) -> None:
+        self.path = None if path is None else Path(path)
+        self.keep = keep
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Start a new run.
+
+        Raises:
+            TrainingError: the folder already holds a run, or cannot be made.
+        """
+        if self.path is None:
+            return
+        if (self.path / "config.json").exists():
+            raise TrainingError(
+                f"{self.path} already holds a run. Continue it with resume=True (--resume), or give this one another "
+                "folder with out=... (--out)."
+            )
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "config.json", config)
+        except OSError as error:
+            raise TrainingError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
+
+    def newest_state(self) -> dict[str, Any]:
+        """The state of the newest checkpoint; what was logged after it is forgotten.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        found = [] if self.path is None else checkpoints(self.path / "checkpoints")
+        if self.path is None or not found:
+            raise CheckpointError(
+                f"there is no checkpoint in {self.path} to resume from. Start without resume, or check the folder."
+            )
+        state = load_checkpoint(found[-1])
+        self._forget_after(int(found[-1].name))
+        return state
+
+    def _forget_after(self, step: int) -> None:
+        assert self.path is not None
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            kept = [line for line in metrics.read_text().splitlines() if _is_until(line, step)]
+            write_atomic(metrics, "".join(f"{line}\n" for line in kept).encode())
+        for sample in (self.path / "samples").glob("*.png"):
+            if sample.stem.isdigit() and int(sample.stem) > step:
+                sample.unlink()
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        if self.path is not None:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def sample(self, step: int, columns: Mapping[str, Tensor]) -> None:
+        """Save rows of pictures, and bring the gallery up to date."""
+        if self.path is not None:
+            sample_rows(columns).save(self.path / "samples" / f"{step:06d}.png")
+            write_gallery(self.path)
+
+    def checkpoint(self, step: int, state: dict[str, Any], products: Mapping[str, Pretrained]) -> None:
+        """Save the whole state, and the networks as they are to be used."""
+        if self.path is not None:
+            save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
+            for name, network in products.items():
+                network.save_pretrained(self.path / name)
+
+    def finish(self) -> None:
+        """Bring the gallery up to date."""
+        if self.path is not None:
+            write_gallery(self.path)
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        # A line torn by a kill belongs to no step.
+        return False

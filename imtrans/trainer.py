@@ -1,0 +1,326 @@
+"""The training loop, for any method."""
+
+import platform
+import time
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+from tqdm import tqdm
+
+from imtrans.errors import ArgumentError, CheckpointError, TrainingError, at_least, in_range, one_of
+from imtrans.evaluate import compare_modes, keep_randomness
+from imtrans.init import pick_device
+from imtrans.loading import Batch, batches, length_of
+from imtrans.method import Method, decay_factor
+from imtrans.modes import running_as
+from imtrans.pretrained import Pretrained
+from imtrans.runfolder import RunFolder
+from imtrans.version import __version__
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Trainer:
+    """Trains a method on a data set, and leaves a folder behind: metrics, samples, a gallery, checkpoints, networks.
+
+    Example: ``Trainer(Pix2Pix(generator, discriminator), train_data, val_data=val_data, out="runs/mine").fit()``
+
+    Args:
+        method: for example `Pix2Pix`; see `Method`.
+        train_data: a data set of dicts of tensors. One with a method ``draw(index, epoch)`` is asked for the sample
+            as it is augmented in that epoch.
+        val_data: likewise, without augmentation; validated in each of the three modes of `imtrans.modes.running_as`.
+            The best by L1 becomes the `inference_mode` of the networks that are saved.
+        out: the run's folder; None writes nothing.
+        epochs: in all.
+        decay_epochs: how many of them, at the end, decay the learning rate to zero; half if None.
+        max_steps: ends the run early, without a change to the schedule.
+        batch_size: samples a step.
+        lr: learning rate of Adam.
+        betas: of Adam.
+        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 on a CUDA card that has it.
+        device: see `imtrans.init.pick_device`.
+        seed: of the order of the samples and of dropout. Weights are drawn before: see `imtrans.init.init_net`.
+        num_workers: processes that load data.
+        log_every: steps between lines of ``metrics.jsonl``; nothing waits for the device in between.
+        sample_every: steps between rows of pictures; a twentieth of the run if None.
+        validate_every: epochs between validations; a tenth of the run if None.
+        checkpoint_every: steps between checkpoints; a twentieth of the run if None.
+        keep: checkpoints that remain.
+        progress: whether to show a bar.
+        config: further facts for ``config.json``.
+
+    Raises:
+        ArgumentError: a value that is not allowed.
+        TrainingError: in ``fit``, a folder that holds another run, an empty data set, a loss that is not finite.
+        CheckpointError: in ``fit``, nothing to resume from, or a state of another method or network.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        train_data: Dataset[Batch] | None = None,
+        *,
+        val_data: Dataset[Batch] | None = None,
+        out: str | PathLike[str] | None = "runs/latest",
+        epochs: int = 200,
+        decay_epochs: int | None = None,
+        max_steps: int | None = None,
+        batch_size: int = 1,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        seed: int = 0,
+        num_workers: int = 0,
+        log_every: int = 50,
+        sample_every: int | None = None,
+        validate_every: int | None = None,
+        checkpoint_every: int | None = None,
+        keep: int = 2,
+        progress: bool = True,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(method, Method):
+            wanted = ", ".join(name for name in vars(Method) if not name.startswith("_"))
+            raise ArgumentError(
+                f"Trainer: {type(method).__name__} is no method. A method is an nn.Module with {wanted}; for a "
+                "generator and a discriminator, that is Pix2Pix(generator, discriminator)."
+            )
+        self.epochs = at_least("Trainer", "epochs", epochs, 1)
+        self.decay_epochs = (
+            epochs // 2 if decay_epochs is None else at_least("Trainer", "decay_epochs", decay_epochs, 0)
+        )
+        if self.decay_epochs > epochs:
+            raise ArgumentError(f"Trainer: decay_epochs={decay_epochs} of epochs={epochs} is more than there are.")
+        self.batch_size = at_least("Trainer", "batch_size", batch_size, 1)
+        self.lr = in_range("Trainer", "lr", lr, 0.0)
+        self.seed = at_least("Trainer", "seed", seed, 0)
+        self.num_workers = at_least("Trainer", "num_workers", num_workers, 0)
+        self.device = pick_device(device)
+        self.precision = _precision(precision, self.device)
+        self.train_data, self.val_data = train_data, val_data
+        self.batches_per_epoch = -(-length_of(train_data) // batch_size)
+        self.total_steps = epochs * self.batches_per_epoch
+        if max_steps is not None:
+            self.total_steps = min(self.total_steps, at_least("Trainer", "max_steps", max_steps, 1))
+        twentieth = max(1, self.total_steps // 20)
+        self.log_every = at_least("Trainer", "log_every", log_every, 1)
+        self.sample_every = _every("sample_every", sample_every, twentieth)
+        self.checkpoint_every = _every("checkpoint_every", checkpoint_every, twentieth)
+        self.validate_every = _every("validate_every", validate_every, max(1, epochs // 10))
+        self.progress = progress
+        self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
+        self.extra = dict(config or {})
+        self.method = method.to(self.device).train()
+        self._method: Method = method
+        self.optimizers = method.make_optimizers(lr, betas)
+        self.step = self.epoch = 0
+        self.validation: dict[str, Any] | None = None
+        self._position = 0
+        self._sums: dict[str, Tensor] = {}
+        self._logged = 0
+        self._since = time.perf_counter()
+
+    def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
+        """Train to the end, and return the last validation: ``{mode: {"l1", "psnr"}, "best": mode}``.
+
+        Args:
+            resume: whether to go on from the newest checkpoint in `out`. On the CPU the run then ends in the same
+                weights, bit for bit, as one that was never interrupted.
+        """
+        if self.total_steps == 0:
+            raise TrainingError("Trainer: there is nothing to train on: train_data is missing or empty.")
+        with keep_randomness(self.device):
+            if resume:
+                self._load(self.folder.newest_state())
+            else:
+                self.folder.begin(self._description())
+                torch.manual_seed(self.seed)
+            with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
+                while self.step < self.total_steps:
+                    self._train_epoch(bar)
+        self.folder.finish()
+        return self.validation
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Move a batch to the device and train on it; return the losses as detached scalars there."""
+        on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self._method.step(on_device, self.optimizers)
+
+    def _train_epoch(self, bar: "tqdm[None]") -> None:
+        factor = decay_factor(self.epoch, epochs=self.epochs, decay_epochs=self.decay_epochs)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+        self._since = time.perf_counter()
+        loaded = batches(
+            cast(Dataset[Batch], self.train_data),
+            self.batch_size,
+            epoch=self.epoch,
+            shuffle_seed=self.seed,
+            skip=self._position,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in loaded:
+            for name, loss in self.train_step(batch).items():
+                self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+            self._logged += 1
+            self.step += 1
+            self._position += 1
+            bar.update()
+            self._after_step(bar, factor)
+            if self.step == self.total_steps:
+                return
+
+    def _after_step(self, bar: "tqdm[None]", factor: float) -> None:
+        last, ended = self.step == self.total_steps, self._position == self.batches_per_epoch
+        if last or self.step % self.log_every == 0:
+            self._log(bar, factor)
+        if ended:
+            self.epoch, self._position = self.epoch + 1, 0
+        if last or (ended and self.epoch % self.validate_every == 0):
+            self.validate()
+        if last or self.step % self.sample_every == 0:
+            self._sample()
+        if last or self.step % self.checkpoint_every == 0:
+            self._mean_losses()
+            self.folder.checkpoint(self.step, self._state(), self._method.products())
+
+    def _mean_losses(self) -> dict[str, float]:
+        """Read the losses since the last log from the device; the one place where the loop waits for it."""
+        means = {name: float(total) / self._logged for name, total in self._sums.items()}
+        for name, mean in means.items():
+            if not np.isfinite(mean):
+                raise TrainingError(
+                    f"the loss {name} became {mean} within the {self._logged} steps before step {self.step}. The last "
+                    "checkpoint is from before. Lower the learning rate, or look at the data."
+                )
+        return means
+
+    def _log(self, bar: "tqdm[None]", factor: float) -> None:
+        means = self._mean_losses()
+        now = time.perf_counter()
+        rate = self._logged * self.batch_size / max(now - self._since, 1e-9)
+        line = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "lr": factor * self.lr,
+            "images_per_second": round(rate, 2),
+        }
+        self.folder.log({"kind": "train", **line, "losses": means})
+        shown = {name: f"{mean:.3f}" for name, mean in means.items()}
+        bar.set_postfix({"epoch": self.epoch, "images/s": f"{rate:.1f}", **shown})
+        self._sums, self._logged, self._since = {}, 0, now
+
+    def validate(self) -> dict[str, Any] | None:
+        """Compare translations of `val_data` with their targets; see `imtrans.evaluate.compare_modes`.
+
+        The best mode becomes that of the networks that are saved. None without `val_data`, or for a method without
+        pairs.
+        """
+        if self.val_data is None:
+            return None
+        paused, data = time.perf_counter(), self.val_data
+        found = compare_modes(
+            self.method, self._method.preview, lambda: batches(data, self.batch_size), self.device, seed=self.seed
+        )
+        if found is not None:
+            self.validation = found
+            self._set_inference_mode()
+            self.folder.log({"kind": "validation", "step": self.step, "epoch": self.epoch, **found})
+        self._since += time.perf_counter() - paused
+        return found
+
+    def _set_inference_mode(self) -> None:
+        for network in self._method.products().values():
+            if self.validation is not None:
+                network.inference_mode = self.validation["best"]
+
+    @torch.no_grad()
+    def _sample(self) -> None:
+        paused = time.perf_counter()
+        data = self.train_data if self.val_data is None else self.val_data
+        mode = "batch_stats" if self.validation is None else self.validation["best"]
+        with keep_randomness(self.device), running_as(self.method, mode):
+            torch.manual_seed(self.seed)
+            few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
+            columns = self._method.preview({k: v.to(self.device) for k, v in few.items()})
+        self.folder.sample(self.step, columns)
+        self._since += time.perf_counter() - paused
+
+    def _state(self) -> dict[str, Any]:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "position": self._position,
+            "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": random,
+            "sums": self._sums,
+            "logged": self._logged,
+            "validation": self.validation,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        try:
+            self.method.load_state_dict(state["method"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            self.step, self.epoch, self._position = state["step"], state["epoch"], state["position"]
+            self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+            self._logged, self.validation = state["logged"], state["validation"]
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint does not fit this method and its networks: {str(error).splitlines()[0]} Build them "
+                "with the arguments in config.json, or start a run in another folder."
+            ) from error
+        self._set_inference_mode()
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def _description(self) -> dict[str, Any]:
+        networks = {
+            name: {"class": type(network).__name__, "arguments": {k: str(v) for k, v in network.config.items()}}
+            for name, network in self.method.named_children()
+            if isinstance(network, Pretrained)
+        }
+        return {
+            "method": type(self.method).__name__,
+            "version": __version__,
+            "data": repr(self.train_data),
+            "epochs": self.epochs,
+            "decay_epochs": self.decay_epochs,
+            "steps": self.total_steps,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "precision": self.precision,
+            "device": str(self.device),
+            "seed": self.seed,
+            **self.extra,
+            "networks": networks,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+
+
+def _every(argument: str, value: int | None, default: int) -> int:
+    return default if value is None else at_least("Trainer", argument, value, 1)
+
+
+def _precision(precision: str, device: torch.device) -> str:
+    one_of("Trainer", "precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
