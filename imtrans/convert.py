@@ -23,8 +23,13 @@ def load_reference(network: Pretrained, state: Mapping[str, Tensor]) -> None:
     names = reference_names(network)
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     own = network.state_dict()
-    theirs = {key: f"{names[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}" for key in own}
     owner = type(network).__name__
+    theirs = {}
+    for key in own:
+        layer, _, tensor = key.rpartition(".")
+        if layer not in names:
+            raise ArgumentError(f"convert: the reference implementation has no {owner} with {key}.")
+        theirs[key] = f"{names[layer]}.{tensor}"
     if missing := sorted(set(theirs.values()) - state.keys()):
         raise SavedModelError(f"{owner}: the checkpoint lacks {some_of(missing)}. Is it of this architecture?")
     if unknown := sorted(state.keys() - set(theirs.values())):

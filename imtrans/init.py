@@ -109,6 +109,17 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     return chosen
 
 
+def pick_precision(precision: str, device: torch.device) -> str:
+    """Return ``"fp32"`` or ``"bf16"``, as `precision` says; ``"auto"`` is bf16 on a CUDA card that has it.
+
+    Raises:
+        ArgumentError: another name.
+    """
+    if one_of("pick_precision", "precision", precision, ("auto", "fp32", "bf16")) != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 def init_net(
     network: M,
     device: str | torch.device = "auto",

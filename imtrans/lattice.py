@@ -2,6 +2,8 @@
 
 `Axis` follows one image axis through a network, `Layout` follows both through the shapes of its tensors.
 Borders do not exist here: an image is endless. Channels are not told apart: all of them read what one reads.
+The two axes are followed apart, which is exact as long as each map's spans are the same in every row and column;
+where a deconvolution leaves positions that read nothing, a sum of branches is a bound.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -10,6 +10,7 @@ from imtrans.errors import one_of
 MODES = ("eval", "batch_stats", "paper")
 _Dropouts = nn.modules.dropout._DropoutNd
 _Norms = nn.modules.batchnorm._NormBase
+_InstanceNorm = nn.modules.instancenorm._InstanceNorm
 
 
 @contextmanager
@@ -34,10 +35,14 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
     one_of("running_as", "mode", mode, MODES)
     training = {module: module.training for module in network.modules()}
     tracking = {m: m.track_running_stats for m in training if isinstance(m, _Norms)}
+    # An instance norm updates the running statistics that it has, whatever track_running_stats says.
+    running = {m: (m.running_mean, m.running_var) for m in tracking if isinstance(m, _InstanceNorm)}
     network.eval()
     for module in training:
         if isinstance(module, _Norms) and mode != "eval":
             module.training, module.track_running_stats = True, False
+            if module in running:
+                module.running_mean = module.running_var = None
         elif isinstance(module, _Dropouts):
             module.training = mode == "paper"
     try:
@@ -47,3 +52,5 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
             module.training = was
         for norm, tracked in tracking.items():
             norm.track_running_stats = tracked
+        for norm, (mean, var) in running.items():
+            norm.running_mean, norm.running_var = mean, var

@@ -80,9 +80,10 @@ class ImagePool(nn.Module):
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Everything that decides what the pool returns next; empty before its first image."""
-        if self._images is None or self._count is None or self._generator is None:
+        drawn = self._generator_state if self._generator is None else self._generator.get_state()
+        if self._images is None or self._count is None or drawn is None:
             return {}
-        return {"images": self._images, "count": self._count, "generator": self._generator.get_state()}
+        return {"images": self._images, "count": self._count, "generator": drawn}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Take up a state that `get_extra_state` gave.

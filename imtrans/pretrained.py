@@ -39,7 +39,8 @@ class Pretrained(nn.Module):
         except TypeError:
             return network
         bound.apply_defaults()
-        object.__setattr__(network, "config", dict(list(bound.arguments.items())[1:]))
+        given = list(bound.arguments.items())[1:]
+        object.__setattr__(network, "config", {name: _frozen(value) for name, value in given})
         object.__setattr__(network, "_inference_mode", "eval")
         return network
 
@@ -116,8 +117,11 @@ class Pretrained(nn.Module):
                 "load_pretrained, which picks the class."
             )
         network = cls._from_arguments(folder, saved["arguments"])
+        try:
+            network.inference_mode = saved["inference_mode"]
+        except ArgumentError as error:
+            raise SavedModelError(f"{folder / CONFIG}: {error}") from error
         network._load_strictly(folder / WEIGHTS)
-        network.inference_mode = saved["inference_mode"]
         return network.eval()
 
     @classmethod
@@ -147,7 +151,16 @@ class Pretrained(nn.Module):
                     f"{owner}: {path} has {name} in shape {tuple(found[name].shape)}, config.json asks for "
                     f"{tuple(tensor.shape)}."
                 )
+            if tensor.is_floating_point() != found[name].is_floating_point():
+                raise SavedModelError(
+                    f"{owner}: {path} has {name} of type {found[name].dtype}, the network's is {tensor.dtype}."
+                )
         self.load_state_dict(found, strict=True, assign=True)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples: what the caller does to a list later does not change what a network was made with."""
+    return tuple(_frozen(entry) for entry in value) if isinstance(value, (list, tuple)) else value
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -164,7 +177,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is no saved model: {CONFIG} cannot be read ({error.strerror}). A saved model is a folder "
             f"with {CONFIG} and {WEIGHTS}."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SavedModelError(f"{path} is not JSON: {error}.") from error
     kinds = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str}
     if not isinstance(saved, dict) or saved.get("library") != "imtrans":

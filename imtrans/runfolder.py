@@ -1,12 +1,14 @@
 """The folder that a training run leaves behind."""
 
 import json
+import platform
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from imtrans.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from imtrans.errors import CheckpointError, TrainingError
@@ -14,6 +16,22 @@ from imtrans.files import write_atomic, write_json
 from imtrans.gallery import write_gallery
 from imtrans.images import sample_rows
 from imtrans.pretrained import Pretrained
+from imtrans.version import __version__
+
+
+def describe(method: nn.Module) -> dict[str, Any]:
+    """What ``config.json`` says of a method: its class, its networks, and the versions it runs on."""
+    return {
+        "method": type(method).__name__,
+        "networks": {
+            name: {"class": type(network).__name__, "arguments": {k: repr(v) for k, v in network.config.items()}}
+            for name, network in method.named_children()
+            if isinstance(network, Pretrained)
+        },
+        "version": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 class RunFolder:

@@ -1,6 +1,5 @@
 """The training loop, for any method."""
 
-import platform
 import time
 from collections.abc import Mapping
 from os import PathLike
@@ -12,17 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from imtrans.errors import ArgumentError, CheckpointError, TrainingError, at_least, in_range, one_of
+from imtrans.errors import ArgumentError, CheckpointError, TrainingError, at_least, in_range
 from imtrans.evaluate import compare_modes, keep_randomness
-from imtrans.init import pick_device
+from imtrans.init import pick_device, pick_precision
 from imtrans.loading import Batch, batches, length_of
 from imtrans.method import Method, decay_factor
 from imtrans.modes import running_as
-from imtrans.pretrained import Pretrained
-from imtrans.runfolder import RunFolder
-from imtrans.version import __version__
-
-PRECISIONS = ("auto", "fp32", "bf16")
+from imtrans.runfolder import RunFolder, describe
 
 
 class Trainer:
@@ -50,7 +45,7 @@ class Trainer:
         log_every: steps between lines of ``metrics.jsonl``; nothing waits for the device in between.
         sample_every: steps between rows of pictures; a twentieth of the run if None.
         validate_every: epochs between validations; a tenth of the run if None.
-        checkpoint_every: steps between checkpoints; a twentieth of the run if None.
+        checkpoint_every: steps between checkpoints; a twentieth of the run, but at least 100, if None.
         keep: checkpoints that remain.
         progress: whether to show a bar.
         config: further facts for ``config.json``.
@@ -103,7 +98,7 @@ class Trainer:
         self.seed = at_least("Trainer", "seed", seed, 0)
         self.num_workers = at_least("Trainer", "num_workers", num_workers, 0)
         self.device = pick_device(device)
-        self.precision = _precision(precision, self.device)
+        self.precision = pick_precision(precision, self.device)
         self.train_data, self.val_data = train_data, val_data
         self.batches_per_epoch = -(-length_of(train_data) // batch_size)
         self.total_steps = epochs * self.batches_per_epoch
@@ -112,7 +107,7 @@ class Trainer:
         twentieth = max(1, self.total_steps // 20)
         self.log_every = at_least("Trainer", "log_every", log_every, 1)
         self.sample_every = _every("sample_every", sample_every, twentieth)
-        self.checkpoint_every = _every("checkpoint_every", checkpoint_every, twentieth)
+        self.checkpoint_every = _every("checkpoint_every", checkpoint_every, max(100, twentieth))
         self.validate_every = _every("validate_every", validate_every, max(1, epochs // 10))
         self.progress = progress
         self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
@@ -142,6 +137,7 @@ class Trainer:
             else:
                 self.folder.begin(self._description())
                 torch.manual_seed(self.seed)
+            self._since = time.perf_counter()
             with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
                 while self.step < self.total_steps:
                     self._train_epoch(bar)
@@ -159,7 +155,6 @@ class Trainer:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
-        self._since = time.perf_counter()
         loaded = batches(
             cast(Dataset[Batch], self.train_data),
             self.batch_size,
@@ -175,8 +170,8 @@ class Trainer:
             self._logged += 1
             self.step += 1
             self._position += 1
-            bar.update()
             self._after_step(bar, factor)
+            bar.update()
             if self.step == self.total_steps:
                 return
 
@@ -184,6 +179,7 @@ class Trainer:
         last, ended = self.step == self.total_steps, self._position == self.batches_per_epoch
         if last or self.step % self.log_every == 0:
             self._log(bar, factor)
+        stopped_at = time.perf_counter()
         if ended:
             self.epoch, self._position = self.epoch + 1, 0
         if last or (ended and self.epoch % self.validate_every == 0):
@@ -193,6 +189,7 @@ class Trainer:
         if last or self.step % self.checkpoint_every == 0:
             self._mean_losses()
             self.folder.checkpoint(self.step, self._state(), self._method.products())
+        self._since += time.perf_counter() - stopped_at  # images/s is that of training
 
     def _mean_losses(self) -> dict[str, float]:
         """Read the losses since the last log from the device; the one place where the loop waits for it."""
@@ -228,7 +225,7 @@ class Trainer:
         """
         if self.val_data is None:
             return None
-        paused, data = time.perf_counter(), self.val_data
+        data = self.val_data
         found = compare_modes(
             self.method, self._method.preview, lambda: batches(data, self.batch_size), self.device, seed=self.seed
         )
@@ -236,7 +233,6 @@ class Trainer:
             self.validation = found
             self._set_inference_mode()
             self.folder.log({"kind": "validation", "step": self.step, "epoch": self.epoch, **found})
-        self._since += time.perf_counter() - paused
         return found
 
     def _set_inference_mode(self) -> None:
@@ -246,7 +242,6 @@ class Trainer:
 
     @torch.no_grad()
     def _sample(self) -> None:
-        paused = time.perf_counter()
         data = self.train_data if self.val_data is None else self.val_data
         mode = "batch_stats" if self.validation is None else self.validation["best"]
         with keep_randomness(self.device), running_as(self.method, mode):
@@ -254,7 +249,6 @@ class Trainer:
             few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
             columns = self._method.preview({k: v.to(self.device) for k, v in few.items()})
         self.folder.sample(self.step, columns)
-        self._since += time.perf_counter() - paused
 
     def _state(self) -> dict[str, Any]:
         random = {"cpu": torch.get_rng_state()}
@@ -291,14 +285,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
     def _description(self) -> dict[str, Any]:
-        networks = {
-            name: {"class": type(network).__name__, "arguments": {k: str(v) for k, v in network.config.items()}}
-            for name, network in self.method.named_children()
-            if isinstance(network, Pretrained)
-        }
         return {
-            "method": type(self.method).__name__,
-            "version": __version__,
             "data": repr(self.train_data),
             "epochs": self.epochs,
             "decay_epochs": self.decay_epochs,
@@ -308,19 +295,10 @@ class Trainer:
             "precision": self.precision,
             "device": str(self.device),
             "seed": self.seed,
+            **describe(self.method),
             **self.extra,
-            "networks": networks,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
         }
 
 
 def _every(argument: str, value: int | None, default: int) -> int:
     return default if value is None else at_least("Trainer", argument, value, 1)
-
-
-def _precision(precision: str, device: torch.device) -> str:
-    one_of("Trainer", "precision", precision, PRECISIONS)
-    if precision != "auto":
-        return precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

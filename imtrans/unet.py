@@ -195,7 +195,13 @@ def _widths(base_channels: int, depth: int, channels: Sequence[int] | None) -> t
 
 
 def _skips(skips: str | Skip | Sequence[str | Skip], depth: int) -> list[Skip]:
-    each = [skips] * (depth - 1) if isinstance(skips, str) or callable(skips) else list(skips)
+    if isinstance(skips, str):
+        one_of(OWNER, "skips", skips, SKIPS)
+    elif not callable(skips) and not isinstance(skips, (list, tuple)):
+        raise ArgumentError(
+            f"{OWNER}: skips must be a name, a callable, or a sequence of them, one a skip, got {skips!r}."
+        )
+    each = list(skips) if isinstance(skips, (list, tuple)) else [skips] * (depth - 1)
     if len(each) != depth - 1:
         raise ArgumentError(
             f"{OWNER}: skips has {len(each)} entries, a U-Net of depth {depth} has {depth - 1} skips, "
@@ -214,6 +220,8 @@ def _dropouts(dropout: Sequence[float]) -> list[float]:
 
 
 def _attention_levels(attention: Sequence[int], depth: int) -> list[int]:
+    if not isinstance(attention, (list, tuple)):
+        raise ArgumentError(f"{OWNER}: attention must be a sequence of encoder levels, got {attention!r}.")
     levels = sorted({at_least(OWNER, "each of attention", level, 0) for level in attention})
     if levels and levels[-1] >= depth:
         raise ArgumentError(
