@@ -49,8 +49,8 @@ def receptive_field(
     count, and channels are not told apart. What a norm (batch, instance, group, layer) mixes over the image
     does not count. It is the theoretical receptive field of Luo et al. 2016 (arXiv:1701.04128), not the
     effective one; the arithmetic is that of Araujo et al. 2019 (doi:10.23915/distill.00021), kept here for
-    each output phase, which makes it exact for deconvolutions and resampling too (a bound, where a map with positions that read
-    nothing is added to another).
+    each output phase, which makes it exact for deconvolutions and resampling too. (It is a bound where a map
+    some of whose positions read nothing, by a kernel below the stride, is added to another.)
 
     Args:
         module: what to measure; it takes one image tensor and returns one.

@@ -77,6 +77,11 @@ def deconv(kernel, stride, padding, dilation):
     return nn.ConvTranspose2d(CHANNELS, CHANNELS, kernel, stride=stride, padding=padding, dilation=dilation)
 
 
+def full_deconv(kernel, stride, padding):
+    """A deconvolution whose every output position reads something."""
+    return deconv(tuple(map(max, kernel, stride)), stride, padding, 1)
+
+
 def resize(mode, scale, antialias):
     return Apply(
         lambda x: F.interpolate(
@@ -117,7 +122,7 @@ same_stride = st.lists(
 ).map(lambda layers: nn.Sequential(*layers))
 layers = st.one_of(
     st.builds(conv, kernels, small_pairs, paddings, small_pairs),
-    st.builds(deconv, kernels, small_pairs, paddings, st.integers(1, 2)),
+    st.builds(full_deconv, kernels, small_pairs, paddings),
     pools,
     st.builds(resize, modes, scales, st.booleans()),
     pads,
@@ -126,9 +131,14 @@ layers = st.one_of(
     st.builds(
         lambda start, step: Apply(lambda x: x[..., start::step, start:]), st.integers(0, 3), small_pairs.map(min)
     ),
-    st.builds(Branches, st.lists(same_stride, min_size=2, max_size=3), st.sampled_from(["sum", "cat"])),
 )
-stacks = st.lists(layers, min_size=1, max_size=4).map(lambda some: nn.Sequential(*some))
+branches = st.builds(Branches, st.lists(same_stride, min_size=2, max_size=3), st.sampled_from(["sum", "cat"]))
+sparse_deconvs = st.builds(deconv, kernels, small_pairs, paddings, st.integers(1, 2))
+stacks = st.one_of(
+    st.lists(st.one_of(layers, branches), min_size=1, max_size=4),
+    # A sum with positions that read nothing along one axis is followed axis by axis: a bound, not the support.
+    st.lists(st.one_of(layers, sparse_deconvs), min_size=1, max_size=4),
+).map(lambda some: nn.Sequential(*some))
 
 
 def supports(module, first):
@@ -153,15 +163,25 @@ def pair(value):
     return value if isinstance(value, tuple) else (value, value)
 
 
+def fits(module):
+    """Whether the module runs on such an input: a stack may leave nothing of it, or pad more than there is."""
+    try:
+        with torch.no_grad():
+            out = copy.deepcopy(module).to("meta")(torch.zeros(1, CHANNELS, SIZE, SIZE, device="meta"))
+    except RuntimeError:
+        return False
+    return max(out.shape) < 4 * SIZE and min(out.shape[2:]) > PROBES
+
+
 def check_against_the_gradient(module):
-    """Probed outputs lie in the middle, off the borders; with positive weights no gradient cancels."""
+    """Compare the spans of probes in the middle; return False if those are too near the borders for that."""
     output, layout = _trace(module, (1, CHANNELS, SIZE, SIZE))
     axes = [dim[0].axis for dim in layout[2:]]
     sizes = tuple(max((s[1] - s[0] + 1 for s in axis.phases if s), default=0) for axis in axes)
     first = [(n - PROBES) // 2 for n in output.shape[-2:]]
-    assume(0 < min(sizes) and max(sizes) < SIZE // 3)
-    assume(0 <= min(first) and max(output.shape) < 4 * SIZE)
-    assume(all(axis.stride * n > size + 8 for axis, n, size in zip(axes, first, sizes, strict=True)))
+    near_border = any(axis.stride * n < size + 8 for axis, n, size in zip(axes, first, sizes, strict=True))
+    if near_border or min(sizes) == 0:
+        return False
 
     expected = [tuple(axis.at(n + k) for axis, n in zip(axes, first, strict=True)) for k in range(PROBES)]
     # A position that reads nothing along one axis reads nothing at all.
@@ -176,11 +196,13 @@ def check_against_the_gradient(module):
         if max(len(axis.phases) for axis in axes) <= PROBES:
             measured = [[high - low + 1 for low, high in spans] for spans in expected]
             assert pair(field.size) == tuple(map(max, zip(*measured, strict=True)))
+    return True
 
 
 @given(module=stacks)
 def test_the_field_is_the_support_of_the_input_gradient(module):
-    check_against_the_gradient(module)
+    assume(fits(module))
+    assume(check_against_the_gradient(module))
 
 
 RESIZES = [(mode, False) for mode in ("nearest", "nearest-exact", "bilinear", "bicubic", "area")]
@@ -189,8 +211,9 @@ RESIZES = [(mode, False) for mode in ("nearest", "nearest-exact", "bilinear", "b
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(("mode", "antialias"), [*RESIZES, ("bilinear", True), ("bicubic", True)])
 def test_resizing_is_the_support_of_the_input_gradient(mode, antialias, scale):
-    check_against_the_gradient(resize(mode, scale, antialias))
-    check_against_the_gradient(nn.Sequential(conv(3, 2, 1, 1), resize(mode, scale, antialias), conv(2, 1, 0, 1)))
+    resized = resize(mode, scale, antialias)
+    assert check_against_the_gradient(resized)
+    assert check_against_the_gradient(nn.Sequential(conv(3, 1, 1, 1), resized, conv(2, 1, 0, 1)))
 
 
 def patchgan(n_layers, norm=nn.BatchNorm2d):
