@@ -7,9 +7,12 @@ python examples/pix2pix_facades.py --download           # the CMP facades, from 
 
 import argparse
 import shlex
+import shutil
 import sys
 import tarfile
+import tempfile
 import urllib.request
+import zlib
 from pathlib import Path
 
 import torch
@@ -54,8 +57,8 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> None:
     real = args.data is not None or args.download
-    size = args.size or (256 if real else 128)
-    base_channels = args.base_channels or (64 if real else 32)
+    size = given(args.size, 256 if real else 128)
+    base_channels = given(args.base_channels, 64 if real else 32)
     if real:
         train, val = paired(args.data or download(Path("data")), args.direction, size, args.seed)
     else:
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         train,
         val_data=val,
         out=args.out,
-        epochs=args.epochs or (200 if real else 8),
+        epochs=given(args.epochs, 200 if real else 8),
         decay_epochs=args.decay_epochs,
         max_steps=args.max_steps,
         batch_size=args.batch_size,
@@ -86,6 +89,10 @@ def run(args: argparse.Namespace) -> None:
     report(trainer.fit(resume=args.resume), args.out)
 
 
+def given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def paired(folder: Path, direction: str, size: int, seed: int) -> tuple[PairedImages, PairedImages | None]:
     if not (folder / "train").is_dir():
         raise DataError(f"{folder} has no folder train/. Put the pairs to train on there, and others in val/.")
@@ -97,21 +104,22 @@ def paired(folder: Path, direction: str, size: int, seed: int) -> tuple[PairedIm
 
 
 def download(into: Path) -> Path:
-    folder, archive = into / "facades", into / "facades.tar.gz"
+    folder = into / "facades"
     if folder.is_dir():
         return folder
     into.mkdir(parents=True, exist_ok=True)
     print(f"fetching {CMP_FACADES}")
     try:
-        urllib.request.urlretrieve(CMP_FACADES, archive)
-        with tarfile.open(archive) as tar:
-            # The filter refuses members that would land outside the folder, links out of it, and devices.
-            tar.extractall(into, filter="data")
-    except (OSError, tarfile.TarError) as error:
-        archive.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=into) as unfinished:
+            archive = Path(unfinished, "facades.tar.gz")
+            with urllib.request.urlopen(CMP_FACADES, timeout=60) as answer, archive.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            with tarfile.open(archive) as tar:
+                # The filter refuses members that would land outside the folder, links out of it, and devices.
+                tar.extractall(unfinished, filter="data")
+            return Path(unfinished, "facades").rename(folder)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"{CMP_FACADES} could not be fetched: {error}. Fetch it by hand, and use --data.") from error
-    archive.unlink()
-    return folder
 
 
 def report(validation: dict | None, out: Path) -> None:

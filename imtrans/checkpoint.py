@@ -31,28 +31,41 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _take_apart(state, "", tensors)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    unfinished = _beside(folder)
     try:
+        for leftover in folder.parent.glob(".*.tmp"):
+            shutil.rmtree(leftover)
         unfinished.mkdir(parents=True)
         write_tensors(unfinished / TENSORS, tensors)
         write_json(unfinished / STATE, skeleton)
         if folder.exists():
-            shutil.rmtree(folder)
+            _delete(folder)
         unfinished.rename(folder)
         sync_folder(folder.parent)
         for old in checkpoints(folder.parent)[:-keep]:
-            shutil.rmtree(old)
+            _delete(old)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
-            f"{folder} cannot be written: {error.strerror}. Earlier checkpoints are untouched; make room or "
-            "choose another folder, and resume."
+            f"{folder} cannot be written: {error.strerror or error}. Earlier checkpoints are untouched; make room "
+            "or choose another folder, and resume."
         ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; empty if there is no such folder."""
-    return sorted(p for p in folder.glob("*") if p.name.isdigit() and p.is_dir())
+    return sorted((p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
+
+
+def _beside(folder: Path, what: str = "new") -> Path:
+    """A name that `checkpoints` passes over."""
+    return folder.with_name(f".{folder.name}.{what}.{os.getpid()}.tmp")
+
+
+def _delete(folder: Path) -> None:
+    """Delete a checkpoint; what a crash leaves of it no longer has the name of one."""
+    shutil.rmtree(folder.rename(_beside(folder, "old")))
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
@@ -76,9 +89,15 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
 def _take_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors in `value` to `tensors`; return the rest as JSON, with dict keys of any simple type."""
     if isinstance(value, Tensor):
-        tensors[path] = value
-        return {"tensor": path}
+        # The number keeps apart the keys 1 and "1", or a/b and a that holds b.
+        name = f"{len(tensors)}{path}"
+        tensors[name] = value
+        return {"tensor": name}
     if isinstance(value, dict):
+        if odd := [key for key in value if not isinstance(key, (str, int))]:
+            raise CheckpointError(
+                f"the state has the key {odd[0]!r} at {path or 'its root'}. Use strings and whole numbers."
+            )
         return {"dict": [[key, _take_apart(entry, f"{path}/{key}", tensors)] for key, entry in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"

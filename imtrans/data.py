@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from imtrans.errors import DataError, one_of, some_of
+from imtrans.errors import DataError, at_least, one_of, some_of
 from imtrans.images import Jitter, image_files, image_size, read_image
 
 DIRECTIONS = ("AtoB", "BtoA")
@@ -66,7 +66,7 @@ class PairedImages(Dataset[dict[str, Tensor]]):
         seed: of the augmentation.
 
     Raises:
-        ArgumentError: an unknown direction, or a size below 1.
+        ArgumentError: an unknown direction, a size below 1, or a negative `seed`.
         DataError: an empty or missing folder, a file without partner, a pair that cannot be halved or differs in
             size, an unreadable file; with the names of the files.
     """
@@ -86,7 +86,7 @@ class PairedImages(Dataset[dict[str, Tensor]]):
         self.direction = one_of("PairedImages", "direction", direction, DIRECTIONS)
         self.jitter = Jitter(size, load_size, flip)
         self.augment = augment
-        self.seed = seed
+        self.seed = at_least("PairedImages", "seed", seed, 0)
         self.pairs = _find_pairs(self.folder)
         self.sizes = sorted({pair.check() for pair in self.pairs})
 
@@ -98,6 +98,7 @@ class PairedImages(Dataset[dict[str, Tensor]]):
 
     def draw(self, index: int, epoch: int) -> dict[str, Tensor]:
         """Return sample `index` as it is augmented in `epoch`."""
+        index = range(len(self))[index]  # -1 is the last
         rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
         a, b = self.jitter(self.pairs[index].read(), rng)
         return {"source": a, "target": b} if self.direction == "AtoB" else {"source": b, "target": a}

@@ -55,7 +55,7 @@ def keep_randomness(device: torch.device) -> Any:
 
 
 def l1_and_psnr(fake: Tensor, target: Tensor) -> Tensor:
-    """L1 and PSNR of each picture, scaled to [0, 1]; PSNR in dB.
+    """L1 and PSNR of each picture, scaled to [0, 1]; PSNR in dB, at most 100, so that means stay finite.
 
     Shape: ``(b, c, h, w)`` in [-1, 1], twice -> ``(2, b)``.
 
@@ -63,5 +63,5 @@ def l1_and_psnr(fake: Tensor, target: Tensor) -> Tensor:
     [0.5, 6.020599842071533]
     """
     difference = (fake.float() - target.float()) / 2
-    psnr = -10 * difference.square().mean(dim=(1, 2, 3)).log10()
+    psnr = -10 * difference.square().mean(dim=(1, 2, 3)).clamp_min(1e-10).log10()
     return torch.stack([difference.abs().mean(dim=(1, 2, 3)), psnr])

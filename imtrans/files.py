@@ -39,6 +39,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write `tensors` as safetensors, atomically; from any device, memory layout and view."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write `tensors` as safetensors, atomically; from any device, memory layout and view, shared or not."""
+    whole: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        # The format has no shared memory, and its writer refuses it: tied weights are written once for each name.
+        whole[name] = here.clone() if here.untyped_storage().data_ptr() in stored else here
+        stored.add(here.untyped_storage().data_ptr())
     write_atomic(path, safetensors.torch.save(whole, metadata={"format": "pt"}))

@@ -54,7 +54,8 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             if image.mode.startswith("I"):
                 return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
+            return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
 

@@ -35,14 +35,21 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
     one_of("running_as", "mode", mode, MODES)
     training = {module: module.training for module in network.modules()}
     tracking = {m: m.track_running_stats for m in training if isinstance(m, _Norms)}
-    # An instance norm updates the running statistics that it has, whatever track_running_stats says.
-    running = {m: (m.running_mean, m.running_var) for m in tracking if isinstance(m, _InstanceNorm)}
+    # An instance norm that has running statistics updates them whenever it uses the images' own.
+    running = {
+        m: (m.running_mean, m.running_var, m.momentum)
+        for m in tracking
+        if isinstance(m, _InstanceNorm) and m.running_mean is not None and m.running_var is not None
+    }
     network.eval()
     for module in training:
         if isinstance(module, _Norms) and mode != "eval":
-            module.training, module.track_running_stats = True, False
+            module.training = True
             if module in running:
-                module.running_mean = module.running_var = None
+                mean, var, _ = running[module]
+                module.running_mean, module.running_var, module.momentum = mean.clone(), var.clone(), 0.0
+            else:
+                module.track_running_stats = False
         elif isinstance(module, _Dropouts):
             module.training = mode == "paper"
     try:
@@ -52,5 +59,5 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
             module.training = was
         for norm, tracked in tracking.items():
             norm.track_running_stats = tracked
-        for norm, (mean, var) in running.items():
-            norm.running_mean, norm.running_var = mean, var
+        for norm, statistics in running.items():
+            norm.running_mean, norm.running_var, norm.momentum = statistics

@@ -55,10 +55,11 @@ class Pix2Pix(nn.Module):
         self.pool = ImagePool(pool_size)
         if discriminator is not None:
             self.gan_loss.check(discriminator)
-        elif l1_weight == 0:
+        if l1_weight == 0 and (discriminator is None or gan_weight == 0):
+            without = "without a discriminator" if discriminator is None else "with gan_weight=0"
             raise ArgumentError(
-                "Pix2Pix: without a discriminator and with l1_weight=0 there is nothing to minimise. "
-                "Give a discriminator, or a positive l1_weight."
+                f"Pix2Pix: {without} and with l1_weight=0 there is nothing to minimise. "
+                "Give a discriminator and a positive gan_weight, or a positive l1_weight."
             )
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
@@ -116,7 +117,7 @@ class Pix2Pix(nn.Module):
 
 def update(optimizer: Optimizer, loss: Tensor) -> None:
     """Take one step down `loss`, with gradients for the optimizer's own parameters and no others."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=parameters)
     optimizer.step()

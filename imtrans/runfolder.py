@@ -34,6 +34,20 @@ def describe(method: nn.Module) -> dict[str, Any]:
     }
 
 
+def check_finite(method: nn.Module, step: int) -> None:
+    """Raise if training has spoilt a parameter; the losses show it only a step later.
+
+    Raises:
+        TrainingError: a parameter holds values that are not finite.
+    """
+    for name, parameter in method.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise TrainingError(
+                f"{name} holds values that are not finite after step {step}. The last checkpoint is from before. "
+                "Lower the learning rate, or look at the data."
+            )
+
+
 class RunFolder:
     """Where a run writes its metrics, samples, gallery, checkpoints and networks; without a path, nowhere.
 
@@ -55,9 +69,10 @@ class RunFolder:
         if self.path is None:
             return
         if (self.path / "config.json").exists():
+            saved = checkpoints(self.path / "checkpoints")
+            first = "Continue it with resume=True (--resume)" if saved else "It has no checkpoint: delete it"
             raise TrainingError(
-                f"{self.path} already holds a run. Continue it with resume=True (--resume), or give this one another "
-                "folder with out=... (--out)."
+                f"{self.path} already holds a run. {first}, or give this one another folder with out=... (--out)."
             )
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
@@ -66,7 +81,7 @@ class RunFolder:
             raise TrainingError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
 
     def newest_state(self) -> dict[str, Any]:
-        """The state of the newest checkpoint; what was logged after it is forgotten.
+        """The state of the newest checkpoint.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
@@ -76,15 +91,15 @@ class RunFolder:
             raise CheckpointError(
                 f"there is no checkpoint in {self.path} to resume from. Start without resume, or check the folder."
             )
-        state = load_checkpoint(found[-1])
-        self._forget_after(int(found[-1].name))
-        return state
+        return load_checkpoint(found[-1])
 
-    def _forget_after(self, step: int) -> None:
-        assert self.path is not None
+    def forget_after(self, step: int) -> None:
+        """Drop what a run that was stopped had logged and sampled after its last checkpoint."""
+        if self.path is None:
+            return
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
-            kept = [line for line in metrics.read_text().splitlines() if _is_until(line, step)]
+            kept = [line for line in metrics.read_text(errors="replace").splitlines() if _is_until(line, step)]
             write_atomic(metrics, "".join(f"{line}\n" for line in kept).encode())
         for sample in (self.path / "samples").glob("*.png"):
             if sample.stem.isdigit() and int(sample.stem) > step:

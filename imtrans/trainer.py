@@ -1,5 +1,6 @@
 """The training loop, for any method."""
 
+import textwrap
 import time
 from collections.abc import Mapping
 from os import PathLike
@@ -17,7 +18,7 @@ from imtrans.init import pick_device, pick_precision
 from imtrans.loading import Batch, batches, length_of
 from imtrans.method import Method, decay_factor
 from imtrans.modes import running_as
-from imtrans.runfolder import RunFolder, describe
+from imtrans.runfolder import RunFolder, check_finite, describe
 
 
 class Trainer:
@@ -115,6 +116,8 @@ class Trainer:
         self.method = method.to(self.device).train()
         self._method: Method = method
         self.optimizers = method.make_optimizers(lr, betas)
+        self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers.values()]
+        self._data = f"{length_of(train_data)} samples in batches of {batch_size}"
         self.step = self.epoch = 0
         self.validation: dict[str, Any] | None = None
         self._position = 0
@@ -131,9 +134,12 @@ class Trainer:
         """
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is missing or empty.")
+        if self.val_data is not None and length_of(self.val_data) == 0:
+            raise TrainingError("Trainer: val_data is empty. Give pairs to validate on, or None.")
         with keep_randomness(self.device):
             if resume:
                 self._load(self.folder.newest_state())
+                self.folder.forget_after(self.step)
             else:
                 self.folder.begin(self._description())
                 torch.manual_seed(self.seed)
@@ -152,9 +158,9 @@ class Trainer:
 
     def _train_epoch(self, bar: "tqdm[None]") -> None:
         factor = decay_factor(self.epoch, epochs=self.epochs, decay_epochs=self.decay_epochs)
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+        for optimizer, rates in zip(self.optimizers.values(), self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = factor * rate
         loaded = batches(
             cast(Dataset[Batch], self.train_data),
             self.batch_size,
@@ -182,12 +188,13 @@ class Trainer:
         stopped_at = time.perf_counter()
         if ended:
             self.epoch, self._position = self.epoch + 1, 0
-        if last or (ended and self.epoch % self.validate_every == 0):
-            self.validate()
+        if (last or (ended and self.epoch % self.validate_every == 0)) and (found := self.validate()):
+            self.folder.log({"kind": "validation", "step": self.step, "epoch": self.epoch, **found})
         if last or self.step % self.sample_every == 0:
             self._sample()
         if last or self.step % self.checkpoint_every == 0:
             self._mean_losses()
+            check_finite(self.method, self.step)
             self.folder.checkpoint(self.step, self._state(), self._method.products())
         self._since += time.perf_counter() - stopped_at  # images/s is that of training
 
@@ -206,12 +213,7 @@ class Trainer:
         means = self._mean_losses()
         now = time.perf_counter()
         rate = self._logged * self.batch_size / max(now - self._since, 1e-9)
-        line = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "lr": factor * self.lr,
-            "images_per_second": round(rate, 2),
-        }
+        line = {"step": self.step, "epoch": self.epoch, "lr": factor * self.lr, "images_per_second": round(rate, 2)}
         self.folder.log({"kind": "train", **line, "losses": means})
         shown = {name: f"{mean:.3f}" for name, mean in means.items()}
         bar.set_postfix({"epoch": self.epoch, "images/s": f"{rate:.1f}", **shown})
@@ -220,8 +222,7 @@ class Trainer:
     def validate(self) -> dict[str, Any] | None:
         """Compare translations of `val_data` with their targets; see `imtrans.evaluate.compare_modes`.
 
-        The best mode becomes that of the networks that are saved. None without `val_data`, or for a method without
-        pairs.
+        The best mode becomes that of the networks that are saved. None without `val_data` or without pairs.
         """
         if self.val_data is None:
             return None
@@ -232,7 +233,6 @@ class Trainer:
         if found is not None:
             self.validation = found
             self._set_inference_mode()
-            self.folder.log({"kind": "validation", "step": self.step, "epoch": self.epoch, **found})
         return found
 
     def _set_inference_mode(self) -> None:
@@ -255,6 +255,7 @@ class Trainer:
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
+            "data": self._data,
             "step": self.step,
             "epoch": self.epoch,
             "position": self._position,
@@ -268,6 +269,8 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         try:
+            if state["data"] != self._data:
+                raise ValueError(f"it is of a run on {state['data']}, this one has {self._data}.")
             self.method.load_state_dict(state["method"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
@@ -276,8 +279,8 @@ class Trainer:
             self._logged, self.validation = state["logged"], state["validation"]
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint does not fit this method and its networks: {str(error).splitlines()[0]} Build them "
-                "with the arguments in config.json, or start a run in another folder."
+                f"the checkpoint does not fit this run: {textwrap.shorten(str(error), 400)} Make the run with the "
+                "arguments in config.json, or start one in another folder."
             ) from error
         self._set_inference_mode()
         torch.set_rng_state(state["random"]["cpu"])
@@ -287,14 +290,12 @@ class Trainer:
     def _description(self) -> dict[str, Any]:
         return {
             "data": repr(self.train_data),
-            "epochs": self.epochs,
-            "decay_epochs": self.decay_epochs,
+            **{
+                name: getattr(self, name)
+                for name in ("epochs", "decay_epochs", "batch_size", "lr", "precision", "seed")
+            },
             "steps": self.total_steps,
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-            "precision": self.precision,
             "device": str(self.device),
-            "seed": self.seed,
             **describe(self.method),
             **self.extra,
         }

@@ -149,7 +149,7 @@ class UNetGenerator(Pretrained):
         """A table of the levels: how far each is reduced, its channels, its skip, what one of its pixels sees.
 
         >>> print(UNetGenerator(base_channels=8, depth=3).summary())
-        UNetGenerator: 3 -> 3 channels, 18,939 parameters
+        UNetGenerator: 3 -> 3 channels, 23,763 parameters
         level  size  channels  skip    receptive field
             0  1/2          8  concat                4
             1  1/4         16  concat               10

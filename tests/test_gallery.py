@@ -110,9 +110,7 @@ def test_samples_are_shown_newest_first_with_relative_links(run):
     sample(run, "final.png")
     (run / "samples" / "000001.png").write_bytes(b"\x89PNG torn")
     page = Page(write_gallery(run, newest=3))
-    assert [image["src"] for image in page.all("img")] == [
-        f"samples/{n}.png" for n in ("001000", "000500", "000400")
-    ]
+    assert [image["src"] for image in page.all("img")] == [f"samples/{n}.png" for n in ("001000", "000500", "000400")]
     assert page.all("img")[0] == {
         "src": "samples/001000.png",
         "width": "96",

@@ -1,0 +1,84 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imtrans import errors
+from imtrans.errors import ArgumentError, ImtransError, at_least, hint, in_range, one_of, some_of
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("ArgumentError", ValueError),
+        ("ShapeError", ValueError),
+        ("DataError", ValueError),
+        ("SavedModelError", ValueError),
+        ("CheckpointError", RuntimeError),
+        ("TrainingError", RuntimeError),
+    ],
+)
+def test_every_error_is_ours_and_one_that_others_catch(name, builtin):
+    assert issubclass(getattr(errors, name), ImtransError)
+    assert issubclass(getattr(errors, name), builtin)
+
+
+def test_a_hint_names_the_nearest_or_nothing():
+    assert hint("btch", ["batch", "group"]) == " Did you mean 'batch'?"
+    assert hint("xyz", ["batch", "group"]) == ""
+    assert hint(3, {"batch": 1}) == ""
+
+
+def test_one_of_returns_a_known_name():
+    assert one_of("Owner", "norm", "batch", {"batch", "group"}) == "batch"
+
+
+@pytest.mark.parametrize("value", ["grup", 1, None, ["batch"], True])
+def test_one_of_refuses_anything_else(value):
+    with pytest.raises(ArgumentError) as caught:
+        one_of("Owner", "norm", value, ("group", "batch"))
+    assert str(caught.value).startswith(f"Owner: norm={value!r} is not one of ['batch', 'group'].")
+
+
+@given(value=st.integers(), minimum=st.integers(-5, 5))
+def test_at_least_accepts_exactly_the_numbers_from_its_minimum_on(value, minimum):
+    if value >= minimum:
+        assert at_least("Owner", "count", value, minimum) == value
+    else:
+        with pytest.raises(ArgumentError) as caught:
+            at_least("Owner", "count", value, minimum)
+        assert str(caught.value) == f"Owner: count must be a whole number >= {minimum}, got {value}."
+
+
+@pytest.mark.parametrize("value", [2.0, "2", None, True, [2]])
+def test_at_least_refuses_what_is_no_whole_number(value):
+    with pytest.raises(ArgumentError) as caught:
+        at_least("Owner", "count", value, 1)
+    assert str(caught.value) == f"Owner: count must be a whole number >= 1, got {value!r}."
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, 1.0])
+def test_in_range_returns_a_float(value):
+    returned = in_range("Owner", "share", value, 0.0, 1.0)
+    assert returned == value
+    assert type(returned) is float
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), "0.5", None, True])
+def test_in_range_refuses_anything_else(value):
+    with pytest.raises(ArgumentError) as caught:
+        in_range("Owner", "share", value, 0.0, 1.0)
+    assert str(caught.value) == f"Owner: share must be a number between 0 and 1, got {value!r}."
+
+
+def test_in_range_without_an_upper_end_says_so():
+    assert in_range("Owner", "weight", 1e9, 0.0) == 1e9
+    with pytest.raises(ArgumentError) as caught:
+        in_range("Owner", "weight", -1, 0.5)
+    assert str(caught.value) == "Owner: weight must be a number >= 0.5, got -1."
+
+
+def test_some_of_counts_what_it_leaves_out():
+    assert some_of(["a"]) == "a"
+    assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
+    assert some_of(["a", "b", "c", "d", "e", "f", "g"]) == "a, b, c, d, e and 2 more"
+    assert some_of([1, 2, 3], most=1) == "1 and 2 more"

@@ -1,0 +1,162 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
+from imtrans.errors import CheckpointError, TrainingError
+from imtrans.runfolder import RunFolder, check_finite, describe
+
+
+def picture():
+    return {"source": torch.zeros(1, 3, 8, 8)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two checkpoints, and metrics and samples that go beyond them."""
+    folder = RunFolder(tmp_path / "run", keep=2)
+    folder.begin({"epochs": 3})
+    for step in range(1, 7):
+        folder.log({"kind": "train", "step": step, "losses": {"l1": 1 / step}})
+        folder.sample(step, picture())
+        if step in (2, 4):
+            folder.log({"kind": "validation", "step": step})
+            folder.checkpoint(step, {"step": step}, {})
+    return folder
+
+
+def steps(folder):
+    return [json.loads(line)["step"] for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def samples(folder):
+    return sorted(p.name for p in (folder.path / "samples").iterdir())
+
+
+def test_what_came_after_the_checkpoint_is_forgotten(folder):
+    assert folder.newest_state() == {"step": 4}
+    assert steps(folder) == [1, 2, 2, 3, 4, 4, 5, 6]
+    folder.forget_after(4)
+    assert steps(folder) == [1, 2, 2, 3, 4, 4]
+    assert samples(folder) == [f"{n:06d}.png" for n in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"kind": "train", "st', b"\0" * 40, b'{"step": null}', b"[]", b"\xff\xfe", b"12\n\n"]
+)
+def test_a_torn_line_belongs_to_no_step(folder, torn):
+    with (folder.path / "metrics.jsonl").open("ab") as file:
+        file.write(torn)
+    folder.forget_after(9)
+    assert steps(folder) == [1, 2, 2, 3, 4, 4, 5, 6]
+    folder.log({"step": 7})
+    assert steps(folder)[-1] == 7
+
+
+def test_forgetting_touches_no_other_files(folder):
+    others = [folder.path / "samples" / "mine.png", folder.path / "samples" / "000009.txt"]
+    for path in others:
+        path.touch()
+    (folder.path / "metrics.jsonl").unlink()
+    folder.forget_after(0)
+    assert samples(folder) == ["000009.txt", "mine.png"]
+    assert not (folder.path / "metrics.jsonl").exists()
+
+
+def test_a_sample_is_a_picture_and_on_the_page(folder):
+    with Image.open(folder.path / "samples" / "000003.png") as image:
+        assert image.size == (8, 8)
+    assert "samples/000006.png" in (folder.path / "index.html").read_text()
+
+
+def test_the_newest_is_the_highest_number(tmp_path):
+    folder = RunFolder(tmp_path, keep=3)
+    for step in (999_999, 1_000_000):
+        folder.checkpoint(step, {"step": step}, {})
+    assert folder.newest_state() == {"step": 1_000_000}
+
+
+def test_products_are_saved_by_name(tmp_path):
+    generator = UNetGenerator(base_channels=2, depth=2)
+    RunFolder(tmp_path, keep=1).checkpoint(1, {}, {"g": generator, "f": generator})
+    for name in "gf":
+        loaded = UNetGenerator.from_pretrained(tmp_path / name)
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
+
+
+def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(None, keep=1)
+    folder.begin({})
+    folder.log({"step": 1})
+    folder.sample(1, picture())
+    folder.checkpoint(1, {}, {})
+    folder.forget_after(0)
+    folder.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_resume_from(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        RunFolder(tmp_path, keep=1).newest_state()
+    assert str(caught.value) == (
+        f"there is no checkpoint in {tmp_path} to resume from. Start without resume, or check the folder."
+    )
+
+
+def test_a_folder_that_holds_a_run_is_refused(folder):
+    with pytest.raises(TrainingError) as caught:
+        RunFolder(folder.path, keep=1).begin({})
+    assert str(caught.value) == (
+        f"{folder.path} already holds a run. Continue it with resume=True (--resume), or give this one another "
+        "folder with out=... (--out)."
+    )
+    assert json.loads((folder.path / "config.json").read_text()) == {"epochs": 3}
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_has_a_way_out(tmp_path):
+    RunFolder(tmp_path, keep=1).begin({})
+    with pytest.raises(TrainingError) as caught:
+        RunFolder(tmp_path, keep=1).begin({})
+    assert str(caught.value) == (
+        f"{tmp_path} already holds a run. It has no checkpoint: delete it, or give this one another folder with "
+        "out=... (--out)."
+    )
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError) as caught:
+        RunFolder(tmp_path / "file" / "run", keep=1).begin({})
+    assert str(caught.value) == (
+        f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory. Choose another folder."
+    )
+
+
+def test_describe_names_method_networks_and_versions():
+    method = Pix2Pix(UNetGenerator(base_channels=2, depth=2), PatchDiscriminator(6, base_channels=2))
+    described = json.loads(json.dumps(describe(method)))
+    assert described["method"] == "Pix2Pix"
+    assert described["networks"]["generator"] == {
+        "class": "UNetGenerator",
+        "arguments": {name: repr(value) for name, value in method.generator.config.items()},
+    }
+    assert described["networks"]["generator"]["arguments"]["depth"] == "2"
+    assert list(described["networks"]) == ["generator", "discriminator"]
+    assert described["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameters_that_are_not_finite_are_named(value):
+    method = Pix2Pix(UNetGenerator(base_channels=2, depth=2), None)
+    check_finite(method, 3)
+    with torch.no_grad():
+        method.generator.head.weight[0, 0, 0, 0] = value
+    with pytest.raises(TrainingError) as caught:
+        check_finite(method, 3)
+    assert str(caught.value) == (
+        "generator.head.weight holds values that are not finite after step 3. The last checkpoint is from before. "
+        "Lower the learning rate, or look at the data."
+    )

@@ -1,0 +1,575 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.optim import SGD
+
+from imtrans import (
+    PatchDiscriminator,
+    Pix2Pix,
+    ProceduralFacades,
+    Trainer,
+    UNetGenerator,
+    decay_factor,
+    load_pretrained,
+)
+from imtrans.checkpoint import checkpoints
+from imtrans.errors import ArgumentError, CheckpointError, TrainingError
+from imtrans.evaluate import compare_modes
+from imtrans.loading import batches
+
+QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
+
+
+class Stop(BaseException):
+    """Somebody pressed Ctrl-C."""
+
+
+class Recorder(nn.Module):
+    """A method that is no GAN, and has no pairs: it remembers what it was given."""
+
+    def __init__(self, *, spoil_at=None):
+        super().__init__()
+        self.weight, self.slow = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+        self.spoil_at, self.seen = spoil_at, []
+
+    def make_optimizers(self, lr, betas):
+        return {"one": SGD([{"params": [self.weight]}, {"params": [self.slow], "lr": lr / 2}], lr=lr)}
+
+    def step(self, batch, optimizers):
+        rates = [group["lr"] for group in optimizers["one"].param_groups]
+        self.seen.append((batch["number"].tolist(), rates))
+        loss = self.weight.square().sum()
+        optimizers["one"].zero_grad()
+        loss.backward()
+        optimizers["one"].step()
+        if len(self.seen) == self.spoil_at:
+            with torch.no_grad():
+                self.weight.fill_(float("nan"))
+        return {"square": loss.detach()}
+
+    def preview(self, batch):
+        return {"source": batch["number"].float().reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)}
+
+    def products(self):
+        return {}
+
+
+def numbers(length):
+    return [{"number": torch.tensor(n)} for n in range(length)]
+
+
+class Small:
+    """A run with everything that has a state: batch norm, dropout, a pool, a last batch that is smaller."""
+
+    epochs, steps = 2, 6
+
+    def __init__(self, out, *, stop_after=None, kill_after=None, changes=None, **settings):
+        torch.manual_seed(7)
+        generator = UNetGenerator(base_channels=4, **{"depth": 3, **(changes or {})})
+        discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1)
+        self.method = Pix2Pix(generator, discriminator, pool_size=3)
+        self.train_data = ProceduralFacades(5, size=16)
+        self.val_data = ProceduralFacades(2, size=16, seed=1, augment=False)
+        arguments = {
+            "val_data": self.val_data,
+            "epochs": self.epochs,
+            "batch_size": 2,
+            "lr": 0.01,
+            "log_every": 2,
+            "checkpoint_every": 1,
+            "validate_every": 1,
+            "sample_every": 3,
+            "seed": 3,
+            **QUIET,
+            **settings,
+        }
+        torch.manual_seed(len(str(out)))  # what the caller does with the global state must not matter
+        self.trainer = Trainer(self.method, self.train_data, out=out, **arguments)
+        if stop_after is not None or kill_after is not None:
+            self._interrupt(stop_after, kill_after)
+
+    def _interrupt(self, stop_after, kill_after):
+        step = self.method.step
+
+        def interrupted(batch, optimizers):
+            if self.trainer.step == kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            losses = step(batch, optimizers)
+            if self.trainer.step == stop_after:
+                raise Stop  # with the weights already changed
+            return losses
+
+        self.method.step = interrupted
+
+    def fit(self, **settings):
+        return self.trainer.fit(**settings)
+
+    def stopped(self):
+        with pytest.raises(Stop):
+            self.fit()
+
+
+def metrics(out):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+def equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
+    return one == other
+
+
+def everything(run):
+    optimizers = {name: optimizer.state_dict() for name, optimizer in run.trainer.optimizers.items()}
+    return {"weights": run.method.state_dict(), "optimizers": optimizers}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that was never interrupted, and its folder."""
+    out = tmp_path_factory.mktemp("whole")
+    run = Small(out)
+    run.fit()
+    return run, out
+
+
+def check_same_run(run, out, whole):
+    expected, whole_out = whole
+    assert equal(everything(run), everything(expected))
+    assert metrics(out) == metrics(whole_out)
+    assert run.trainer.validation == expected.trainer.validation
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("stop_after", [2, 3, 4, 5])
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_interrupted(tmp_path, whole, stop_after, every):
+    Small(tmp_path, stop_after=stop_after, checkpoint_every=every).stopped()
+    resumed = Small(tmp_path, checkpoint_every=every)
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path, whole)
+
+
+def test_a_run_may_be_interrupted_again_and_again(tmp_path, whole):
+    Small(tmp_path, stop_after=1).stopped()
+    for stop_after in range(2, Small.steps):
+        with pytest.raises(Stop):
+            Small(tmp_path, stop_after=stop_after).fit(resume=True)
+    resumed = Small(tmp_path)
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path, whole)
+
+
+def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, whole):
+    script = "import sys; from pathlib import Path; from test_trainer import Small; "
+    script += "Small(Path(sys.argv[1]), kill_after=4).fit()"
+    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    resumed = Small(tmp_path)
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path, whole)
+
+
+@pytest.mark.parametrize("max_steps", [1, 3, 4])
+def test_a_run_that_ended_early_goes_on_as_if_it_had_not(tmp_path, whole, max_steps):
+    Small(tmp_path, max_steps=max_steps).fit()
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")][-1] == f"{max_steps:06d}"
+    resumed = Small(tmp_path)
+    resumed.fit(resume=True)
+    assert equal(everything(resumed), everything(whole[0]))
+
+
+def test_how_often_a_run_looks_up_does_not_change_what_it_learns(tmp_path, whole):
+    often = {"log_every": 1, "sample_every": 1, "validate_every": 1, "checkpoint_every": 1}
+    seldom = {"log_every": 5, "sample_every": 9, "validate_every": 2, "checkpoint_every": 2, "val_data": None}
+    Small(tmp_path, stop_after=4, **often).stopped()
+    resumed = Small(tmp_path, **seldom)
+    resumed.fit(resume=True)
+    assert equal(everything(resumed), everything(whole[0]))
+
+
+def test_processes_that_load_do_not_change_what_is_learnt(tmp_path, whole):
+    Small(tmp_path, stop_after=4, num_workers=2).stopped()
+    resumed = Small(tmp_path, num_workers=1)
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path, whole)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path, whole):
+    again, other = Small(tmp_path / "again"), Small(tmp_path / "other", seed=4)
+    again.fit()
+    other.fit()
+    check_same_run(again, tmp_path / "again", whole)
+    assert not equal(other.method.state_dict(), again.method.state_dict())
+
+
+def test_resuming_a_finished_run_changes_nothing_and_returns_its_validation(tmp_path):
+    run = Small(tmp_path)
+    validation = run.fit()
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert Small(tmp_path).fit(resume=True) == validation
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
+
+
+def test_a_resumed_run_takes_the_new_learning_rate_and_the_new_length(tmp_path):
+    Trainer(Recorder(), numbers(2), out=tmp_path, epochs=4, lr=1e-3, max_steps=2, **QUIET).fit()
+    method = Recorder()
+    Trainer(method, numbers(2), out=tmp_path, epochs=2, decay_epochs=0, lr=1e-4, **QUIET).fit(resume=True)
+    assert [rates for _, rates in method.seen] == [[1e-4, 5e-5]] * 2
+    assert [line["lr"] for line in metrics(tmp_path)] == pytest.approx([1e-3, 1e-4])
+
+
+@pytest.mark.parametrize("out", [None, "runs"])
+def test_nothing_to_resume_from(tmp_path, out):
+    folder = out and tmp_path / out
+    with pytest.raises(CheckpointError) as caught:
+        Small(folder).fit(resume=True)
+    assert str(caught.value) == (
+        f"there is no checkpoint in {folder} to resume from. Start without resume, or check the folder."
+    )
+
+
+OTHERWISE = "Make the run with the arguments in config.json, or start one in another folder."
+
+
+def test_a_checkpoint_of_other_networks_is_refused_and_stays_whole(tmp_path):
+    Small(tmp_path, max_steps=3).fit()
+    before = metrics(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        Small(tmp_path, changes={"depth": 2}).fit(resume=True)
+    message = str(caught.value)
+    assert message.startswith(
+        "the checkpoint does not fit this run: Error(s) in loading state_dict for Pix2Pix: Unexpected key(s)"
+    )
+    assert message.endswith(OTHERWISE)
+    assert metrics(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path):
+    Trainer(Recorder(), numbers(2), out=tmp_path, epochs=1, **QUIET).fit()
+
+    class Other(Recorder):
+        def make_optimizers(self, lr, betas):
+            return {"two": SGD(self.parameters(), lr=lr)}
+
+    with pytest.raises(CheckpointError) as caught:
+        Trainer(Other(), numbers(2), out=tmp_path, epochs=1, **QUIET).fit(resume=True)
+    assert str(caught.value) == f"the checkpoint does not fit this run: 'two' {OTHERWISE}"
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(3, 2), (8, 8)])
+def test_a_checkpoint_of_other_data_or_batches_is_refused(tmp_path, length, batch_size):
+    Trainer(Recorder(), numbers(8), out=tmp_path, epochs=2, batch_size=2, max_steps=3, **QUIET).fit()
+    with pytest.raises(CheckpointError) as caught:
+        Trainer(Recorder(), numbers(length), out=tmp_path, epochs=2, batch_size=batch_size, **QUIET).fit(resume=True)
+    assert str(caught.value) == (
+        "the checkpoint does not fit this run: it is of a run on 8 samples in batches of 2, this one has "
+        f"{length} samples in batches of {batch_size}. {OTHERWISE}"
+    )
+
+
+# The run folder
+
+
+def test_a_run_leaves_its_folder_behind(whole):
+    run, out = whole
+    assert sorted(p.name for p in out.iterdir()) == [
+        "checkpoints", "config.json", "generator", "index.html", "metrics.jsonl", "samples",
+    ]  # fmt: skip
+    assert [p.name for p in checkpoints(out / "checkpoints")] == ["000005", "000006"]
+    assert sorted(p.name for p in (out / "samples").iterdir()) == ["000003.png", "000006.png"]
+    with Image.open(out / "samples" / "000006.png") as rows:
+        assert rows.size == (3 * 16 + 2 * 4, 2 * 16 + 4)
+    assert {"model.safetensors", "config.json"} <= {p.name for p in (out / "generator").iterdir()}
+    assert "samples/000006.png" in (out / "index.html").read_text()
+    generator = load_pretrained(out / "generator")
+    assert equal(generator.state_dict(), run.method.generator.state_dict())
+
+
+def test_the_configuration_says_what_was_run(whole):
+    run, out = whole
+    config = json.loads((out / "config.json").read_text())
+    expected = {
+        "method": "Pix2Pix",
+        "data": repr(run.train_data),
+        "epochs": 2,
+        "decay_epochs": 1,
+        "steps": 6,
+        "batch_size": 2,
+        "lr": 0.01,
+        "precision": "fp32",
+        "device": "cpu",
+        "seed": 3,
+        "torch": torch.__version__,
+    }
+    assert {name: config[name] for name in expected} == expected
+    assert config["networks"]["generator"]["class"] == "UNetGenerator"
+    assert config["networks"]["generator"]["arguments"]["base_channels"] == "4"
+    assert config["networks"]["discriminator"]["class"] == "PatchDiscriminator"
+
+
+def test_further_facts_go_into_the_configuration(tmp_path):
+    Trainer(Recorder(), numbers(1), out=tmp_path, epochs=1, config={"command": "train.py"}, **QUIET).fit()
+    assert json.loads((tmp_path / "config.json").read_text())["command"] == "train.py"
+
+
+def test_metrics_have_a_line_for_each_log_step_and_each_validation(whole):
+    run, out = whole
+    lines = metrics(out)
+    train = [line for line in lines if line["kind"] == "train"]
+    validation = [line for line in lines if line["kind"] == "validation"]
+    assert [(line["step"], line["epoch"]) for line in train] == [(2, 0), (4, 1), (6, 1)]
+    assert [line["lr"] for line in train] == pytest.approx([0.01, 0.005, 0.005])
+    assert all(set(line["losses"]) == {"D_fake", "D_real", "G_gan", "G_l1"} for line in train)
+    assert [(line["step"], line["epoch"]) for line in validation] == [(3, 1), (6, 2)]
+    assert {name: validation[-1][name] for name in run.trainer.validation} == run.trainer.validation
+
+
+def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path):
+    method = Recorder()
+    Trainer(method, numbers(5), out=tmp_path, epochs=1, decay_epochs=0, lr=0.25, log_every=2, **QUIET).fit()
+    squares = [0.5 ** (2 * i) for i in range(5)]  # w - 0.25 * 2 w = w / 2
+    assert [line["losses"]["square"] for line in metrics(tmp_path)] == pytest.approx(
+        [sum(squares[:2]) / 2, sum(squares[2:4]) / 2, squares[4]]
+    )
+
+
+def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(whole):
+    run, out = whole
+    validation = run.trainer.validation
+    assert list(validation) == ["eval", "batch_stats", "paper", "best"]
+    best = min(("eval", "batch_stats", "paper"), key=lambda mode: validation[mode]["l1"])
+    assert validation["best"] == best
+    assert json.loads((out / "generator" / "config.json").read_text())["inference_mode"] == best
+    assert load_pretrained(out / "generator").inference_mode == best
+    again = compare_modes(run.method, run.method.preview, lambda: batches(run.val_data, 2), torch.device("cpu"), seed=3)
+    assert again == validation
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    Trainer(Recorder(), numbers(1), out=tmp_path, epochs=1, **QUIET).fit()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(TrainingError) as caught:
+        Trainer(Recorder(), numbers(1), out=tmp_path, epochs=1, **QUIET).fit()
+    assert str(caught.value) == (
+        f"{tmp_path} already holds a run. Continue it with resume=True (--resume), or give this one another folder "
+        "with out=... (--out)."
+    )
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    validation = Small(None).fit()
+    assert validation["best"] in validation
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_method_without_pairs_or_networks_to_save_trains_all_the_same(tmp_path):
+    trainer = Trainer(Recorder(), numbers(3), val_data=numbers(1), out=tmp_path, epochs=1, **QUIET)
+    assert trainer.fit() is None
+    assert {line["kind"] for line in metrics(tmp_path)} == {"train"}
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000003"]
+
+
+def test_validate_before_training_writes_nothing(tmp_path):
+    run = Small(tmp_path / "new")
+    found = run.trainer.validate()
+    assert found["best"] == run.method.generator.inference_mode
+    assert not (tmp_path / "new").exists()
+
+
+# The loop
+
+
+@pytest.mark.parametrize(("epochs", "decay_epochs"), [(4, None), (5, None), (3, 0), (3, 3), (1, None)])
+def test_each_epoch_runs_at_its_rate(epochs, decay_epochs):
+    method = Recorder()
+    Trainer(method, numbers(2), out=None, epochs=epochs, decay_epochs=decay_epochs, lr=0.1, **QUIET).fit()
+    decay = epochs // 2 if decay_epochs is None else decay_epochs
+    factors = [decay_factor(epoch, epochs=epochs, decay_epochs=decay) for epoch in range(epochs) for _ in range(2)]
+    assert [rates for _, rates in method.seen] == [pytest.approx([0.1 * f, 0.05 * f]) for f in factors]
+    assert factors[0] == (1 if decay < epochs else 1 - 1 / (decay + 1))
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "max_steps", "expected"),
+    [(5, 2, None, 6), (5, 5, None, 2), (5, 9, None, 2), (4, 2, 3, 3), (4, 2, 99, 4), (1, 1, 1, 1)],
+)
+def test_a_run_has_as_many_steps_as_its_epochs_or_max_steps(length, batch_size, max_steps, expected):
+    method = Recorder()
+    trainer = Trainer(method, numbers(length), out=None, epochs=2, batch_size=batch_size, max_steps=max_steps, **QUIET)
+    trainer.fit()
+    assert trainer.step == trainer.total_steps == len(method.seen) == expected
+    epoch = -(-length // batch_size)
+    if expected >= epoch:
+        assert sorted(n for batch, _ in method.seen[:epoch] for n in batch) == list(range(length))
+
+
+def test_epochs_are_shuffled_differently():
+    method = Recorder()
+    Trainer(method, numbers(12), out=None, epochs=3, batch_size=12, **QUIET).fit()
+    assert len({tuple(batch) for batch, _ in method.seen}) == 3
+
+
+def test_a_data_set_with_draw_is_asked_for_each_epoch():
+    class Drawn(list):
+        def draw(self, index, epoch):
+            return {"number": torch.tensor(10 * epoch + index)}
+
+    method = Recorder()
+    Trainer(method, Drawn(numbers(2)), out=None, epochs=3, batch_size=2, **QUIET).fit()
+    assert [sorted(batch) for batch, _ in method.seen] == [[0, 1], [10, 11], [20, 21]]
+
+
+def test_the_random_state_of_the_caller_is_left_alone(tmp_path):
+    run = Small(tmp_path)
+    state = torch.get_rng_state()
+    run.fit()
+    assert torch.equal(torch.get_rng_state(), state)
+    Small(tmp_path, epochs=3)
+    torch.set_rng_state(state)
+    run.trainer.validate()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_train_step_returns_detached_tensors_and_writes_nothing(tmp_path, monkeypatch, device):
+    monkeypatch.chdir(tmp_path)
+    method = Pix2Pix(UNetGenerator(base_channels=4, depth=3), PatchDiscriminator(6, base_channels=4, n_layers=1))
+    trainer = Trainer(method, out=None, device=device, precision="fp32")
+    before = [p.clone() for p in method.parameters()]
+    losses = trainer.train_step({"source": torch.rand(2, 3, 16, 16), "target": torch.rand(2, 3, 16, 16)})
+    assert set(losses) == {"D_fake", "D_real", "G_gan", "G_l1"}
+    assert all(not loss.requires_grad and loss.device.type == device.type for loss in losses.values())
+    assert not any(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_precisions_learn(precision, device):
+    torch.manual_seed(1)
+    method = Pix2Pix(UNetGenerator(base_channels=8, depth=3), PatchDiscriminator(6, base_channels=4, n_layers=1))
+    trainer = Trainer(method, out=None, lr=2e-3, device=device, precision=precision)
+    sample = ProceduralFacades(1, size=16, augment=False)[0]
+    batch = {name: image[None].repeat(2, 1, 1, 1) for name, image in sample.items()}
+    losses = [trainer.train_step(batch)["G_l1"].item() for _ in range(30)]
+    assert losses[-1] < 0.6 * losses[0]
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in method.parameters())
+
+
+def test_precision_auto_is_full_on_the_cpu():
+    assert Trainer(Recorder(), out=None, device="cpu").precision == "fp32"
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    method = Recorder(spoil_at=4)
+    trainer = Trainer(method, numbers(9), out=tmp_path, epochs=1, log_every=2, checkpoint_every=3, **QUIET)
+    with pytest.raises(TrainingError) as caught:
+        trainer.fit()
+    assert str(caught.value) == (
+        "the loss square became nan within the 2 steps before step 6. The last checkpoint is from before. Lower the "
+        "learning rate, or look at the data."
+    )
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000003"]
+    resumed = Recorder()
+    Trainer(resumed, numbers(9), out=tmp_path, epochs=1, checkpoint_every=3, **QUIET).fit(resume=True)
+    assert len(resumed.seen) == 6
+    assert resumed.weight.isfinite().all()
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path):
+    """The loss of a step is from before its update: it may be fine when the weights no longer are."""
+    trainer = Trainer(Recorder(spoil_at=4), numbers(9), out=tmp_path, epochs=1, checkpoint_every=2, **QUIET)
+    with pytest.raises(TrainingError) as caught:
+        trainer.fit()
+    assert str(caught.value) == (
+        "weight holds values that are not finite after step 4. The last checkpoint is from before. Lower the "
+        "learning rate, or look at the data."
+    )
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000002"]
+
+
+@pytest.mark.parametrize("data", [None, []])
+def test_nothing_to_train_on(tmp_path, data):
+    with pytest.raises(TrainingError) as caught:
+        Trainer(Recorder(), data, out=tmp_path / "run", **QUIET).fit()
+    assert str(caught.value) == "Trainer: there is nothing to train on: train_data is missing or empty."
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_validate_on_is_told_before_training():
+    method = Recorder()
+    with pytest.raises(TrainingError) as caught:
+        Trainer(method, numbers(2), val_data=[], out=None, **QUIET).fit()
+    assert str(caught.value) == "Trainer: val_data is empty. Give pairs to validate on, or None."
+    assert method.seen == []
+
+
+@pytest.mark.parametrize("thing", [UNetGenerator(base_channels=4, depth=2), nn.Linear(1, 1)])
+def test_what_is_no_method(thing):
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(thing, numbers(1))
+    assert str(caught.value) == (
+        f"Trainer: {type(thing).__name__} is no method. A method is an nn.Module with make_optimizers, step, preview, "
+        "products; for a generator and a discriminator, that is Pix2Pix(generator, discriminator)."
+    )
+
+
+WHOLE_NUMBERS = {
+    "epochs": 1, "decay_epochs": 0, "max_steps": 1, "batch_size": 1, "seed": 0, "num_workers": 0, "log_every": 1,
+    "sample_every": 1, "validate_every": 1, "checkpoint_every": 1, "keep": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "least"), WHOLE_NUMBERS.items())
+@pytest.mark.parametrize("off", [-1, 0.5])
+def test_whole_numbers_are_checked(name, least, off):
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(Recorder(), numbers(2), out=None, **{name: least + off})
+    assert str(caught.value) == f"Trainer: {name} must be a whole number >= {least}, got {least + off}."
+    Trainer(Recorder(), numbers(2), out=None, device="cpu", **{name: least})
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"lr": -0.1}, "Trainer: lr must be a number >= 0, got -0.1."),
+        ({"lr": float("nan")}, "Trainer: lr must be a number >= 0, got nan."),
+        ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 of epochs=2 is more than there are."),
+        (
+            {"precision": "fp23"},
+            "pick_precision: precision='fp23' is not one of ['auto', 'bf16', 'fp32']. Did you mean 'fp32'?",
+        ),
+    ],
+)
+def test_arguments_are_checked(settings, text):
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(Recorder(), numbers(2), out=None, **settings)
+    assert str(caught.value) == text
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(Recorder(), out=None, device="gpu")
+    assert str(caught.value).startswith("device='gpu' cannot be used here: ")
+    assert str(caught.value).endswith("Use 'auto', or 'cpu'.")
