@@ -79,6 +79,17 @@ def in_range(owner: str, argument: str, value: object, low: float, high: float =
     raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {value!r}.")
 
 
+def flag(owner: str, argument: str, value: object, *, unset: bool = False) -> None:
+    """Raise unless `value` is True or False; or None, if it may be `unset`.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not (isinstance(value, bool) or (unset and value is None)):
+        allowed = "None, True or False" if unset else "True or False"
+        raise ArgumentError(f"{owner}: {argument} must be {allowed}, got {value!r}.")
+
+
 def some_of(names: Sequence[T], most: int = 5) -> str:
     """Return the first `most` names as a list in words, and how many more there are."""
     shown = ", ".join(str(n) for n in names[:most])

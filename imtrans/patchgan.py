@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from imtrans.blocks import ConvNormAct
-from imtrans.errors import ArgumentError, ShapeError, at_least
+from imtrans.errors import ArgumentError, ShapeError, at_least, flag
 from imtrans.init import init_weights
 from imtrans.layers import Act, Norm, act_from, check_image, check_norm_values, has_shift, norm_from
 from imtrans.pretrained import Pretrained
@@ -98,6 +98,8 @@ class PatchDiscriminator(_ConvDiscriminator):
         self.in_channels = at_least(owner, "in_channels", in_channels, 1)
         at_least(owner, "base_channels", base_channels, 1)
         at_least(owner, "n_layers", n_layers, 1)
+        flag(owner, "spectral_norm", spectral_norm)
+        flag(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         widths = [in_channels, *(base_channels * min(2**i, 8) for i in range(n_layers + 1))]
         biased = not has_shift(make_norm(widths[-1])) if bias is None else bias
@@ -189,6 +191,7 @@ class PixelDiscriminator(_ConvDiscriminator):
         owner = "PixelDiscriminator"
         self.in_channels = at_least(owner, "in_channels", in_channels, 1)
         wide = 2 * at_least(owner, "base_channels", base_channels, 1)
+        flag(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         biased = not has_shift(make_norm(wide)) if bias is None else bias
         self.layers = nn.Sequential(

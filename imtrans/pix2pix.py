@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from imtrans.errors import ArgumentError, in_range
+from imtrans.errors import ArgumentError, flag, in_range
 from imtrans.losses import GANLoss
 from imtrans.pool import ImagePool
 from imtrans.pretrained import Pretrained
@@ -51,6 +51,7 @@ class Pix2Pix(nn.Module):
         self.gan_loss = gan_loss if isinstance(gan_loss, GANLoss) else GANLoss(gan_loss)
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
+        flag("Pix2Pix", "conditional", conditional)
         self.conditional = conditional
         self.pool = ImagePool(pool_size)
         if discriminator is not None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from imtrans.blocks import ConvNormAct, ResidualBlock, UpBlock
-from imtrans.errors import at_least, in_range, one_of
+from imtrans.errors import at_least, flag, in_range, one_of
 from imtrans.init import init_weights
 from imtrans.layers import (
     PADDING_MODES,
@@ -86,6 +86,7 @@ class ResnetGenerator(Pretrained):
         self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
         self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
         self.num_downs = at_least(OWNER, "num_downs", num_downs, 0)
+        flag(OWNER, "bias", bias, unset=True)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         at_least(OWNER, "base_channels", base_channels, 1)
         at_least(OWNER, "num_blocks", num_blocks, 0)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from imtrans.blocks import DownBlock, SelfAttention, UpBlock
-from imtrans.errors import ArgumentError, at_least, in_range, one_of
+from imtrans.errors import ArgumentError, at_least, flag, in_range, one_of
 from imtrans.init import init_weights
 from imtrans.layers import (
     DOWNSAMPLE,
@@ -106,6 +106,7 @@ class UNetGenerator(Pretrained):
         self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
         self.channels = _widths(base_channels, depth, channels)
         self.depth = len(self.channels)
+        flag(OWNER, "bias", bias, unset=True)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)

@@ -82,3 +82,11 @@ def test_some_of_counts_what_it_leaves_out():
     assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
     assert some_of(["a", "b", "c", "d", "e", "f", "g"]) == "a, b, c, d, e and 2 more"
     assert some_of([1, 2, 3], most=1) == "1 and 2 more"
+
+
+@pytest.mark.parametrize(("unset", "allowed"), [(False, "True or False"), (True, "None, True or False")])
+def test_a_flag_is_a_bool_and_none_only_where_it_may_be_unset(unset, allowed):
+    for value in (True, False, *([None] if unset else [])):
+        errors.flag("Owner", "bias", value, unset=unset)
+    with pytest.raises(errors.ArgumentError, match=f"^Owner: bias must be {allowed}, got 'no'.$"):
+        errors.flag("Owner", "bias", "no", unset=unset)
