@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
-    parser.add_argument("--epochs", type=int, help="in all (200; 6 for the procedural facades)")
+    parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
     parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
     parser.add_argument("--max-steps", type=int, help="end early")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         train,
         val_data=val,
         out=args.out,
-        epochs=given(args.epochs, 200 if real else 6),
+        epochs=given(args.epochs, 200 if real else 5),
         decay_epochs=args.decay_epochs,
         max_steps=args.max_steps,
         batch_size=args.batch_size,
