@@ -1,9 +1,9 @@
 """imtrans: composable PyTorch layers for image-to-image translation."""
 
+from imtrans.attention import SelfAttention as SelfAttention
 from imtrans.blocks import ConvNormAct as ConvNormAct
 from imtrans.blocks import DownBlock as DownBlock
 from imtrans.blocks import ResidualBlock as ResidualBlock
-from imtrans.blocks import SelfAttention as SelfAttention
 from imtrans.blocks import UpBlock as UpBlock
 from imtrans.data import PairedImages as PairedImages
 from imtrans.facades import ProceduralFacades as ProceduralFacades

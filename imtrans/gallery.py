@@ -16,6 +16,7 @@ from string import Template
 from urllib.parse import quote
 
 from imtrans.errors import DataError, at_least
+from imtrans.files import write_atomic
 
 Line = tuple[int, dict[str, object]]  # step, fields
 Point = tuple[int, float | None]  # step, and a loss if it can be drawn
@@ -45,13 +46,9 @@ def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"write_gallery: {str(root)!r} is not a folder. Give the one a Trainer wrote to.")
-    beside = root / f".index.html.{os.getpid()}"
-    try:
-        # JSON and file names may hold lone surrogates, which UTF-8 has no bytes for.
-        beside.write_bytes(_page(root, newest).encode("utf-8", "replace"))
-        return beside.replace(root / "index.html")
-    finally:
-        beside.unlink(missing_ok=True)
+    # JSON and file names may hold lone surrogates, which UTF-8 has no bytes for.
+    write_atomic(root / "index.html", _page(root, newest).encode("utf-8", "replace"))
+    return root / "index.html"
 
 
 def _page(root: Path, newest: int) -> str:

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from imtrans.blocks import DownBlock, SelfAttention, UpBlock
+from imtrans.attention import SelfAttention
+from imtrans.blocks import DownBlock, UpBlock
 from imtrans.errors import ArgumentError, at_least, flag, in_range, one_of
 from imtrans.init import init_weights
 from imtrans.layers import (
