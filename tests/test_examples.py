@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -152,6 +153,16 @@ def test_an_error_ends_the_process_with_one_and_no_traceback(tmp_path):
         "error: empty/train holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
         "folders, A and B, of files with the same names."
     )
+
+
+def test_a_loop_of_ones_own_trains_and_saves(tmp_path):
+    script = Path(__file__).parent.parent / "examples" / "own_loop.py"
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "each logit of the discriminator judges 34 pixels" in done.stdout
+    first, second = (float(loss) for loss in re.findall(r"generator (\d+\.\d+)", done.stdout))
+    assert second < first
+    assert load_pretrained(tmp_path / "runs" / "own_loop" / "generator").depth == 6
 
 
 def test_data_and_download_exclude_one_another(tmp_path):
