@@ -90,6 +90,7 @@ class DownBlock(nn.Sequential):
     Raises:
         ArgumentError: an unknown `downsample`, or `num_convs` below 1.
 
+    >>> import torch
     >>> DownBlock(3, 8, norm=nn.InstanceNorm2d)(torch.zeros(1, 3, 16, 16)).shape
     torch.Size([1, 8, 8, 8])
     """
@@ -147,6 +148,7 @@ class UpBlock(nn.Module):
         ArgumentError: an unknown `upsample`, a `dropout` outside [0, 1], `num_convs` below 1, or a merge
             module that does not tell its ``out_channels``.
 
+    >>> import torch
     >>> block = UpBlock(8, 4, skip_channels=4)
     >>> block(torch.zeros(1, 8, 8, 8), torch.zeros(1, 4, 16, 16)).shape, block.out_channels
     (torch.Size([1, 8, 16, 16]), 8)
