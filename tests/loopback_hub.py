@@ -560,7 +560,9 @@ class Connection(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply.body[: reply.cut_at])
-        if reply.drop or reply.lengthen or reply.cut_at is not None:
+        # A HEAD has no body to be too short: its connection stays, or the client would race with its end.
+        short = self.command != "HEAD" and (reply.lengthen or reply.cut_at is not None)
+        if reply.drop or short:
             self.close_connection = True
         if reply.drop == "reset":
             # Lingering for 0 seconds is what sends a reset; a plain close() would wait for rfile and wfile.
