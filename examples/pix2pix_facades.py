@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks, at the end")
     return parser.parse_args()
 
 
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"{trainer.total_steps} steps of batch {args.batch_size} on {trainer.device} in {trainer.precision}")
     report(trainer.fit(resume=args.resume), args.out)
+    if args.push_to_hub:
+        print(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
 
 
 def given(value: int | None, default: int) -> int:

@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from imtrans.errors import CheckpointError, ImtransError
 from imtrans.files import sync_folder, write_json, write_tensors
-from imtrans.pretrained import read_tensors
+from imtrans.saved import parse_tensors
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
@@ -53,6 +57,42 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def gather(method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch.device) -> dict[str, Any]:
+    """The state of a method, of its optimizers, and of the random numbers that its next step draws."""
+    random = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state(device)
+    return {
+        "method": method.state_dict(),
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+        "random": random,
+    }
+
+
+def restore(
+    state: dict[str, Any], method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch.device, *, data: str
+) -> None:
+    """Put back what `gather` gave.
+
+    Raises:
+        CheckpointError: it is the state of another method or network, or of a run on other `data`.
+    """
+    try:
+        if state["data"] != data:
+            raise ValueError(f"it is of a run on {state['data']}, this one has {data}.")
+        method.load_state_dict(state["method"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        torch.set_rng_state(state["random"]["cpu"])
+        if device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], device)
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit this run: {textwrap.shorten(str(error), 400)} Make the run with the "
+            "arguments in config.json, or start one in another folder."
+        ) from error
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; empty if there is no such folder."""
     return sorted((p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
@@ -76,7 +116,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     """
     try:
         skeleton = json.loads((folder / STATE).read_text())
-        state = _put_together(skeleton, read_tensors(folder / TENSORS))
+        state = _put_together(skeleton, parse_tensors(folder / TENSORS, (folder / TENSORS).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, ImtransError) as error:
         raise CheckpointError(
             f"{folder} is damaged ({error}). Delete it, and resume from the checkpoint before it."

@@ -1,17 +1,199 @@
-"""Weights of the reference implementation (pytorch-CycleGAN-and-pix2pix), in our networks."""
+"""Checkpoints of the reference implementation (pytorch-CycleGAN-and-pix2pix), as our networks.
 
+Run as ``python -m imtrans.convert latest_net_G.pth OUT_DIR`` it writes a folder that `load_pretrained` takes.
+"""
+
+import argparse
+import sys
+import warnings
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, SavedModelError, some_of
+from imtrans.errors import ArgumentError, ImtransError, SavedModelError, one_of, some_of
+from imtrans.modes import MODES
 from imtrans.patchgan import PatchDiscriminator, PixelDiscriminator
 from imtrans.pretrained import Pretrained
+from imtrans.reference import reference_names as reference_names
 from imtrans.resnet import ResnetGenerator
 from imtrans.unet import UNetGenerator
 
+State = Mapping[str, Tensor]
 
-def load_reference(network: Pretrained, state: Mapping[str, Tensor]) -> None:
+
+def from_junyanz(path: str | PathLike[str], *, dropout: bool = True, mode: str = "eval") -> Pretrained:
+    """Read a checkpoint that the reference implementation saved, as a network of ours with equal outputs.
+
+    The architecture is worked out from the names and shapes of the tensors: a U-Net of any depth, a ResNet of any
+    number of blocks, a PatchGAN of any depth, a pixel discriminator; of any widths and channels; with batch norm,
+    instance norm or none; from one GPU or several. The network is in evaluation mode, on the CPU.
+
+    Args:
+        path: of the ``.pth`` file.
+        dropout: whether a U-Net was trained with dropout, which leaves no trace in its tensors. The reference trains
+            pix2pix with it by default, and the CycleGAN and test models without. It matters in the mode ``"paper"``,
+            and when training goes on.
+        mode: the network's `inference_mode`, see `imtrans.modes.running_as`. The reference's ``test.py`` computes
+            ``"paper"`` unless it is told ``--eval``.
+
+    Raises:
+        ArgumentError: an unknown `mode`.
+        SavedModelError: the file cannot be read, holds more than tensors (nothing in it is run), or holds no network of
+            the reference's.
+    """
+    one_of("from_junyanz", "mode", mode, MODES)
+    path = Path(path)
+    state = _clean(_read(path))
+    try:
+        # Nothing is allocated, and no random number drawn, before the shapes have been found to fit.
+        with torch.device("meta"):
+            network = _architecture(state, dropout)
+        tensors = _matched(network, state)
+    except ImtransError as error:
+        raise SavedModelError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise SavedModelError(
+            f"{path} looks like a network of pytorch-CycleGAN-and-pix2pix, but lacks the tensor {error}."
+        ) from error
+    except (IndexError, ValueError) as error:
+        raise SavedModelError(
+            f"{path} looks like a network of pytorch-CycleGAN-and-pix2pix, but has a tensor of an unknown name or "
+            "shape."
+        ) from error
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    network.inference_mode = mode
+    return network.eval()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an archive of another kind is an error below, whatever it is
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise SavedModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # damaged data leads the unpickler to raise anything
+        raise SavedModelError(
+            f"{path} is no state dict: it is damaged, or holds more than tensors, and what else it holds is not run. "
+            "Give the file that the reference implementation saved, such as latest_net_G.pth."
+        ) from error
+    if not isinstance(found, dict):
+        raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. Give a *_net_*.pth file.")
+    for key, value in found.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise SavedModelError(
+                f"{path} holds {value!s:.40} under {key!r}, not a tensor by its name. Give a *_net_*.pth file."
+            )
+    _check_storage(path, found)
+    return found
+
+
+def _check_storage(path: Path, state: State) -> None:
+    """Refuse what claims more memory than its file fills: strides of zero, no storage, sparse layouts."""
+    stored: dict[int, int] = {}
+    claimed = 0
+    for tensor in state.values():
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_complex():
+            raise SavedModelError(f"{path} holds a tensor that is no plain array of real numbers. No network has such.")
+        claimed += tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+    if claimed > sum(stored.values()):
+        raise SavedModelError(f"{path} claims tensors of {claimed:,} bytes, and holds {sum(stored.values()):,}.")
+
+
+def _clean(state: State) -> dict[str, Tensor]:
+    """The state as PyTorch would save it now, from one GPU.
+
+    Without the prefix of DataParallel, and the running statistics that old instance norms stored unused; with the
+    counters that batch norms have had since PyTorch 0.4.1.
+    """
+    plain = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    cleaned: dict[str, Tensor] = {}
+    for key, tensor in plain.items():
+        layer, _, name = key.rpartition(".")
+        if name not in ("running_mean", "running_var", "num_batches_tracked") or f"{layer}.weight" in plain:
+            cleaned[key] = tensor
+            if name == "running_mean":
+                cleaned.setdefault(f"{layer}.num_batches_tracked", torch.tensor(0))
+    return cleaned
+
+
+def _architecture(state: State, dropout: bool) -> Pretrained:
+    if "down1.model.0.weight" in state:
+        raise SavedModelError(
+            "this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its decoder takes skips "
+            "past the activation, and its last layer is a resize with a one-sided pad: no blocks do that."
+        )
+    if "model.model.0.weight" in state:
+        return _unet(state, dropout)
+    if "net.0.weight" in state:
+        return PixelDiscriminator(
+            _width(state, "net.0", 1), base_channels=_width(state, "net.0"), **_norm(state, "net.2")
+        )
+    if "model.0.weight" in state:
+        return PatchDiscriminator(
+            _width(state, "model.0", 1),
+            base_channels=_width(state, "model.0"),
+            n_layers=sum(tensor.ndim == 4 for tensor in state.values()) - 2,
+            **_norm(state, "model.2"),
+        )
+    if "model.1.weight" in state:
+        return _resnet(state)
+    raise SavedModelError(
+        f"this is no network of pytorch-CycleGAN-and-pix2pix: its tensors are {some_of(sorted(state)) or 'none'}."
+    )
+
+
+def _norm(state: State, conv: str) -> dict[str, Any]:
+    """The norm, by its traces: running statistics, or a bias of `conv`, which goes with instance norm alone."""
+    if any(key.endswith(".running_mean") for key in state):
+        return {"norm": "batch"}
+    return {"norm": "instance"} if f"{conv}.bias" in state else {"norm": "none", "bias": False}
+
+
+def _width(state: State, name: str, axis: int = 0) -> int:
+    return state[f"{name}.weight"].shape[axis]
+
+
+def _unet(state: State, dropout: bool) -> UNetGenerator:
+    names = ["model.model.0"]
+    block = "model.model.1"
+    while f"{block}.model.1.weight" in state:
+        names.append(f"{block}.model.1")
+        block += ".model.3"
+    channels, depth = [_width(state, name) for name in names], len(names)
+    widths: dict[str, Any] = {"base_channels": channels[0], "depth": depth}
+    if channels != [channels[0] * min(2**level, 8) for level in range(depth)]:
+        widths = {"channels": channels}
+    # The reference drops out in all blocks but the innermost and the four outermost.
+    probabilities = (0.0, *[0.5] * (depth - 5)) if dropout and depth > 5 else ()
+    widths["in_channels"] = _width(state, "model.model.0", 1)
+    widths["out_channels"] = _width(state, "model.model.3", 1)
+    return UNetGenerator(**widths, dropout=probabilities, **_norm(state, "model.model.0"))
+
+
+def _resnet(state: State) -> ResnetGenerator:
+    numbers = sorted({int(key.split(".")[1]) for key in state})
+    blocks = sorted({int(key.split(".")[1]) for key in state if ".conv_block." in key})
+    convs = [n for n in numbers if n not in blocks and state.get(f"model.{n}.weight", torch.empty(0)).ndim == 4]
+    second = f"model.{blocks[0]}.conv_block.6.weight" if blocks else ""
+    return ResnetGenerator(
+        _width(state, "model.1", 1),
+        _width(state, f"model.{convs[-1]}"),
+        base_channels=_width(state, "model.1"),
+        num_blocks=len(blocks),
+        num_downs=(len(convs) - 2) // 2,
+        dropout=0.5 if second in state and state[second].ndim == 4 else 0.0,
+        **_norm(state, "model.1"),
+    )
+
+
+def load_reference(network: Pretrained, state: State) -> None:
     """Put a state dict that the reference implementation saved into `network`.
 
     The network must have the architecture of the reference's: the same depth, widths, norm and biases.
@@ -20,8 +202,12 @@ def load_reference(network: Pretrained, state: Mapping[str, Tensor]) -> None:
         ArgumentError: the reference has no such network.
         SavedModelError: the state lacks a tensor, has one too many, or one of another shape.
     """
+    network.load_state_dict(_matched(network, _clean(state)))
+
+
+def _matched(network: Pretrained, state: State) -> dict[str, Tensor]:
+    """The tensors of a clean `state` by their names in `network`; they have been found to fit."""
     names = reference_names(network)
-    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     own = network.state_dict()
     owner = type(network).__name__
     theirs = {}
@@ -40,63 +226,27 @@ def load_reference(network: Pretrained, state: Mapping[str, Tensor]) -> None:
                 f"{owner}: the checkpoint has {reference_key} in shape {tuple(state[reference_key].shape)}, "
                 f"the network's {key} has {tuple(own[key].shape)}."
             )
-    network.load_state_dict({key: state[reference_key] for key, reference_key in theirs.items()})
+    return {key: state[reference_key] for key, reference_key in theirs.items()}
 
 
-def reference_names(network: Pretrained) -> dict[str, str]:
-    """Map the name of each convolution and norm in `network` to its name in the reference implementation.
-
-    Raises:
-        ArgumentError: the reference has no such network.
-    """
-    if isinstance(network, UNetGenerator) and network.depth > 1:
-        return _unet_names(network.depth)
-    if isinstance(network, ResnetGenerator):
-        dropout = network.config["dropout"] > 0
-        return _resnet_names(network.num_downs, len(network.blocks), dropout)
-    if isinstance(network, PatchDiscriminator):
-        return _stack_names("model", len(network.layers))
-    if isinstance(network, PixelDiscriminator):
-        return _stack_names("net", len(network.layers))
-    raise ArgumentError(f"convert: the reference implementation has no {type(network).__name__} like this one.")
-
-
-def _unet_names(depth: int) -> dict[str, str]:
-    # The reference nests each level inside the next outer one; a nested block holds its down- and its
-    # up-convolution, so the up-convolution of block i is our decoder's step from level i to level i - 1.
-    prefix = ["model", *("model.model.1" + ".model.3" * (level - 1) for level in range(1, depth))]
-    names = {"encoder.0.conv": "model.model.0", "head": "model.model.3"}
-    for level in range(1, depth):
-        innermost = level == depth - 1
-        up, norm = (3, 4) if innermost else (5, 6)
-        ours = f"decoder.{depth - 1 - level}"
-        names[f"encoder.{level}.conv"] = f"{prefix[level]}.model.1"
-        names[f"encoder.{level}.norm"] = f"{prefix[level]}.model.2"
-        names[f"{ours}.up"] = f"{prefix[level]}.model.{up}"
-        names[f"{ours}.norm"] = f"{prefix[level]}.model.{norm}"
-    return names
+def main(arguments: list[str] | None = None) -> int:
+    """Convert a file, from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m imtrans.convert", description=__doc__)
+    parser.add_argument("checkpoint", help="a .pth file that pytorch-CycleGAN-and-pix2pix saved")
+    parser.add_argument("out", help="the folder to write")
+    parser.add_argument("--no-dropout", action="store_true", help="the U-Net was trained without dropout")
+    parser.add_argument("--mode", choices=MODES, default="eval", help="how the network is meant to be run (eval)")
+    args = parser.parse_args(arguments)
+    try:
+        network = from_junyanz(args.checkpoint, dropout=not args.no_dropout, mode=args.mode)
+        network.save_pretrained(args.out)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    settings = ", ".join(f"{k}={v!r}" for k, v in network.config.items() if v not in (None, (), []))
+    print(f"{type(network).__name__}({settings})\nwritten to {args.out}")
+    return 0
 
 
-def _resnet_names(num_downs: int, num_blocks: int, dropout: bool) -> dict[str, str]:
-    first_block = 4 + 3 * num_downs
-    first_up = first_block + num_blocks
-    names = {"stem.conv": "model.1", "stem.norm": "model.2"}
-    for i in range(num_downs):
-        names[f"downs.{i}.conv"], names[f"downs.{i}.norm"] = f"model.{4 + 3 * i}", f"model.{5 + 3 * i}"
-        up = first_up + 3 * i
-        names[f"ups.{i}.up"], names[f"ups.{i}.norm"] = f"model.{up}", f"model.{up + 1}"
-    for i in range(num_blocks):
-        block = f"model.{first_block + i}.conv_block"
-        second = 6 if dropout else 5
-        names[f"blocks.{i}.conv1.conv"], names[f"blocks.{i}.conv1.norm"] = f"{block}.1", f"{block}.2"
-        names[f"blocks.{i}.conv2.conv"] = f"{block}.{second}"
-        names[f"blocks.{i}.conv2.norm"] = f"{block}.{second + 1}"
-    names["head.conv"] = f"model.{first_up + 3 * num_downs + 1}"
-    return names
-
-
-def _stack_names(root: str, num_layers: int) -> dict[str, str]:
-    names = {"layers.0.conv": f"{root}.0"}
-    for i in range(1, num_layers):
-        names[f"layers.{i}.conv"], names[f"layers.{i}.norm"] = f"{root}.{3 * i - 1}", f"{root}.{3 * i}"
-    return names
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -31,6 +31,10 @@ class SavedModelError(ImtransError, ValueError):
     """A saved model, or one that should be saved, does not fit its description."""
 
 
+class HubError(ImtransError, OSError):
+    """The Hugging Face Hub cannot be reached, or refuses."""
+
+
 class CheckpointError(ImtransError, RuntimeError):
     """A training checkpoint cannot be written or read."""
 
@@ -56,15 +60,17 @@ def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -
     raise ArgumentError(f"{owner}: {argument}={value!r} is not one of {sorted(allowed)}.{hint(value, allowed)}")
 
 
-def at_least(owner: str, argument: str, value: object, minimum: int) -> int:
-    """Return `value` if it is a whole number of at least `minimum`.
+def at_least(owner: str, argument: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` if it is a whole number of at least `minimum`, and at most `maximum`.
 
     Raises:
         ArgumentError: it is not (a bool is no number here).
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+    top = float("inf") if maximum is None else maximum
+    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= top:
         return value
-    raise ArgumentError(f"{owner}: {argument} must be a whole number >= {minimum}, got {value!r}.")
+    allowed = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    raise ArgumentError(f"{owner}: {argument} must be a whole number {allowed}, got {value!r}.")
 
 
 def in_range(owner: str, argument: str, value: object, low: float, high: float = float("inf")) -> float:

@@ -39,7 +39,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write `tensors` as safetensors, atomically; from any device, memory layout and view, shared or not."""
+    """Write `tensors` as safetensors, atomically; see `tensor_bytes`."""
+    write_atomic(path, tensor_bytes(tensors))
+
+
+def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """The content of a safetensors file; of tensors from any device, memory layout and view, shared or not."""
     whole: dict[str, Tensor] = {}
     stored: set[int] = set()
     for name, tensor in tensors.items():
@@ -47,4 +52,4 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         # The format has no shared memory, and its writer refuses it: tied weights are written once for each name.
         whole[name] = here.clone() if here.untyped_storage().data_ptr() in stored else here
         stored.add(here.untyped_storage().data_ptr())
-    write_atomic(path, safetensors.torch.save(whole, metadata={"format": "pt"}))
+    return safetensors.torch.save(whole, metadata={"format": "pt"})

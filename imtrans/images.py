@@ -44,20 +44,30 @@ def image_size(path: Path) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read a picture as 8-bit RGB; 16-bit pictures are scaled, transparency is dropped.
+def open_image(path: Path) -> Image.Image:
+    """Read a picture in the mode that it has.
 
     Raises:
         DataError: the file is no picture, or is damaged.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
-            # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
-            return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+            return image.copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read a picture as 8-bit RGB; 16-bit pictures are scaled, transparency is dropped.
+
+    Raises:
+        DataError: the file is no picture, or is damaged.
+    """
+    image = open_image(path)
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
+    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

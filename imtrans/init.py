@@ -47,6 +47,8 @@ def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generato
     one_of("init_weights", "scheme", scheme, SCHEMES)
     in_range("init_weights", "gain", gain, 0.0)
     for layer in module.modules():
+        if any(parameter.is_meta for parameter in layer.parameters(recurse=False)):
+            continue  # there is no memory to fill, and PyTorch would import its compiler to do it
         if isinstance(layer, (_Conv, nn.Linear)):
             _draw(_leaf(layer, "weight"), scheme, gain, generator, isinstance(layer, _ConvTranspose))
             if layer.bias is not None:

@@ -97,7 +97,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         owner = "PatchDiscriminator"
         self.in_channels = at_least(owner, "in_channels", in_channels, 1)
         at_least(owner, "base_channels", base_channels, 1)
-        at_least(owner, "n_layers", n_layers, 1)
+        at_least(owner, "n_layers", n_layers, 1, 16)
         flag(owner, "spectral_norm", spectral_norm)
         flag(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)

@@ -1,21 +1,24 @@
 """What every network inherits: its description, and saving and loading by it."""
 
 import inspect
-import json
+import textwrap
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
-import safetensors.torch
-from safetensors import SafetensorError
+import torch
 from torch import Tensor, nn
 
+from imtrans.card import CARD, model_card
 from imtrans.errors import ArgumentError, SavedModelError, hint, one_of, some_of
-from imtrans.files import write_json, write_tensors
+from imtrans.files import write_atomic
+from imtrans.hub import push
 from imtrans.modes import MODES
+from imtrans.saved import CONFIG, WEIGHTS, Saved, write_saved, writing
 from imtrans.version import __version__
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 P = TypeVar("P", bound="Pretrained")
 
 
@@ -75,20 +78,29 @@ class Pretrained(nn.Module):
         """Write ``config.json`` and ``model.safetensors`` to `folder`, which is made if need be.
 
         Raises:
-            SavedModelError: an argument of the network was a callable, which no file can hold.
+            SavedModelError: an argument of the network was a callable, which no file can hold; or the folder cannot be
+                written.
         """
-        folder = Path(folder)
-        arguments = {name: self._as_json(name, value) for name, value in self.config.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / WEIGHTS, self.state_dict())
-        description = {
+        write_saved(Path(folder), self.description(), self.state_dict())
+
+    def description(self) -> dict[str, Any]:
+        """What ``config.json`` says of the network: all that is needed to make it again but its weights.
+
+        Raises:
+            SavedModelError: an argument was a callable.
+        """
+        described = {
             "library": "imtrans",
             "version": __version__,
             "class": type(self).__name__,
-            "arguments": arguments,
+            "arguments": {name: self._as_json(name, value) for name, value in self.config.items()},
             "inference_mode": self.inference_mode,
         }
-        write_json(folder / CONFIG, description)
+        # `is_contiguous` cannot tell the formats of a 1x1 kernel apart, but a convolution does.
+        other = [p for p in self.parameters() if p.stride() != torch.empty(p.shape, device="meta").stride()]
+        if any(p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in other):
+            described["memory_format"] = "channels_last"
+        return described
 
     def _as_json(self, name: str, value: Any) -> Any:
         if value is None or isinstance(value, (bool, int, float, str)):
@@ -102,101 +114,129 @@ class Pretrained(nn.Module):
             f"safetensors.torch.save_model(network, path) and build it again with the same {name}."
         )
 
-    @classmethod
-    def from_pretrained(cls: type[P], folder: str | PathLike[str]) -> P:
-        """Make the network that `folder` holds, with its weights, in evaluation mode, on the CPU.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        message: str = "Upload with imtrans",
+        training: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Save the network to a repo on the Hub, with a model card; return the repo's address.
+
+        A push of what is there already makes no commit.
+
+        Args:
+            repo_id: ``"user/repo"``; made if need be.
+            revision: the branch; the main one if None.
+            token: of an account that may write; if None, the one that the Hub's own login stored.
+            private: whether a new repo is private; None for the account's default.
+            message: of the commit.
+            training: how it was trained, names and values, for the card.
 
         Raises:
-            SavedModelError: the folder, its files or their contents are not those of a saved `cls`.
+            SavedModelError: an argument of the network was a callable.
+            HubError: the Hub cannot be reached, or refuses.
         """
-        folder = Path(folder)
-        saved = read_config(folder)
-        if saved["class"] != cls.__name__:
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            card = model_card(repo_id, self.description(), self.num_parameters(), training=training)
+            with writing(Path(folder)):
+                write_atomic(Path(folder, CARD), card.encode())
+            return push(Path(folder), repo_id, revision=revision, token=token, private=private, message=message)
+
+    def num_parameters(self) -> int:
+        """How many numbers training can change."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def from_pretrained(
+        cls: type[P],
+        name: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        subfolder: str | None = None,
+    ) -> P:
+        """Make a saved network, with its weights, in evaluation mode, on the CPU.
+
+        The description is checked before anything is allocated, the weights against the digest in it. Nothing from a
+        repo is run.
+
+        Args:
+            name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
+            revision: a branch, tag or commit of the repo.
+            token: of an account that may read the repo.
+            subfolder: of the folder or the repo.
+
+        Raises:
+            SavedModelError: what is there is not a saved `cls`, or is damaged.
+            HubError: the repo cannot be had.
+        """
+        saved = Saved(name, revision, token, subfolder)
+        return cls.from_saved(saved, saved.config())
+
+    @classmethod
+    def from_saved(cls: type[P], saved: Saved, config: dict[str, Any]) -> P:
+        """Make the network that `saved`, whose description is `config`, holds; see `from_pretrained`."""
+        if config["class"] != cls.__name__:
             raise SavedModelError(
-                f"{cls.__name__}: {folder} holds a {saved['class']}. Use {saved['class']}.from_pretrained, or "
+                f"{cls.__name__}: {saved} holds a {config['class']}. Use {config['class']}.from_pretrained, or "
                 "load_pretrained, which picks the class."
             )
-        network = cls._from_arguments(folder, saved["arguments"])
+        network = cls._from_arguments(saved, config["arguments"])
         try:
-            network.inference_mode = saved["inference_mode"]
+            network.inference_mode = config["inference_mode"]
         except ArgumentError as error:
-            raise SavedModelError(f"{folder / CONFIG}: {error}") from error
-        network._load_strictly(folder / WEIGHTS)
+            raise SavedModelError(f"{saved}: {CONFIG} does not describe one. {error}") from error
+        tensors = saved.tensors(config["sha256"])
+        network._check_fit(saved, tensors)
+        network.load_state_dict(tensors, strict=True, assign=True)
+        if any(buffer.is_meta for buffer in network.buffers()):
+            # What is not saved must be computed, which takes memory: no more than the weights let expect.
+            computed = cls(**config["arguments"])
+            computed.load_state_dict(tensors, strict=True, assign=True)
+            computed.inference_mode, network = network.inference_mode, computed
+        if config.get("memory_format") == "channels_last":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval()
 
     @classmethod
-    def _from_arguments(cls: type[P], folder: Path, arguments: dict[str, Any]) -> P:
+    def _from_arguments(cls: type[P], saved: Saved, arguments: dict[str, Any]) -> P:
+        """Make the network on the meta device, where it takes no memory, however large it says it is."""
         known = list(inspect.signature(cls.__init__).parameters)[1:]
         for name in arguments:
             if name not in known:
                 raise SavedModelError(
-                    f"{cls.__name__}: {folder / CONFIG} has an unknown argument {name!r}.{hint(name, known)} "
+                    f"{cls.__name__}: {CONFIG} of {saved} has an unknown argument {name!r}.{hint(name, known)} "
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         try:
-            return cls(**arguments)
-        except (ArgumentError, TypeError, RuntimeError) as error:
-            raise SavedModelError(f"{cls.__name__}: {folder / CONFIG} does not describe one. {error}") from error
+            with torch.device("meta"):
+                return cls(**arguments)
+        except (ArgumentError, TypeError, RuntimeError, ValueError, OverflowError) as error:
+            reason = textwrap.shorten(str(error), 400)
+            raise SavedModelError(f"{cls.__name__}: {CONFIG} of {saved} does not describe one. {reason}") from error
 
-    def _load_strictly(self, path: Path) -> None:
-        owner = type(self).__name__
-        found, wanted = read_tensors(path), self.state_dict()
+    def _check_fit(self, saved: Saved, found: Mapping[str, Tensor]) -> None:
+        owner, wanted = f"{type(self).__name__}: {WEIGHTS} of {saved}", self.state_dict()
         if missing := sorted(wanted.keys() - found.keys()):
-            raise SavedModelError(f"{owner}: {path} lacks {some_of(missing)}.")
+            raise SavedModelError(f"{owner} lacks {some_of(missing)}.")
         if unknown := sorted(found.keys() - wanted.keys()):
-            raise SavedModelError(f"{owner}: {path} has tensors that the network does not: {some_of(unknown)}.")
+            raise SavedModelError(f"{owner} has tensors that the network does not: {some_of(unknown)}.")
         for name, tensor in wanted.items():
             if tensor.shape != found[name].shape:
                 raise SavedModelError(
-                    f"{owner}: {path} has {name} in shape {tuple(found[name].shape)}, config.json asks for "
-                    f"{tuple(tensor.shape)}."
+                    f"{owner} has {name} in shape {tuple(found[name].shape)}, {CONFIG} asks for {tuple(tensor.shape)}."
                 )
             if tensor.is_floating_point() != found[name].is_floating_point():
                 raise SavedModelError(
-                    f"{owner}: {path} has {name} of type {found[name].dtype}, the network's is {tensor.dtype}."
+                    f"{owner} has {name} of type {found[name].dtype}, the network's is {tensor.dtype}."
                 )
-        self.load_state_dict(found, strict=True, assign=True)
 
 
 def _frozen(value: Any) -> Any:
     """Lists as tuples: what the caller does to a list later does not change what a network was made with."""
     return tuple(_frozen(entry) for entry in value) if isinstance(value, (list, tuple)) else value
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check the description that `Pretrained.save_pretrained` wrote.
-
-    Raises:
-        SavedModelError: there is none, or it is not one of ours.
-    """
-    path = folder / CONFIG
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SavedModelError(
-            f"{folder} is no saved model: {CONFIG} cannot be read ({error.strerror}). A saved model is a folder "
-            f"with {CONFIG} and {WEIGHTS}."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise SavedModelError(f"{path} is not JSON: {error}.") from error
-    kinds = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str}
-    if not isinstance(saved, dict) or saved.get("library") != "imtrans":
-        raise SavedModelError(f'{path} was not written by imtrans: it does not say "library": "imtrans".')
-    for key, kind in kinds.items():
-        if not isinstance(saved.get(key), kind):
-            raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {saved.get(key)!r}.")
-    return saved
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory of its own (a map of the file dies with the file).
-
-    Raises:
-        SavedModelError: it cannot be read, or is no safetensors file.
-    """
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except OSError as error:
-        raise SavedModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except SafetensorError as error:
-        raise SavedModelError(f"{path} is damaged or no safetensors file: {error}.") from error

@@ -85,11 +85,12 @@ class ResnetGenerator(Pretrained):
         super().__init__()
         self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
         self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
-        self.num_downs = at_least(OWNER, "num_downs", num_downs, 0)
+        self.num_downs = at_least(OWNER, "num_downs", num_downs, 0, 16)
         flag(OWNER, "bias", bias, unset=True)
+        self.size_multiple = 2**self.num_downs
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         at_least(OWNER, "base_channels", base_channels, 1)
-        at_least(OWNER, "num_blocks", num_blocks, 0)
+        at_least(OWNER, "num_blocks", num_blocks, 0, 1000)
         in_range(OWNER, "dropout", dropout, 0.0, 1.0)
         one_of(OWNER, "padding_mode", padding_mode, PADDING_MODES)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)
@@ -112,7 +113,7 @@ class ResnetGenerator(Pretrained):
 
     def forward(self, source: Tensor) -> Tensor:
         check_image(OWNER, source, self.in_channels)
-        multiple = 2**self.num_downs
+        multiple = self.size_multiple
         # Two pixels at the lowest resolution are what reflection needs there, four what it needs at full size.
         least = fitting_size(4, multiple, 2 * multiple)
         x = pad_to_fit(OWNER, source, multiple, least, self.odd_sizes)

@@ -16,6 +16,7 @@ from imtrans.files import write_atomic, write_json
 from imtrans.gallery import write_gallery
 from imtrans.images import sample_rows
 from imtrans.pretrained import Pretrained
+from imtrans.release import Provenance, release
 from imtrans.version import __version__
 
 
@@ -117,12 +118,14 @@ class RunFolder:
             sample_rows(columns).save(self.path / "samples" / f"{step:06d}.png")
             write_gallery(self.path)
 
-    def checkpoint(self, step: int, state: dict[str, Any], products: Mapping[str, Pretrained]) -> None:
+    def checkpoint(
+        self, step: int, state: dict[str, Any], products: Mapping[str, Pretrained], provenance: Provenance
+    ) -> None:
         """Save the whole state, and the networks as they are to be used."""
         if self.path is not None:
             save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
             for name, network in products.items():
-                network.save_pretrained(self.path / name)
+                release(self.path / name, network, provenance)
 
     def finish(self) -> None:
         """Bring the gallery up to date."""

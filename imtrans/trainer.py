@@ -1,9 +1,10 @@
 """The training loop, for any method."""
 
-import textwrap
 import time
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from imtrans.errors import ArgumentError, CheckpointError, TrainingError, at_least, in_range
+from imtrans.checkpoint import gather, restore
+from imtrans.errors import ArgumentError, TrainingError, at_least, in_range
 from imtrans.evaluate import compare_modes, keep_randomness
+from imtrans.hub import push
 from imtrans.init import pick_device, pick_precision
 from imtrans.loading import Batch, batches, length_of
 from imtrans.method import Method, decay_factor
 from imtrans.modes import running_as
+from imtrans.release import Provenance, release_all
 from imtrans.runfolder import RunFolder, check_finite, describe
 
 
@@ -120,9 +124,8 @@ class Trainer:
         self._data = f"{length_of(train_data)} samples in batches of {batch_size}"
         self.step = self.epoch = 0
         self.validation: dict[str, Any] | None = None
-        self._position = 0
+        self._position = self._logged = 0
         self._sums: dict[str, Tensor] = {}
-        self._logged = 0
         self._since = time.perf_counter()
 
     def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
@@ -191,11 +194,11 @@ class Trainer:
         if (last or (ended and self.epoch % self.validate_every == 0)) and (found := self.validate()):
             self.folder.log({"kind": "validation", "step": self.step, "epoch": self.epoch, **found})
         if last or self.step % self.sample_every == 0:
-            self._sample()
+            self.folder.sample(self.step, self._columns())
         if last or self.step % self.checkpoint_every == 0:
             self._mean_losses()
             check_finite(self.method, self.step)
-            self.folder.checkpoint(self.step, self._state(), self._method.products())
+            self.folder.checkpoint(self.step, self._state(), self._method.products(), self._provenance())
         self._since += time.perf_counter() - stopped_at  # images/s is that of training
 
     def _mean_losses(self) -> dict[str, float]:
@@ -241,59 +244,56 @@ class Trainer:
                 network.inference_mode = self.validation["best"]
 
     @torch.no_grad()
-    def _sample(self) -> None:
+    def _columns(self) -> dict[str, Tensor]:
+        """The pictures of a sample row, as the networks that are saved make them."""
         data = self.train_data if self.val_data is None else self.val_data
         mode = "batch_stats" if self.validation is None else self.validation["best"]
         with keep_randomness(self.device), running_as(self.method, mode):
             torch.manual_seed(self.seed)
             few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
-            columns = self._method.preview({k: v.to(self.device) for k, v in few.items()})
-        self.folder.sample(self.step, columns)
+            return self._method.preview({k: v.to(self.device) for k, v in few.items()})
+
+    def _provenance(self) -> Provenance:
+        description = self._description()
+        facts = ("method", "data", "steps", "epochs", "batch_size", "lr", "precision", "seed", "version", "torch")
+        columns = self._columns() if length_of(self.val_data) or length_of(self.train_data) else None
+        return Provenance({fact: description[fact] for fact in facts}, self.validation, columns)
+
+    def push_to_hub(
+        self, repo_id: str, *, revision: str | None = None, token: str | None = None, private: bool | None = None
+    ) -> str:
+        """Push the generator with its card, pictures and metrics, and the discriminator in a subfolder.
+
+        Arguments, what is returned and raised: as for `imtrans.pretrained.Pretrained.push_to_hub`.
+        """
+        with TemporaryDirectory() as folder:
+            release_all(Path(folder), repo_id, self.method, self._provenance())
+            return push(Path(folder), repo_id, revision=revision, token=token, private=private)
 
     def _state(self) -> dict[str, Any]:
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
+            **gather(self.method, self.optimizers, self.device),
             "data": self._data,
             "step": self.step,
             "epoch": self.epoch,
             "position": self._position,
-            "method": self.method.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": random,
             "sums": self._sums,
             "logged": self._logged,
             "validation": self.validation,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        try:
-            if state["data"] != self._data:
-                raise ValueError(f"it is of a run on {state['data']}, this one has {self._data}.")
-            self.method.load_state_dict(state["method"])
-            for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-            self.step, self.epoch, self._position = state["step"], state["epoch"], state["position"]
-            self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
-            self._logged, self.validation = state["logged"], state["validation"]
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint does not fit this run: {textwrap.shorten(str(error), 400)} Make the run with the "
-                "arguments in config.json, or start one in another folder."
-            ) from error
+        restore(state, self.method, self.optimizers, self.device, data=self._data)
+        self.step, self.epoch, self._position = state["step"], state["epoch"], state["position"]
+        self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        self._logged, self.validation = state["logged"], state["validation"]
         self._set_inference_mode()
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
     def _description(self) -> dict[str, Any]:
+        own = ("epochs", "decay_epochs", "batch_size", "lr", "precision", "seed")
         return {
             "data": repr(self.train_data),
-            **{
-                name: getattr(self, name)
-                for name in ("epochs", "decay_epochs", "batch_size", "lr", "precision", "seed")
-            },
+            **{name: getattr(self, name) for name in own},
             "steps": self.total_steps,
             "device": str(self.device),
             **describe(self.method),

@@ -26,6 +26,7 @@ from imtrans.receptive_field import receptive_field
 from imtrans.skips import SKIPS, Skip
 
 OWNER = "UNetGenerator"
+MAX_DEPTH = 16  # of an image of 65536 pixels, one would be left
 
 
 class UNetGenerator(Pretrained):
@@ -108,10 +109,11 @@ class UNetGenerator(Pretrained):
         self.channels = _widths(base_channels, depth, channels)
         self.depth = len(self.channels)
         flag(OWNER, "bias", bias, unset=True)
+        self.size_multiple = 2**self.depth
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)
-        at_least(OWNER, "num_convs", num_convs, 1)
+        at_least(OWNER, "num_convs", num_convs, 1, 100)
         make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
         make_decoder_act = act_from(OWNER, "decoder_act", decoder_act)
         biased = not has_shift(make_norm(self.channels[-1])) if bias is None else bias
@@ -134,8 +136,7 @@ class UNetGenerator(Pretrained):
 
     def forward(self, source: Tensor) -> Tensor:
         check_image(OWNER, source, self.in_channels)
-        multiple = 2**self.depth
-        x = pad_to_fit(OWNER, source, multiple, multiple, self.odd_sizes)
+        x = pad_to_fit(OWNER, source, self.size_multiple, self.size_multiple, self.odd_sizes)
         features = []
         for level, block in enumerate(self.encoder):
             x = block(x)
@@ -179,10 +180,10 @@ class UNetGenerator(Pretrained):
 
 def _widths(base_channels: int, depth: int, channels: Sequence[int] | None) -> tuple[int, ...]:
     at_least(OWNER, "base_channels", base_channels, 1)
-    at_least(OWNER, "depth", depth, 1)
+    at_least(OWNER, "depth", depth, 1, MAX_DEPTH)
     if channels is None:
         return tuple(base_channels * min(2**level, 8) for level in range(depth))
-    if not isinstance(channels, (list, tuple)) or not channels:
+    if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MAX_DEPTH:
         raise ArgumentError(f"{OWNER}: channels must be a sequence of widths, one a level, got {channels!r}.")
     for width in channels:
         at_least(OWNER, "each of channels", width, 1)

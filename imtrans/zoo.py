@@ -1,12 +1,12 @@
 """The right class for a saved network."""
 
 from os import PathLike
-from pathlib import Path
 
 from imtrans.errors import SavedModelError, hint
 from imtrans.patchgan import PatchDiscriminator, PixelDiscriminator
-from imtrans.pretrained import CONFIG, Pretrained, read_config
+from imtrans.pretrained import Pretrained
 from imtrans.resnet import ResnetGenerator
+from imtrans.saved import CONFIG, Saved
 from imtrans.unet import UNetGenerator
 
 CLASSES: dict[str, type[Pretrained]] = {
@@ -14,17 +14,31 @@ CLASSES: dict[str, type[Pretrained]] = {
 }
 
 
-def load_pretrained(folder: str | PathLike[str]) -> Pretrained:
-    """Make the network that `folder` holds, of the class it names, with its weights, in evaluation mode.
+def load_pretrained(
+    name: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    subfolder: str | None = None,
+) -> Pretrained:
+    """Make a saved network, of the class that its description names; see `Pretrained.from_pretrained`.
+
+    Args:
+        name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
+        revision: a branch, tag or commit of the repo.
+        token: of an account that may read the repo.
+        subfolder: of the folder or the repo.
 
     Raises:
-        SavedModelError: the folder holds no saved network of imtrans, or a damaged one.
+        SavedModelError: what is there is no saved network of imtrans, or is damaged.
+        HubError: the repo cannot be had.
     """
-    folder = Path(folder)
-    name = read_config(folder)["class"]
-    if name not in CLASSES:
+    saved = Saved(name, revision, token, subfolder)
+    config = saved.config()
+    kind = config["class"]
+    if kind not in CLASSES:
         raise SavedModelError(
-            f"{folder / CONFIG} names the class {name!r}, which imtrans does not have.{hint(name, CLASSES)} "
+            f"{CONFIG} of {saved} names the class {kind!r}, which imtrans does not have.{hint(kind, CLASSES)} "
             f"It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
         )
-    return CLASSES[name].from_pretrained(folder)
+    return CLASSES[kind].from_saved(saved, config)

@@ -233,7 +233,7 @@ def damage(name, content):
     ("harm", "text"),
     [
         (lambda path: path.joinpath(STATE).unlink(), "No such file or directory"),
-        (lambda path: path.joinpath(TENSORS).unlink(), "cannot be read: No such file or directory."),
+        (lambda path: path.joinpath(TENSORS).unlink(), "No such file or directory"),
         (damage(STATE, b'{"dict": [['), "Expecting value"),
         (damage(STATE, b"\xff\xfe"), "utf-8"),
         (damage(STATE, b'{"dict": [["value", {"tensor": "none"}]]}'), "'none'"),

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from loopback_hub import hub_fixture  # noqa: F401
+from PIL import Image
+
+from imtrans import UNetGenerator
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(p for p in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")] if p.exists())
@@ -37,8 +41,14 @@ def test_there_are_pages():
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if code_of(p.read_text()).strip()], ids=name_of)
-def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, hub):
+    """With a Hub that has the repo that the pages name, and a picture in the working folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "repo")
+    hub.add_repo("user/labels2photo", {path.name: path.read_bytes() for path in (tmp_path / "repo").iterdir()})
+    Image.new("RGB", (70, 50), (0, 85, 255)).save("labels.png")
     torch.manual_seed(0)
     exec(compile(code_of(page.read_text()), str(page), "exec"), {"__name__": "__main__"})
 

@@ -13,6 +13,7 @@ from imtrans.errors import ArgumentError, ImtransError, at_least, hint, in_range
         ("ShapeError", ValueError),
         ("DataError", ValueError),
         ("SavedModelError", ValueError),
+        ("HubError", OSError),
         ("CheckpointError", RuntimeError),
         ("TrainingError", RuntimeError),
     ],
@@ -47,6 +48,16 @@ def test_at_least_accepts_exactly_the_numbers_from_its_minimum_on(value, minimum
         with pytest.raises(ArgumentError) as caught:
             at_least("Owner", "count", value, minimum)
         assert str(caught.value) == f"Owner: count must be a whole number >= {minimum}, got {value}."
+
+
+@given(value=st.integers(-3, 9), minimum=st.integers(-2, 2), maximum=st.integers(0, 4))
+def test_at_least_with_a_maximum_accepts_exactly_the_numbers_between(value, minimum, maximum):
+    if minimum <= value <= maximum:
+        assert at_least("Owner", "count", value, minimum, maximum) == value
+    else:
+        with pytest.raises(ArgumentError) as caught:
+            at_least("Owner", "count", value, minimum, maximum)
+        assert str(caught.value) == f"Owner: count must be a whole number from {minimum} to {maximum}, got {value}."
 
 
 @pytest.mark.parametrize("value", [2.0, "2", None, True, [2]])

@@ -109,7 +109,7 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     assert checkpoints == ["000004", "000005"]
 
     listed = succeeded("--help", cwd=tmp_path)
-    tested = {*flags, "--help", "--download", "--resume"}
+    tested = {*flags, "--help", "--download", "--resume", "--push-to-hub"}
     assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
 
 

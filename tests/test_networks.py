@@ -376,22 +376,22 @@ def test_an_unknown_name_is_refused_with_the_known_ones(cls, argument, value, al
 
 
 @pytest.mark.parametrize(
-    ("cls", "argument", "value", "minimum"),
+    ("cls", "argument", "value", "allowed"),
     [
-        *((cls, "in_channels", 0, 1) for cls in SMALL),
-        *((cls, "base_channels", 1.5, 1) for cls in SMALL),
-        *((cls, "out_channels", True, 1) for cls in (UNetGenerator, ResnetGenerator)),
-        (UNetGenerator, "depth", 0, 1),
-        (UNetGenerator, "num_convs", 0, 1),
-        (ResnetGenerator, "num_blocks", -1, 0),
-        (ResnetGenerator, "num_downs", -1, 0),
-        (PatchDiscriminator, "n_layers", 0, 1),
+        *((cls, "in_channels", 0, ">= 1") for cls in SMALL),
+        *((cls, "base_channels", 1.5, ">= 1") for cls in SMALL),
+        *((cls, "out_channels", True, ">= 1") for cls in (UNetGenerator, ResnetGenerator)),
+        *((UNetGenerator, "depth", depth, "from 1 to 16") for depth in (0, 17)),
+        *((UNetGenerator, "num_convs", count, "from 1 to 100") for count in (0, 101)),
+        *((ResnetGenerator, "num_blocks", count, "from 0 to 1000") for count in (-1, 1001)),
+        *((ResnetGenerator, "num_downs", count, "from 0 to 16") for count in (-1, 17)),
+        *((PatchDiscriminator, "n_layers", count, "from 1 to 16") for count in (0, 17)),
     ],
 )
-def test_a_count_below_its_minimum_is_refused(cls, argument, value, minimum):
+def test_a_count_outside_its_range_is_refused(cls, argument, value, allowed):
     with pytest.raises(ArgumentError) as caught:
         cls(**{argument: value})
-    assert str(caught.value) == f"{cls.__name__}: {argument} must be a whole number >= {minimum}, got {value!r}."
+    assert str(caught.value) == f"{cls.__name__}: {argument} must be a whole number {allowed}, got {value!r}."
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from imtrans import (
     gradient_penalty,
     running_as,
 )
-from imtrans.convert import load_reference
+from imtrans.convert import from_junyanz, load_reference
 
 FOLDER = Path(os.environ.get("IMTRANS_PARITY_DIR", Path(__file__).parent / "fixtures" / "parity"))
 INDEX = json.loads((FOLDER / "index.json").read_text())
@@ -77,6 +77,31 @@ def test_network(name, mode):
     with torch.no_grad(), running_as(network, mode):
         output = network(tensors(name)["input"])
     torch.testing.assert_close(output, tensors(name)[f"output_{mode}"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", cases("network"))
+def test_network_from_its_file_alone(name):
+    """The architecture is that of the case, and the outputs are the recorded ones."""
+    case = INDEX[name]
+    network = from_junyanz(FOLDER / f"{name}.pth", dropout=case.get("dropout", False))
+    build = generator_of if "netG" in case else discriminator_of
+    expected = build(case, case["norm"])
+    assert type(network) is type(expected)
+    assert str(network) == str(expected)
+    assert not network.training
+    assert network.num_parameters() == case["params"]
+    for mode in ("eval", "batch_stats"):
+        with torch.no_grad(), running_as(network, mode):
+            output = network(tensors(name)["input"])
+        torch.testing.assert_close(output, tensors(name)[f"output_{mode}"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.pth")), ids=lambda path: path.stem)
+def test_every_file_becomes_the_network_that_its_arguments_make(path):
+    network = from_junyanz(path)
+    again = loaded(type(network)(**network.config), torch.load(path, weights_only=True))
+    for key, tensor in again.state_dict().items():
+        assert torch.equal(network.state_dict()[key], tensor), key
 
 
 @pytest.mark.parametrize("name", cases("loss values"))

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 
@@ -6,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import imtrans
-from imtrans import PatchDiscriminator, UNetGenerator
+from imtrans import PatchDiscriminator, PixelDiscriminator, ResnetGenerator, UNetGenerator, load_pretrained
 from imtrans.errors import ArgumentError, SavedModelError
 from imtrans.pretrained import Pretrained
 
@@ -34,9 +35,15 @@ def change_arguments(folder, **changes):
 
 
 def change_tensors(folder, change):
-    tensors = load_file(folder / "model.safetensors")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
     change(tensors)
-    save_file(tensors, folder / "model.safetensors")
+    save_file(tensors, path)
+    change_config(folder, sha256=digest_of(path))
+
+
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def message_of_loading(folder, cls=UNetGenerator):
@@ -66,6 +73,7 @@ def test_the_config_holds_the_class_and_every_argument(tmp_path):
             "bias": None,
         },
         "inference_mode": "paper",
+        "sha256": digest_of(tmp_path / "a" / "b" / "model.safetensors"),
     }
 
 
@@ -89,6 +97,46 @@ def test_weights_come_back_in_the_type_they_had(tmp_path):
     assert torch.equal(loaded(images), network.eval()(images))
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        small(),
+        ResnetGenerator(base_channels=4, num_blocks=1),
+        PatchDiscriminator(3, base_channels=4),
+        PixelDiscriminator(3, base_channels=4),
+    ],
+)
+def test_channels_last_comes_back(tmp_path, network):
+    network = network.to(memory_format=torch.channels_last).eval()
+    network.save_pretrained(tmp_path)
+    loaded = load_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["memory_format"] == "channels_last"
+    assert [p.stride() for p in loaded.parameters()] == [p.stride() for p in network.parameters()]
+    images = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    assert torch.equal(loaded(images), network(images))
+
+
+def test_networks_in_the_usual_format_say_nothing_of_it(saved):
+    assert "memory_format" not in json.loads((saved / "config.json").read_text())
+    assert "memory_format" not in PixelDiscriminator(1, base_channels=1).description()
+
+
+def test_saving_leaves_the_network_as_it_is(tmp_path):
+    network = small().to(memory_format=torch.channels_last)
+    before = {name: (tensor.stride(), tensor.data_ptr()) for name, tensor in network.state_dict().items()}
+    network.save_pretrained(tmp_path)
+    assert {name: (t.stride(), t.data_ptr()) for name, t in network.state_dict().items()} == before
+    assert network.training
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    network = small()
+    for name in ("one", "two"):
+        network.save_pretrained(tmp_path / name)
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
 def test_what_was_loaded_does_not_need_the_file_and_can_be_trained(saved):
     network = UNetGenerator.from_pretrained(saved)
     (saved / "model.safetensors").unlink()
@@ -107,6 +155,30 @@ def test_a_subclass_of_ones_own_saves_and_loads(tmp_path):
     loaded = Scale.from_pretrained(tmp_path)
     assert torch.equal(loaded.scale, network.scale)
     assert loaded.config == network.config == {"width": 3, "shape": (2, 2)}
+
+
+def test_a_subclass_may_compute_what_it_does_not_save(tmp_path):
+    class Ramp(Pretrained):
+        def __init__(self, width):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.randn(width))
+            self.register_buffer("ramp", torch.linspace(0, 1, width), persistent=False)
+
+        def forward(self):
+            return self.scale * self.ramp
+
+    network = Ramp(3)
+    network.inference_mode = "paper"
+    network.save_pretrained(tmp_path)
+    loaded = Ramp.from_pretrained(tmp_path)
+    assert torch.equal(loaded(), network())
+    assert (loaded.inference_mode, loaded.training) == ("paper", False)
+
+
+def test_loading_draws_no_random_numbers(saved):
+    state = torch.get_rng_state()
+    UNetGenerator.from_pretrained(saved)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_arguments_that_do_not_fit_are_refused_by_python():
@@ -131,27 +203,27 @@ def test_an_unknown_inference_mode_is_refused():
 
 def test_a_missing_tensor(saved):
     change_tensors(saved, lambda tensors: tensors.pop("head.bias"))
-    assert message_of_loading(saved) == f"UNetGenerator: {saved / 'model.safetensors'} lacks head.bias."
+    assert message_of_loading(saved) == f"UNetGenerator: model.safetensors of {saved} lacks head.bias."
 
 
 def test_a_tensor_too_many(saved):
     change_tensors(saved, lambda tensors: tensors.update(extra=torch.zeros(1)))
     assert message_of_loading(saved) == (
-        f"UNetGenerator: {saved / 'model.safetensors'} has tensors that the network does not: extra."
+        f"UNetGenerator: model.safetensors of {saved} has tensors that the network does not: extra."
     )
 
 
 def test_a_tensor_of_another_shape(saved):
     change_tensors(saved, lambda tensors: tensors.update({"head.bias": torch.zeros(4)}))
     assert message_of_loading(saved) == (
-        f"UNetGenerator: {saved / 'model.safetensors'} has head.bias in shape (4,), config.json asks for (3,)."
+        f"UNetGenerator: model.safetensors of {saved} has head.bias in shape (4,), config.json asks for (3,)."
     )
 
 
 def test_a_tensor_of_another_kind(saved):
     change_tensors(saved, lambda tensors: tensors.update({"head.bias": torch.zeros(3, dtype=torch.int64)}))
     assert message_of_loading(saved) == (
-        f"UNetGenerator: {saved / 'model.safetensors'} has head.bias of type torch.int64, the network's is "
+        f"UNetGenerator: model.safetensors of {saved} has head.bias of type torch.int64, the network's is "
         "torch.float32."
     )
 
@@ -166,7 +238,7 @@ def test_arguments_that_do_not_fit_the_tensors(saved):
 def test_an_unknown_argument_gets_a_hint(saved):
     change_arguments(saved, upsampel="deconv")
     assert message_of_loading(saved) == (
-        f"UNetGenerator: {saved / 'config.json'} has an unknown argument 'upsampel'. Did you mean 'upsample'? "
+        f"UNetGenerator: config.json of {saved} has an unknown argument 'upsampel'. Did you mean 'upsample'? "
         "It may come from a newer imtrans; update, or correct the file."
     )
 
@@ -176,8 +248,8 @@ def test_an_unknown_argument_gets_a_hint(saved):
     [
         ({"norm": "btch"}, "norm='btch' is not one of ['batch', 'group', 'instance', 'none']. Did you mean 'batch'?"),
         ({"norm": ["batch"]}, "norm=['batch'] is not one of"),
-        ({"depth": "2"}, "depth must be a whole number >= 1, got '2'."),
-        ({"depth": True}, "depth must be a whole number >= 1, got True."),
+        ({"depth": "2"}, "depth must be a whole number from 1 to 16, got '2'."),
+        ({"depth": True}, "depth must be a whole number from 1 to 16, got True."),
         ({"channels": {}}, "channels must be a sequence of widths, one a level, got {}."),
         ({"dropout": None}, "dropout must be a sequence of probabilities"),
         ({"dropout": [[0.5]]}, "each of dropout must be a number between 0 and 1, got"),
@@ -189,14 +261,15 @@ def test_an_unknown_argument_gets_a_hint(saved):
 def test_an_argument_of_a_wrong_value(saved, changes, reason):
     change_arguments(saved, **changes)
     message = message_of_loading(saved)
-    assert message.startswith(f"UNetGenerator: {saved / 'config.json'} does not describe one. ")
+    assert message.startswith(f"UNetGenerator: config.json of {saved} does not describe one. ")
     assert reason in message
 
 
 def test_an_inference_mode_that_does_not_exist(saved):
     change_config(saved, inference_mode="fast")
     assert message_of_loading(saved) == (
-        f"{saved / 'config.json'}: UNetGenerator: inference_mode='fast' is not one of ['batch_stats', 'eval', 'paper']."
+        f"{saved}: config.json does not describe one. UNetGenerator: inference_mode='fast' is not one of "
+        "['batch_stats', 'eval', 'paper']."
     )
 
 
@@ -210,20 +283,34 @@ def test_another_class(saved):
 def test_a_folder_that_is_not_there(tmp_path):
     folder = tmp_path / "nowhere"
     assert message_of_loading(folder) == (
-        f"{folder} is no saved model: config.json cannot be read (No such file or directory). A saved model is a "
-        "folder with config.json and model.safetensors."
+        f"{folder} is no saved model: it is no folder here, and no 'user/repo' on the Hub. Check the spelling."
+    )
+
+
+def test_a_folder_without_a_model(tmp_path):
+    assert message_of_loading(tmp_path) == (
+        f"{tmp_path} is no saved model: config.json cannot be read (No such file or directory). A saved model is "
+        "config.json and model.safetensors."
     )
 
 
 def test_weights_that_are_not_there(saved):
     (saved / "model.safetensors").unlink()
-    assert message_of_loading(saved) == f"{saved / 'model.safetensors'} cannot be read: No such file or directory."
+    assert message_of_loading(saved) == (
+        f"{saved} is no saved model: model.safetensors cannot be read (No such file or directory). A saved model is "
+        "config.json and model.safetensors."
+    )
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-10], lambda b: b[:4], lambda b: b"", lambda b: b"\xff" * 100])
 def test_damaged_weights(saved, damage):
     path = saved / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
+    assert message_of_loading(saved) == (
+        f"{path} is damaged, or not of this config.json: its SHA-256 is not the one noted there. Fetch or save the "
+        "model again."
+    )
+    change_config(saved, sha256=digest_of(path))
     assert message_of_loading(saved).startswith(f"{path} is damaged or no safetensors file: ")
 
 
@@ -248,6 +335,7 @@ def test_a_config_of_someone_else(saved, text):
         ("class", ["UNetGenerator"], "str"),
         ("arguments", [3, 3], "dict"),
         ("inference_mode", 1, "str"),
+        ("sha256", None, "str"),
     ],
 )
 def test_a_config_with_an_entry_of_a_wrong_type(saved, key, value, kind):

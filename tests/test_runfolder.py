@@ -6,7 +6,10 @@ from PIL import Image
 
 from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
 from imtrans.errors import CheckpointError, TrainingError
+from imtrans.release import Provenance
 from imtrans.runfolder import RunFolder, check_finite, describe
+
+NOTHING = Provenance({})
 
 
 def picture():
@@ -23,7 +26,7 @@ def folder(tmp_path):
         folder.sample(step, picture())
         if step in (2, 4):
             folder.log({"kind": "validation", "step": step})
-            folder.checkpoint(step, {"step": step}, {})
+            folder.checkpoint(step, {"step": step}, {}, NOTHING)
     return folder
 
 
@@ -74,16 +77,28 @@ def test_a_sample_is_a_picture_and_on_the_page(folder):
 def test_the_newest_is_the_highest_number(tmp_path):
     folder = RunFolder(tmp_path, keep=3)
     for step in (999_999, 1_000_000):
-        folder.checkpoint(step, {"step": step}, {})
+        folder.checkpoint(step, {"step": step}, {}, NOTHING)
     assert folder.newest_state() == {"step": 1_000_000}
 
 
 def test_products_are_saved_by_name(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
-    RunFolder(tmp_path, keep=1).checkpoint(1, {}, {"g": generator, "f": generator})
+    RunFolder(tmp_path, keep=1).checkpoint(1, {}, {"g": generator, "f": generator}, NOTHING)
     for name in "gf":
         loaded = UNetGenerator.from_pretrained(tmp_path / name)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
+
+
+def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
+    generator = UNetGenerator(base_channels=2, depth=2)
+    provenance = Provenance({"method": "Mine"}, columns=picture())
+    RunFolder(tmp_path, keep=1).checkpoint(1, {}, {"g": generator, "f": generator}, provenance)
+    for name in "gf":
+        files = {path.name for path in (tmp_path / name).iterdir()}
+        assert files == {"config.json", "model.safetensors", "README.md", "source.png", "samples.png"}
+        card = (tmp_path / name / "README.md").read_text()
+        assert f'load_pretrained("{tmp_path.as_posix()}/{name}")' in card
+        assert "| method | Mine |" in card
 
 
 def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
@@ -92,7 +107,7 @@ def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
     folder.begin({})
     folder.log({"step": 1})
     folder.sample(1, picture())
-    folder.checkpoint(1, {}, {})
+    folder.checkpoint(1, {}, {}, NOTHING)
     folder.forget_after(0)
     folder.finish()
     assert list(tmp_path.iterdir()) == []

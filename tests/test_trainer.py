@@ -297,10 +297,35 @@ def test_a_run_leaves_its_folder_behind(whole):
     assert sorted(p.name for p in (out / "samples").iterdir()) == ["000003.png", "000006.png"]
     with Image.open(out / "samples" / "000006.png") as rows:
         assert rows.size == (3 * 16 + 2 * 4, 2 * 16 + 4)
-    assert {"model.safetensors", "config.json"} <= {p.name for p in (out / "generator").iterdir()}
+    assert sorted(p.name for p in (out / "generator").iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "samples.png", "source.png",
+    ]  # fmt: skip
+    with Image.open(out / "generator" / "samples.png") as rows:
+        assert rows.size == (3 * 16 + 2 * 4, 2 * 16 + 4)
+    with Image.open(out / "generator" / "source.png") as source:
+        assert source.size == (16, 16)
     assert "samples/000006.png" in (out / "index.html").read_text()
     generator = load_pretrained(out / "generator")
     assert equal(generator.state_dict(), run.method.generator.state_dict())
+
+
+def test_the_card_of_a_run_says_how_it_was_trained(whole):
+    run, out = whole
+    card = (out / "generator" / "README.md").read_text()
+    facts = {
+        "method": "Pix2Pix",
+        "data": run.train_data,
+        "steps": 6,
+        "epochs": 2,
+        "batch_size": 2,
+        "lr": 0.01,
+        "seed": 3,
+    }
+    for name, value in facts.items():
+        assert f"| {name} | {value} |" in card
+    for mode in ("eval", "batch_stats", "paper"):
+        l1, psnr = (run.trainer.validation[mode][name] for name in ("l1", "psnr"))
+        assert f"| {mode} | {l1:.4g} | {psnr:.4g} |" in card
 
 
 def test_the_configuration_says_what_was_run(whole):

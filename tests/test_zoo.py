@@ -36,7 +36,7 @@ def test_a_class_that_does_not_exist_is_refused_with_a_hint(tmp_path):
     with pytest.raises(SavedModelError) as caught:
         load_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"{path} names the class 'PatchDiscriminater', which imtrans does not have. Did you mean "
+        f"config.json of {tmp_path} names the class 'PatchDiscriminater', which imtrans does not have. Did you mean "
         "'PatchDiscriminator'? It has UNetGenerator, ResnetGenerator, PatchDiscriminator, PixelDiscriminator. "
         "A class of your own loads with its own from_pretrained."
     )

@@ -1,0 +1,149 @@
+"""Translate a picture, or a folder of them, with a trained generator.
+
+python examples/translate.py --weights runs/facades/generator --input labels.png --out translated
+python examples/translate.py --weights user/repo --input DIR --out translated --tile 512
+"""
+
+import argparse
+import base64
+import io
+import os
+import sys
+from html import escape
+from itertools import chain, count
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from imtrans import load_pretrained, translate
+from imtrans.codec import PIL_MODES, decode
+from imtrans.errors import DataError, ImtransError
+from imtrans.images import image_files, to_image
+from imtrans.init import pick_device
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, metavar="REPO_OR_FOLDER", help="a saved generator")
+    parser.add_argument("--input", required=True, type=Path, metavar="FILE_OR_FOLDER", help="what to translate")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the pictures and the page go")
+    parser.add_argument("--mode", choices=["eval", "batch_stats", "paper"], help="(the one saved with the generator)")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large pictures into tiles of this size")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        return run(args)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def run(args: argparse.Namespace) -> int:
+    sources = image_files(args.input) if args.input.is_dir() else [args.input]
+    if not (sources and args.input.exists()):
+        raise DataError(f"{args.input} is no picture, and no folder that holds some.")
+    generator = load_pretrained(args.weights).to(pick_device(args.device))
+    if generator.config.get("out_channels") not in PIL_MODES:
+        raise DataError(f"{args.weights} is no generator of pictures that a PNG can hold.")
+    make_folder(args.out, sources)
+    figures, skipped = [], 0
+    bar = tqdm(zip(sources, output_names(sources), strict=True), total=len(sources), unit="picture")
+    for source, name in bar:
+        try:
+            before = thumbnail(source)
+        except ImtransError as error:
+            name_it = "" if isinstance(error, DataError) else f"{source}: "  # an unreadable file is named already
+            bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
+            skipped += 1
+            continue
+        try:
+            picture = translate(generator, source, mode=args.mode, tile=args.tile, precision=args.precision)
+        except torch.OutOfMemoryError:
+            raise DataError(f"{source} does not fit into the memory of the device. Use --tile 512.") from None
+        figures.append(figure(source, before, name, save(picture, args.out / name)))
+    print(f"{len(figures)} of {len(sources)} translated, {skipped} skipped")
+    print(f"gallery    {write_page(args.out, figures).resolve().as_uri()}")
+    return 1 if skipped else 0
+
+
+def make_folder(folder: Path, sources: list[Path]) -> None:
+    try:
+        if folder.resolve() in {source.parent.resolve() for source in sources}:
+            raise OSError(None, "the pictures come from there, and would be overwritten")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be used: {error.strerror}. Give another folder with --out.") from error
+
+
+def output_names(sources: list[Path]) -> list[str]:
+    """The name of a PNG for each picture: with its own suffix before, if another picture has that name already."""
+    names: dict[str, None] = {}
+    for source in sources:
+        further = (f"{source.name}-{number}" for number in count(2))
+        names[next(f"{n}.png" for n in chain([source.stem, source.name], further) if f"{n}.png" not in names)] = None
+    return list(names)
+
+
+def thumbnail(source: Path) -> str:
+    """A small copy of the source, as a link that holds it."""
+    content, image = io.BytesIO(), to_image(decode("translate", source, 3).tensor[0])
+    image.thumbnail((480, 480))
+    image.save(content, "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def save(picture: Image.Image, path: Path) -> tuple[int, int]:
+    if picture.mode == "F":  # of floats in [0, 1], which no PNG holds
+        picture = picture.point(lambda value: value * 255 + 0.5).convert("L")
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}.") from error
+    return picture.size
+
+
+def figure(source: Path, before: str, name: str, size: tuple[int, int]) -> str:
+    width, height = size
+    link, caption = quote(os.fsencode(name)), escape(source.name)
+    return (
+        f'<figure><div><img src="{before}" alt="{caption}"><a href="{link}"><img src="{link}" width="{width}" '
+        f'height="{height}" loading="lazy" alt="{caption}, translated"></a></div><figcaption>{caption}'
+        f"<span>{width} × {height}</span></figcaption></figure>\n"
+    )
+
+
+def write_page(out: Path, figures: list[str]) -> Path:
+    title = f"{len(figures)} picture{'' if len(figures) == 1 else 's'} translated"
+    # A file's name may hold what UTF-8 has no bytes for.
+    content = PAGE.substitute(title=title, figures="".join(figures)).encode("utf-8", "replace")
+    (page := out / "index.html").write_bytes(content)
+    return page
+
+
+PAGE = Template("""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>$title</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root { color-scheme: light dark; --page: #f5f6f8; --card: #fff; --ink: #1a1e26; --soft: #576070; --edge: #dfe3e9 }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #0f1217; --card: #181c23; --ink: #e8ebf0; --soft: #9ca6b5; --edge: #2a303a } }
+* { box-sizing: border-box; margin: 0 }
+body { margin: auto; padding: 2.5rem 1.25rem; max-width: 72rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere } h1 { margin-bottom: 1.5rem }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 1rem }
+figure { background: var(--card); border: 1px solid var(--edge); border-radius: .75rem; padding: 1rem }
+div { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem } img { display: block; width: 100%; height: auto }
+figcaption { display: flex; justify-content: space-between; gap: 1rem } span { color: var(--soft) }
+</style></head><body><h1>$title</h1><main>$figures</main></body></html>""")
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""What a training run gives to the world: its networks, each in a folder with a card and pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from imtrans.card import CARD, SAMPLES, SOURCE, model_card
+from imtrans.errors import SavedModelError
+from imtrans.files import write_atomic
+from imtrans.images import sample_rows, to_image
+from imtrans.method import Method
+from imtrans.pretrained import Pretrained
+from imtrans.saved import writing
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a network came to be: for its card.
+
+    Args:
+        training: names and values.
+        validation: what `imtrans.evaluate.compare_modes` returned.
+        columns: pictures of a sample row, each ``(b, c, h, w)``.
+    """
+
+    training: Mapping[str, Any]
+    validation: Mapping[str, Any] | None = None
+    columns: Mapping[str, Tensor] | None = None
+
+
+def release(folder: Path, network: Pretrained, provenance: Provenance, *, repo_id: str | None = None) -> None:
+    """Save `network` to `folder`, with its card, a source to try it on, and sample rows.
+
+    The card is that of a repo if there is a `repo_id`, else that of the folder.
+
+    Raises:
+        SavedModelError: the network cannot be described, or the folder cannot be written.
+    """
+    network.save_pretrained(folder)
+    columns = provenance.columns or {}
+    pictures = "source" in columns and all(column.shape[1] in (1, 3) for column in columns.values())
+    card = model_card(
+        repo_id or folder.as_posix(),
+        network.description(),
+        network.num_parameters(),
+        training=provenance.training,
+        validation=provenance.validation,
+        pictures=pictures,
+        local=repo_id is None,
+    )
+    with writing(folder):
+        if pictures:
+            to_image(columns["source"][0]).save(folder / SOURCE)
+            sample_rows(columns).save(folder / SAMPLES)
+        write_atomic(folder / CARD, card.encode())
+
+
+def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Provenance) -> None:
+    """Save the networks of a method as a repo: its product at the root, the others in subfolders.
+
+    A method with several products (a translator for each direction) has all of its networks in subfolders.
+
+    Raises:
+        SavedModelError: it has no network that can be saved, or as for `release`.
+    """
+    networks = {name: child for name, child in method.named_children() if isinstance(child, Pretrained)}
+    if not networks:
+        raise SavedModelError(
+            f"{type(method).__name__} has no network that can be saved: none of its children is one of imtrans's, or "
+            "derives from imtrans.pretrained.Pretrained."
+        )
+    products = method.products() if isinstance(method, Method) else {}
+    root = next(iter(products.values())) if len(products) == 1 else None
+    if root is not None:
+        release(folder, root, provenance, repo_id=repo_id)
+    for name, network in networks.items():
+        if network is not root:
+            network.save_pretrained(folder / name)
