@@ -35,10 +35,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
+    parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that load data")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that load data too large to be kept")
     parser.add_argument(
         "--checkpoint-every", type=int, metavar="N", help="steps (a twentieth of the run, at least 100)"
     )
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         max_steps=args.max_steps,
         batch_size=args.batch_size,
         precision=args.precision,
+        compile=False if args.no_compile else "auto",
         device=args.device,
         seed=args.seed,
         num_workers=args.num_workers,

@@ -22,6 +22,7 @@ from imtrans.receptive_field import receptive_field as receptive_field
 from imtrans.resnet import ResnetGenerator as ResnetGenerator
 from imtrans.trainer import Trainer as Trainer
 from imtrans.translate import translate as translate
+from imtrans.translator import Translator as Translator
 from imtrans.unet import UNetGenerator as UNetGenerator
 from imtrans.version import __version__ as __version__
 from imtrans.zoo import load_pretrained as load_pretrained

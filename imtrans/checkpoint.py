@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from imtrans.errors import CheckpointError, ImtransError
 from imtrans.files import sync_folder, write_json, write_tensors
+from imtrans.optimizing import load_state, state_of
 from imtrans.saved import parse_tensors
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
@@ -64,7 +65,7 @@ def gather(method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch
         random["cuda"] = torch.cuda.get_rng_state(device)
     return {
         "method": method.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+        "optimizers": {name: state_of(optimizer) for name, optimizer in optimizers.items()},
         "random": random,
     }
 
@@ -82,7 +83,7 @@ def restore(
             raise ValueError(f"it is of a run on {state['data']}, this one has {data}.")
         method.load_state_dict(state["method"])
         for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_state(optimizer, state["optimizers"][name])
         torch.set_rng_state(state["random"]["cpu"])
         if device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], device)

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from imtrans.errors import DataError, at_least, one_of, some_of
 from imtrans.images import Jitter, image_files, image_size, read_image
+from imtrans.loading import Batch
+from imtrans.resident import Pictures
 
 DIRECTIONS = ("AtoB", "BtoA")
 
@@ -46,7 +45,7 @@ class _Pair:
         return width, height
 
 
-class PairedImages(Dataset[dict[str, Tensor]]):
+class PairedImages(Pictures):
     """Pairs of pictures, source and target, in one of two layouts.
 
     Either `folder` holds pictures with A in the left half and B in the right half (the layout of pix2pix), or it
@@ -93,14 +92,9 @@ class PairedImages(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.draw(index, epoch=0)
-
-    def draw(self, index: int, epoch: int) -> dict[str, Tensor]:
-        """Return sample `index` as it is augmented in `epoch`."""
-        index = range(len(self))[index]  # -1 is the last
-        rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
-        a, b = self.jitter(self.pairs[index].read(), rng)
+    def load(self, index: int) -> Batch:
+        """The pictures of sample `index`, decoded and resized."""
+        a, b = self.jitter.load(self.pairs[index].read(), self.loaded_size)
         return {"source": a, "target": b} if self.direction == "AtoB" else {"source": b, "target": a}
 
     def __repr__(self) -> str:

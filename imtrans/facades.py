@@ -1,16 +1,15 @@
 """The procedural facades as a data set: label maps and pictures, drawn from a seed, with no download."""
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from imtrans.errors import at_least
 from imtrans.facade_plan import draw_facade
 from imtrans.images import Jitter
+from imtrans.loading import Batch
+from imtrans.resident import Pictures
 
 
-class ProceduralFacades(Dataset[dict[str, Tensor]]):
+class ProceduralFacades(Pictures):
     """Facades that nobody built: from label maps in the colours of CMP Facades to pictures.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1], a function of
@@ -35,25 +34,25 @@ class ProceduralFacades(Dataset[dict[str, Tensor]]):
         self.jitter = Jitter(at_least("ProceduralFacades", "size", size, 16))
         self.seed = at_least("ProceduralFacades", "seed", seed, 0)
         self.augment = augment
-        self._drawn: dict[int, tuple[Image.Image, Image.Image]] = {}
+        self._drawn: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.draw(index, epoch=0)
-
-    def draw(self, index: int, epoch: int) -> dict[str, Tensor]:
-        """Return sample `index` as it is augmented in `epoch`."""
+    def at(self, index: int) -> int:
+        """`index`, if there is such a facade."""
         if not 0 <= index < self.length:
             raise IndexError(f"ProceduralFacades has {self.length} samples, no index {index}")
+        return index
+
+    def load(self, index: int) -> Batch:
+        """The label map and the picture of facade `index`."""
         if index not in self._drawn:
-            size = self.jitter.large if self.augment else self.jitter.size
-            photo, labels = draw_facade(self.seed, index, size)
-            self._drawn[index] = Image.fromarray(labels), Image.fromarray(photo)
-        rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
-        source, target = self.jitter(self._drawn[index], rng)
-        return {"source": source, "target": target}
+            photo, labels = draw_facade(self.seed, index, self.loaded_size)
+            images = [Image.fromarray(labels), Image.fromarray(photo)]
+            source, target = self.jitter.load(images, self.loaded_size)
+            self._drawn[index] = {"source": source, "target": target}
+        return self._drawn[index]
 
     def __repr__(self) -> str:
         return f"{self.length} procedural facades of seed {self.seed}, labels to pictures, as {self.jitter}"

@@ -76,8 +76,18 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """Turn an 8-bit picture into a float tensor ``(c, h, w)`` in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return rearrange(pixels, "h w c -> c h w").float() / 127.5 - 1
+    return to_float(to_bytes(image))
+
+
+def to_bytes(image: Image.Image) -> Tensor:
+    """Turn an 8-bit picture into a uint8 tensor ``(c, h, w)``."""
+    return rearrange(torch.from_numpy(np.array(image, dtype=np.uint8)), "h w c -> c h w").contiguous()
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Turn uint8 pixels of any shape into floats in [-1, 1], the same on every device."""
+    # A CUDA card divides by a number with its rounded inverse; by a tensor, it divides.
+    return pixels.float() / torch.full((), 127.5, device=pixels.device) - 1
 
 
 def to_image(tensor: Tensor) -> Image.Image:
@@ -143,12 +153,33 @@ class Jitter:
     def __call__(self, images: Sequence[Image.Image], rng: np.random.Generator | None) -> list[Tensor]:
         """Return the pictures as tensors ``(c, size, size)``; without `rng`, only resized to `size`."""
         if rng is None:
-            return [to_tensor(_resized(image, self.size)) for image in images]
+            return [to_float(pixels) for pixels in self.load(images, self.size)]
+        window = torch.tensor([self.window(rng)])
+        return [self.cut(pixels[None], window)[0] for pixels in self.load(images, self.large)]
+
+    def load(self, images: Sequence[Image.Image], size: int) -> list[Tensor]:
+        """Return the pictures, resized, as bytes: uint8 tensors ``(c, size, size)``."""
+        return [to_bytes(_resized(image, size)) for image in images]
+
+    def window(self, rng: np.random.Generator) -> tuple[int, int, bool]:
+        """Draw where the window is cut: its left and top edge, and whether it is mirrored."""
         left, top = (int(n) for n in rng.integers(0, self.large - self.size, size=2, endpoint=True))
-        mirrored = self.flip and rng.random() < 0.5
-        window = (left, top, left + self.size, top + self.size)
-        tensors = [to_tensor(_resized(image, self.large).crop(window)) for image in images]
-        return [tensor.flip(-1) if mirrored else tensor for tensor in tensors]
+        return left, top, bool(self.flip and rng.random() < 0.5)
+
+    def cut(self, pixels: Tensor, windows: Tensor) -> Tensor:
+        """Cut a window out of each picture, where the pictures are, and turn it into floats in [-1, 1].
+
+        Shape: ``(b, c, large, large)``, uint8, and ``(b, 3)``, whole numbers as `window` draws them ->
+        ``(b, c, size, size)``.
+        """
+        left, top, mirrored = (column[:, None] for column in windows.unbind(1))
+        along = torch.arange(self.size, device=pixels.device)
+        rows = top + along
+        columns = left + torch.where(mirrored.bool(), self.size - 1 - along, along)
+        at = (rows[:, :, None] * pixels.shape[-1] + columns[:, None, :]).flatten(1)
+        # One flat gather: on a CPU it takes a quarter of the time of an index for each axis.
+        cut = pixels.flatten(2).gather(2, at[:, None].expand(-1, pixels.shape[1], -1))
+        return to_float(cut.unflatten(2, (self.size, self.size)))
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

@@ -112,14 +112,34 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """Return ``"fp32"`` or ``"bf16"``, as `precision` says; ``"auto"`` is bf16 on a CUDA card that has it.
+    """Return ``"fp32"``, ``"bf16"`` or ``"fp16"``, as `precision` says.
+
+    ``"auto"`` is bf16 on a CUDA card that has it, fp16 on one that has not, bf16 on a CPU that multiplies it in
+    hardware (AVX-512 BF16, AMX), and fp32 elsewhere.
 
     Raises:
-        ArgumentError: another name.
+        ArgumentError: another name; fp16 without a CUDA card.
     """
-    if one_of("pick_precision", "precision", precision, ("auto", "fp32", "bf16")) != "auto":
+    one_of("pick_precision", "precision", precision, ("auto", "fp32", "bf16", "fp16"))
+    if precision == "fp16" and device.type != "cuda":
+        raise ArgumentError(
+            f"pick_precision: precision='fp16' needs a CUDA card, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
+        )
+    if precision != "auto":
         return precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    cpu = cast(Any, torch.cpu)
+    if hasattr(cpu, "get_capabilities"):
+        capabilities = cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    known = getattr(cpu, "_is_avx512_bf16_supported", None)
+    return bool(known and known())
 
 
 def init_net(

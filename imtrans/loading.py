@@ -29,6 +29,14 @@ def length_of(data: object) -> int:
     return len(data) if isinstance(data, Sized) else 0
 
 
+def chunks(length: int, batch_size: int, *, epoch: int = 0, shuffle_seed: int | None = None) -> list[list[int]]:
+    """The indices of each batch of one epoch; arguments as for `batches`."""
+    order = np.arange(length)
+    if shuffle_seed is not None:
+        order = np.random.default_rng((shuffle_seed, epoch)).permutation(order)
+    return [order[i : i + batch_size].tolist() for i in range(0, length, batch_size)]
+
+
 def batches(
     data: Dataset[Batch],
     batch_size: int,
@@ -50,13 +58,9 @@ def batches(
         num_workers: processes that load.
         pin_memory: whether to load into memory that a CUDA card can fetch from by itself.
     """
-    order = np.arange(length_of(data))
-    if shuffle_seed is not None:
-        order = np.random.default_rng((shuffle_seed, epoch)).permutation(order)
-    chunks = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
     return DataLoader(
         AtEpoch(data, epoch),
-        batch_sampler=chunks[skip:],
+        batch_sampler=chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed)[skip:],
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader's own draws must not shift those of dropout

@@ -17,7 +17,10 @@ class Method(Protocol):
         """The optimizers that `step` takes."""
 
     def step(self, batch: Batch, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-        """Train on one batch; return the losses as detached scalars."""
+        """Train on one batch; return the losses as detached scalars.
+
+        It reads no value of a tensor, and updates through `imtrans.optimizing.update`, which knows the scale of fp16.
+        """
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Columns of pictures ``(b, c, h, w)``; with ``"fake"`` and ``"target"`` among them, it can be validated."""

@@ -11,12 +11,13 @@ class ImagePool(nn.Module):
 
     Image by image: while the pool fills, an image is stored and returned. Once it is full, with probability
     1/2 the image takes the place of a stored one, chosen at random, which is returned instead; otherwise the
-    image itself is returned and the pool stays as it is. All of it is tensor arithmetic on the images'
-    device: nothing waits for a random number or a counter.
+    image itself is returned and the pool stays as it is. What happens to the n-th image is a function of
+    (seed, n) alone, in tensor arithmetic on the images' device: nothing waits for a random number or a
+    counter, and a step that was recorded once can be replayed.
 
     Args:
         size: how many images it keeps; 0 returns every image unchanged.
-        seed: of its own generator, which is part of its state.
+        seed: of what it draws; part of its state.
 
     Raises:
         ArgumentError: a negative size.
@@ -33,9 +34,7 @@ class ImagePool(nn.Module):
         self.size = at_least("ImagePool", "size", size, 0)
         self.seed = seed
         self._images: Tensor | None = None
-        self._count: Tensor | None = None
-        self._generator: torch.Generator | None = None
-        self._generator_state: Tensor | None = None
+        self._seen: Tensor | None = None
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -48,42 +47,38 @@ class ImagePool(nn.Module):
         """
         if self.size == 0:
             return images.detach()
-        stored, count, generator = self._on_device_of(images)
+        stored, seen = self._on_device_of(images)
         returned = []
         for image in images.detach():
-            filling = count < self.size
-            chosen = torch.randint(self.size, (1,), device=image.device, generator=generator)
-            swap = torch.rand(1, device=image.device, generator=generator) < 0.5
-            slot = torch.where(filling, count, chosen)
+            filling = seen < self.size
+            chosen, swap = draws(seen, self.seed, self.size)
+            slot = torch.where(filling, seen, chosen)
             old = stored.index_select(0, slot)[0]
             returned.append(torch.where(swap & ~filling, old, image))
             stored.index_copy_(0, slot, torch.where(swap | filling, image, old)[None])
-            count += filling
+            seen += 1
         return torch.stack(returned)
 
-    def _on_device_of(self, images: Tensor) -> tuple[Tensor, Tensor, torch.Generator]:
+    def _on_device_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         shape, device = images.shape[1:], images.device
-        if self._images is None or self._count is None:
+        if self._images is None or self._seen is None:
             self._images = images.new_zeros((self.size, *shape))
-            self._count = torch.zeros(1, dtype=torch.int64, device=device)
+            self._seen = torch.zeros(1, dtype=torch.int64, device=device)
         if self._images.shape[1:] != shape:
             raise ShapeError(
                 f"ImagePool: holds images of shape {tuple(self._images.shape[1:])}, got {tuple(shape)}. "
                 "A pool mixes images of one shape: use one pool for each, or size=0."
             )
-        if self._generator is None or self._generator.device != device:
-            self._images, self._count = self._images.to(images), self._count.to(device)
-            self._generator = torch.Generator(device).manual_seed(self.seed)
-            if self._generator_state is not None:
-                self._generator.set_state(self._generator_state)
-        return self._images, self._count, self._generator
+        if self._images.device != device:
+            self._images, self._seen = self._images.to(device), self._seen.to(device)
+        return self._images, self._seen
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Everything that decides what the pool returns next; empty before its first image."""
-        drawn = self._generator_state if self._generator is None else self._generator.get_state()
-        if self._images is None or self._count is None or drawn is None:
+        if self._images is None or self._seen is None:
             return {}
-        return {"images": self._images, "count": self._count, "generator": drawn}
+        seed = torch.tensor(self.seed, dtype=torch.int64)
+        return {"images": self._images, "seen": self._seen, "seed": seed}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Take up a state that `get_extra_state` gave.
@@ -96,10 +91,28 @@ class ImagePool(nn.Module):
                 f"ImagePool: the state is of a pool of {len(state['images'])} images, this one keeps {self.size}."
             )
         self._images = state["images"].clone() if state else None
-        self._count = state["count"].clone() if state else None
-        self._generator_state = state["generator"].cpu().clone() if state else None
-        self._generator = None
+        self._seen = state["seen"].clone() if state else None
+        self.seed = int(state["seed"]) if state else self.seed
 
     def extra_repr(self) -> str:
         """The size, for ``print``."""
         return str(self.size)
+
+
+def draws(count: Tensor, seed: int, size: int) -> tuple[Tensor, Tensor]:
+    """Draw a whole number below `size`, and a bool, as a function of `count` and `seed` alone.
+
+    Shape: ``count``, int64 of any shape -> twice that shape.
+
+    Source: Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators" (splitmix64); int64 wraps around.
+    """
+    bits = (count + 1 + (seed << 32) % 2**62) * -0x61C8864680B583EB
+    bits = (bits ^ _shifted(bits, 30)) * -0x40A7B892E31B1A47
+    bits = (bits ^ _shifted(bits, 27)) * -0x6B2FB644ECCEEE15
+    bits = bits ^ _shifted(bits, 31)
+    return _shifted(bits, 32) % size, bits % 2 == 0
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """Shift right and fill with zeros; torch fills with the sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)

@@ -7,22 +7,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
+from imtrans.capture import check_compile, prepare
 from imtrans.checkpoint import gather, restore
 from imtrans.errors import ArgumentError, TrainingError, at_least, in_range
 from imtrans.evaluate import compare_modes, keep_randomness
 from imtrans.hub import push
 from imtrans.init import pick_device, pick_precision
-from imtrans.loading import Batch, batches, length_of
+from imtrans.loading import Batch, length_of
+from imtrans.meter import Meter
 from imtrans.method import Method, decay_factor
 from imtrans.modes import running_as
+from imtrans.optimizing import rates, scale_losses, set_rates
 from imtrans.release import Provenance, release_all
+from imtrans.resident import Feed
 from imtrans.runfolder import RunFolder, check_finite, describe
+
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -43,10 +48,14 @@ class Trainer:
         batch_size: samples a step.
         lr: learning rate of Adam.
         betas: of Adam.
-        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 on a CUDA card that has it.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast; weights stay fp32), or ``"auto"``: the fastest
+            that the hardware has, see `imtrans.init.pick_precision`.
+        compile: ``"auto"`` captures the step as a CUDA graph on a CUDA card, or warns and runs it plainly where that
+            cannot be done; True insists, False does not try. See `imtrans.capture.CapturedStep`.
         device: see `imtrans.init.pick_device`.
         seed: of the order of the samples and of dropout. Weights are drawn before: see `imtrans.init.init_net`.
-        num_workers: processes that load data.
+        keep_data: whether to decode pictures once, and keep those that fit; see `imtrans.resident.resident`.
+        num_workers: processes that load data that is not kept.
         log_every: steps between lines of ``metrics.jsonl``; nothing waits for the device in between.
         sample_every: steps between rows of pictures; a twentieth of the run if None.
         validate_every: epochs between validations; a tenth of the run if None.
@@ -75,8 +84,10 @@ class Trainer:
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         precision: str = "auto",
+        compile: bool | str = "auto",
         device: str | torch.device = "auto",
         seed: int = 0,
+        keep_data: bool = True,
         num_workers: int = 0,
         log_every: int = 50,
         sample_every: int | None = None,
@@ -93,17 +104,17 @@ class Trainer:
                 "generator and a discriminator, that is Pix2Pix(generator, discriminator)."
             )
         self.epochs = at_least("Trainer", "epochs", epochs, 1)
-        self.decay_epochs = (
-            epochs // 2 if decay_epochs is None else at_least("Trainer", "decay_epochs", decay_epochs, 0)
-        )
+        decay = epochs // 2 if decay_epochs is None else decay_epochs
+        self.decay_epochs = at_least("Trainer", "decay_epochs", decay, 0)
         if self.decay_epochs > epochs:
             raise ArgumentError(f"Trainer: decay_epochs={decay_epochs} of epochs={epochs} is more than there are.")
         self.batch_size = at_least("Trainer", "batch_size", batch_size, 1)
         self.lr = in_range("Trainer", "lr", lr, 0.0)
         self.seed = at_least("Trainer", "seed", seed, 0)
-        self.num_workers = at_least("Trainer", "num_workers", num_workers, 0)
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        self._compile = check_compile("Trainer", compile, self.device)
+        self._feed = Feed(self.device, keep=keep_data, num_workers=num_workers)
         self.train_data, self.val_data = train_data, val_data
         self.batches_per_epoch = -(-length_of(train_data) // batch_size)
         self.total_steps = epochs * self.batches_per_epoch
@@ -120,13 +131,14 @@ class Trainer:
         self.method = method.to(self.device).train()
         self._method: Method = method
         self.optimizers = method.make_optimizers(lr, betas)
-        self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers.values()]
+        self._rates = rates(self.optimizers)
         self._data = f"{length_of(train_data)} samples in batches of {batch_size}"
-        self.step = self.epoch = 0
+        self.step = self.epoch = self._position = 0
         self.validation: dict[str, Any] | None = None
-        self._position = self._logged = 0
-        self._sums: dict[str, Tensor] = {}
-        self._since = time.perf_counter()
+        self._meter = Meter()
+        if self.precision == "fp16":
+            scale_losses(self.optimizers, self.device)
+        self._run = prepare(self._plain_step, self.optimizers, self.device, compile=self._compile)
 
     def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
         """Train to the end, and return the last validation: ``{mode: {"l1", "psnr"}, "best": mode}``.
@@ -146,7 +158,7 @@ class Trainer:
             else:
                 self.folder.begin(self._description())
                 torch.manual_seed(self.seed)
-            self._since = time.perf_counter()
+            self._meter.start()
             with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
                 while self.step < self.total_steps:
                     self._train_epoch(bar)
@@ -155,28 +167,19 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to the device and train on it; return the losses as detached scalars there."""
-        on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self._method.step(on_device, self.optimizers)
+        return self._run({name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()})
+
+    def _plain_step(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
+            return self._method.step(batch, self.optimizers)
 
     def _train_epoch(self, bar: "tqdm[None]") -> None:
         factor = decay_factor(self.epoch, epochs=self.epochs, decay_epochs=self.decay_epochs)
-        for optimizer, rates in zip(self.optimizers.values(), self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = factor * rate
-        loaded = batches(
-            cast(Dataset[Batch], self.train_data),
-            self.batch_size,
-            epoch=self.epoch,
-            shuffle_seed=self.seed,
-            skip=self._position,
-            num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        for batch in loaded:
-            for name, loss in self.train_step(batch).items():
-                self._sums[name] = self._sums[name] + loss if name in self._sums else loss
-            self._logged += 1
+        set_rates(self.optimizers, self._rates, factor)
+        data = cast(Dataset[Batch], self.train_data)
+        order = {"epoch": self.epoch, "shuffle_seed": self.seed, "skip": self._position}
+        for batch in self._feed.batches(data, self.batch_size, **order):
+            self._meter.add(self.train_step(batch))
             self.step += 1
             self._position += 1
             self._after_step(bar, factor)
@@ -196,31 +199,18 @@ class Trainer:
         if last or self.step % self.sample_every == 0:
             self.folder.sample(self.step, self._columns())
         if last or self.step % self.checkpoint_every == 0:
-            self._mean_losses()
+            self._meter.means(self.step)
             check_finite(self.method, self.step)
             self.folder.checkpoint(self.step, self._state(), self._method.products(), self._provenance())
-        self._since += time.perf_counter() - stopped_at  # images/s is that of training
-
-    def _mean_losses(self) -> dict[str, float]:
-        """Read the losses since the last log from the device; the one place where the loop waits for it."""
-        means = {name: float(total) / self._logged for name, total in self._sums.items()}
-        for name, mean in means.items():
-            if not np.isfinite(mean):
-                raise TrainingError(
-                    f"the loss {name} became {mean} within the {self._logged} steps before step {self.step}. The last "
-                    "checkpoint is from before. Lower the learning rate, or look at the data."
-                )
-        return means
+        self._meter.pause(stopped_at)
 
     def _log(self, bar: "tqdm[None]", factor: float) -> None:
-        means = self._mean_losses()
-        now = time.perf_counter()
-        rate = self._logged * self.batch_size / max(now - self._since, 1e-9)
+        means = self._meter.means(self.step)
+        rate = self._meter.restart() * self.batch_size
         line = {"step": self.step, "epoch": self.epoch, "lr": factor * self.lr, "images_per_second": round(rate, 2)}
         self.folder.log({"kind": "train", **line, "losses": means})
         shown = {name: f"{mean:.3f}" for name, mean in means.items()}
         bar.set_postfix({"epoch": self.epoch, "images/s": f"{rate:.1f}", **shown})
-        self._sums, self._logged, self._since = {}, 0, now
 
     def validate(self) -> dict[str, Any] | None:
         """Compare translations of `val_data` with their targets; see `imtrans.evaluate.compare_modes`.
@@ -231,7 +221,11 @@ class Trainer:
             return None
         data = self.val_data
         found = compare_modes(
-            self.method, self._method.preview, lambda: batches(data, self.batch_size), self.device, seed=self.seed
+            self.method,
+            self._method.preview,
+            lambda: self._feed.batches(data, self.batch_size),
+            self.device,
+            seed=self.seed,
         )
         if found is not None:
             self.validation = found
@@ -277,16 +271,16 @@ class Trainer:
             "step": self.step,
             "epoch": self.epoch,
             "position": self._position,
-            "sums": self._sums,
-            "logged": self._logged,
+            **self._meter.state(),
             "validation": self.validation,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
         restore(state, self.method, self.optimizers, self.device, data=self._data)
         self.step, self.epoch, self._position = state["step"], state["epoch"], state["position"]
-        self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
-        self._logged, self.validation = state["logged"], state["validation"]
+        self._run = prepare(self._plain_step, self.optimizers, self.device, compile=self._compile)
+        self._meter.load(state, self.device)
+        self.validation = state["validation"]
         self._set_inference_mode()
 
     def _description(self) -> dict[str, Any]:

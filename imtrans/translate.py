@@ -56,17 +56,9 @@ def translate(
     >>> translate(generator, torch.zeros(3, 50, 40)).shape
     torch.Size([3, 50, 40])
     """
-    channels = getattr(generator, "in_channels", None)
-    if not isinstance(channels, int):
-        raise ArgumentError(
-            f"translate: {type(generator).__name__} must tell the channels of its source in an attribute in_channels, "
-            f"got {channels!r}."
-        )
-    mode = getattr(generator, "inference_mode", "eval") if mode is None else one_of("translate", "mode", mode, MODES)
+    channels, mode = check_generator("translate", generator, mode, precision)
     if tile is not None:
         at_least("translate", "tile", tile, 1)
-    if precision is not None:
-        one_of("translate", "precision", precision, ("fp32", "bf16"))
     decoded = decode("translate", image, channels)
     weights = next(generator.parameters(), decoded.tensor)
 
@@ -82,3 +74,21 @@ def translate(
             tiling = plan_tiles(generator, tile, multiple=multiple, in_channels=channels)
             fake = run_tiled(generator, decoded.tensor, tiling, run)
     return decoded.encode(fake)
+
+
+def check_generator(owner: str, generator: nn.Module, mode: str | None, precision: str | None) -> tuple[int, str]:
+    """How many channels `generator` takes, and in which mode it runs if `mode` is asked for.
+
+    Raises:
+        ArgumentError: it does not tell its channels, or `mode` or `precision` is not allowed.
+    """
+    channels = getattr(generator, "in_channels", None)
+    if not isinstance(channels, int):
+        raise ArgumentError(
+            f"{owner}: {type(generator).__name__} must tell the channels of its source in an attribute in_channels, "
+            f"got {channels!r}."
+        )
+    if precision is not None:
+        one_of(owner, "precision", precision, ("fp32", "bf16"))
+    chosen = getattr(generator, "inference_mode", "eval") if mode is None else mode
+    return channels, one_of(owner, "mode", chosen, MODES)

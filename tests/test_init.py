@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn.utils import parametrizations
 
 from imtrans import PatchDiscriminator, ResnetGenerator, UNetGenerator, init_net, init_weights
 from imtrans.errors import ArgumentError
-from imtrans.init import SCHEMES, pick_device
+from imtrans.init import SCHEMES, pick_device, pick_precision
 
 CONVOLUTIONS = {
     "conv": lambda: nn.Conv2d(32, 64, 4),
@@ -292,3 +293,45 @@ def test_two_processes_of_a_group_end_with_the_same_weights(tmp_path):
     assert first.keys() == second.keys()
     for key, tensor in first.items():
         assert torch.equal(tensor, second[key]), key
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": False, "avx512_f": True}, "fp32"),
+        ({"architecture": "arm"}, "fp32"),
+    ],
+)
+def test_the_precision_of_a_cpu_is_what_it_multiplies(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == expected
+    for given in ("fp32", "bf16"):
+        assert pick_precision(given, torch.device("cpu")) == given
+
+
+@pytest.mark.parametrize(("probe", "expected"), [(lambda: True, "bf16"), (lambda: False, "fp32"), (None, "fp32")])
+def test_an_older_torch_is_asked_in_its_own_way(monkeypatch, probe, expected):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", probe, raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == expected
+
+
+def test_a_precision_that_is_emulated_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    for native, expected in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert pick_precision("auto", torch.device("cuda", 0)) == expected
+    assert pick_precision("fp16", torch.device("cuda", 0)) == "fp16"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta", "mps"])
+def test_fp16_is_for_cuda_and_auto_elsewhere_is_no_more_than_the_hardware_has(device):
+    with pytest.raises(ArgumentError) as caught:
+        pick_precision("fp16", torch.device(device))
+    assert str(caught.value) == (
+        f"pick_precision: precision='fp16' needs a CUDA card, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
+    )
+    if device != "cpu":
+        assert pick_precision("auto", torch.device(device)) == "fp32"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tape import Tape
 
 from imtrans import (
     GANLoss,
@@ -24,7 +25,9 @@ from imtrans import (
     gradient_penalty,
     running_as,
 )
+from imtrans.capture import CapturedStep
 from imtrans.convert import from_junyanz, load_reference
+from imtrans.optimizing import make_capturable
 
 FOLDER = Path(os.environ.get("IMTRANS_PARITY_DIR", Path(__file__).parent / "fixtures" / "parity"))
 INDEX = json.loads((FOLDER / "index.json").read_text())
@@ -147,7 +150,7 @@ def test_schedule(name):
 
 
 @pytest.mark.parametrize("name", cases("pix2pix training run"))
-@pytest.mark.parametrize("through", ["method", "trainer"])
+@pytest.mark.parametrize("through", ["method", "trainer", "captured"])
 def test_pix2pix_run(name, through):
     case, run = INDEX[name], tensors(name)
     start_g, start_d = reference_state(f"{name}_G0"), reference_state(f"{name}_D0")
@@ -163,6 +166,10 @@ def test_pix2pix_run(name, through):
         def step(batch):
             return method.step(batch, optimizers)
 
+        if through == "captured":
+            make_capturable(optimizers, torch.device("cpu"))
+            step = CapturedStep(step, Tape(lambda: state_of_run(method, optimizers)), insist=True)
+
     for i, expected in enumerate(run["losses_Dfake_Dreal_Ggan_Gl1"]):
         losses = step({"source": run[f"A{i}"], "target": run[f"B{i}"]})
         ours = torch.stack([losses[key] for key in ("D_fake", "D_real", "G_gan", "G_l1")])
@@ -172,6 +179,26 @@ def test_pix2pix_run(name, through):
     check_final_weights(discriminator, discriminator_of(case, case["normD"]), final(run, "D"), case)
     with torch.no_grad(), running_as(generator, "eval"):
         torch.testing.assert_close(generator(run["probe"]), run["probe_output_eval"], atol=1e-3, rtol=1e-3)
+
+
+def state_of_run(method, optimizers):
+    of_optimizers = [t for o in optimizers.values() for state in o.state.values() for t in state.values()]
+    return [*method.parameters(), *method.buffers(), *of_optimizers]
+
+
+@pytest.mark.parametrize("name", cases("pix2pix training run"))
+def test_pix2pix_run_in_bf16(name):
+    """The same course, as near as 8 bits of mantissa keep it."""
+    case, run = INDEX[name], tensors(name)
+    generator = loaded(generator_of(case, case["normG"]), reference_state(f"{name}_G0"))
+    discriminator = loaded(discriminator_of(case, case["normD"]), reference_state(f"{name}_D0"))
+    method = Pix2Pix(generator, discriminator, gan_loss=case["gan_mode"], l1_weight=case["lambda_L1"])
+    rate, betas = case["lr"], tuple(case["betas"])
+    trainer = Trainer(method, out=None, lr=rate, betas=betas, device="cpu", precision="bf16")
+    for i, expected in enumerate(run["losses_Dfake_Dreal_Ggan_Gl1"]):
+        losses = trainer.train_step({"source": run[f"A{i}"], "target": run[f"B{i}"]})
+        ours = torch.stack([losses[key] for key in ("D_fake", "D_real", "G_gan", "G_l1")])
+        torch.testing.assert_close(ours.double(), expected, atol=0.05, rtol=0.1)
 
 
 def final(run, network):

@@ -50,8 +50,8 @@ FOOL = {**REAL, "hinge": lambda x: -x.mean()}
 
 def by_hand(g, d, data, mode="vanilla", l1_weight=100.0, gan_weight=1.0, conditional=True, pool_size=0):
     """pix2pix in plain PyTorch; returns each step's losses and the gradients of D's own update."""
-    adam_g = Adam(g.parameters(), lr=RATE, betas=BETAS)
-    adam_d = Adam(d.parameters(), lr=RATE, betas=BETAS)
+    adam_g = Adam(g.parameters(), lr=RATE, betas=BETAS, fused=True)
+    adam_d = Adam(d.parameters(), lr=RATE, betas=BETAS, fused=True)
     pool = ImagePool(pool_size)
     history, gradients = [], []
     for batch in data:
@@ -139,7 +139,7 @@ def test_l1_alone_needs_no_discriminator():
     optimizers = method.make_optimizers(RATE, BETAS)
     assert list(optimizers) == ["generator"]
     torch.manual_seed(1)
-    adam = Adam(g.parameters(), lr=RATE, betas=BETAS)
+    adam = Adam(g.parameters(), lr=RATE, betas=BETAS, fused=True)
     for batch in data:
         loss = 5 * F.l1_loss(g(batch["source"]), batch["target"])
         adam.zero_grad()
@@ -201,7 +201,7 @@ def test_the_generator_is_judged_by_the_updated_discriminator_under_autocast_too
     batch = batches(1)[0]
     g, d = tiny_generator()[:1].append(nn.Conv2d(4, 3, 1)), tiny_discriminator()
     method = Pix2Pix(deepcopy(g), deepcopy(d))
-    adam = Adam(d.parameters(), lr=RATE, betas=BETAS)
+    adam = Adam(d.parameters(), lr=RATE, betas=BETAS, fused=True)
     with torch.autocast("cpu", torch.bfloat16):
         fake = g(batch["source"])
         pair = torch.cat([batch["source"], fake], dim=1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from imtrans import ImagePool
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.pool import draws
 
 
 def numbered(start, count, device="cpu"):
@@ -15,14 +16,21 @@ def numbered(start, count, device="cpu"):
 
 
 class PlainPool:
-    """The law in plain Python: fill, then swap with probability 1/2; two draws an image."""
+    """The law in plain Python: fill, then swap with probability 1/2; what it draws for an image is a hash."""
 
     def __init__(self, size, seed):
-        self.size, self.stored, self.generator = size, [], torch.Generator().manual_seed(seed)
+        self.size, self.stored, self.seed, self.seen = size, [], seed, 0
+
+    def splitmix64(self):
+        self.seen += 1
+        bits = (self.seen + (self.seed << 32)) * 0x9E3779B97F4A7C15 % 2**64
+        bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB % 2**64
+        return bits ^ (bits >> 31)
 
     def __call__(self, image):
-        chosen = torch.randint(self.size, (1,), generator=self.generator).item()
-        swap = torch.rand(1, generator=self.generator).item() < 0.5
+        bits = self.splitmix64()
+        chosen, swap = (bits >> 32) % self.size, bits % 2 == 0
         if len(self.stored) < self.size:
             self.stored.append(image)
             return image
@@ -121,7 +129,7 @@ def test_a_restored_pool_can_be_stored_again_before_its_next_image():
     restored = ImagePool(2)
     restored.load_state_dict(pool.state_dict())
     again = restored.get_extra_state()
-    assert again.keys() == {"images", "count", "generator"}
+    assert again.keys() == {"images", "seen", "seed"}
     assert all(torch.equal(again[key], value) for key, value in pool.get_extra_state().items())
 
 
@@ -179,6 +187,23 @@ def test_the_pool_reads_no_value_of_a_tensor(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     for _ in range(3):
         pool(images)
+
+
+def test_the_pool_is_traced_as_one_graph():
+    pool, plain = ImagePool(2), ImagePool(2)
+    pool(numbered(0, 1)), plain(numbered(0, 1))
+    traced = torch.compile(pool, fullgraph=True, backend="aot_eager")
+    for start in range(1, 12, 2):
+        assert torch.equal(traced(numbered(start, 2)), plain(numbered(start, 2)))
+
+
+def test_draws_are_uniform_and_independent_of_one_another():
+    number, swap = draws(torch.arange(40_000), 3, 8)
+    table = torch.zeros(8, 2).index_put_((number, swap.long()), torch.ones(40_000), accumulate=True)
+    assert (table / 40_000 - 1 / 16).abs().max() < 0.005
+    later, _ = draws(torch.arange(1, 40_001), 3, 8)
+    follows = torch.zeros(8, 8).index_put_((number, later), torch.ones(40_000), accumulate=True)
+    assert (follows / 40_000 - 1 / 64).abs().max() < 0.003
 
 
 def test_images_of_another_shape_are_refused():

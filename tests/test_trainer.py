@@ -23,6 +23,7 @@ from imtrans import (
 from imtrans.checkpoint import checkpoints
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError
 from imtrans.evaluate import compare_modes
+from imtrans.init import pick_precision
 from imtrans.loading import batches
 
 QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
@@ -205,9 +206,27 @@ def test_how_often_a_run_looks_up_does_not_change_what_it_learns(tmp_path, whole
     assert equal(everything(resumed), everything(whole[0]))
 
 
+def test_data_that_is_kept_does_not_change_what_is_learnt(tmp_path, whole):
+    assert Small(tmp_path).trainer._feed.keep
+    Small(tmp_path, stop_after=4, keep_data=False).stopped()
+    resumed = Small(tmp_path, keep_data=True)
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path, whole)
+
+
+def test_a_run_in_bf16_is_resumed_bit_for_bit(tmp_path):
+    expected = Small(tmp_path / "whole", precision="bf16")
+    expected.fit()
+    Small(tmp_path / "resumed", stop_after=4, precision="bf16").stopped()
+    resumed = Small(tmp_path / "resumed", precision="bf16")
+    resumed.fit(resume=True)
+    assert equal(everything(resumed), everything(expected))
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
+
+
 def test_processes_that_load_do_not_change_what_is_learnt(tmp_path, whole):
-    Small(tmp_path, stop_after=4, num_workers=2).stopped()
-    resumed = Small(tmp_path, num_workers=1)
+    Small(tmp_path, stop_after=4, num_workers=2, keep_data=False).stopped()
+    resumed = Small(tmp_path, num_workers=1, keep_data=False)
     resumed.fit(resume=True)
     check_same_run(resumed, tmp_path, whole)
 
@@ -499,8 +518,31 @@ def test_both_precisions_learn(precision, device):
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in method.parameters())
 
 
-def test_precision_auto_is_full_on_the_cpu():
-    assert Trainer(Recorder(), out=None, device="cpu").precision == "fp32"
+def test_the_library_chooses_the_precision_and_says_so(tmp_path):
+    trainer = Trainer(Recorder(), numbers(1), out=tmp_path, epochs=1, device="cpu", progress=False)
+    trainer.fit()
+    assert trainer.precision == pick_precision("auto", torch.device("cpu"))
+    assert json.loads((tmp_path / "config.json").read_text())["precision"] == trainer.precision
+
+
+def test_between_two_lines_of_the_log_the_loop_reads_no_value(tmp_path, monkeypatch):
+    """The method counts as part of the device: it may run behind the loop."""
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(tensor, *args, original=original, **settings):
+            reads.append(original)
+            return original(tensor, *args, **settings)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    seldom = {"log_every": 99, "sample_every": 99, "validate_every": 99, "checkpoint_every": 99, "val_data": None}
+    run, before_each = Small(None, epochs=4, **seldom), []
+    step = run.method.step
+    run.method.step = lambda batch, optimizers: before_each.append(len(reads)) or step(batch, optimizers)
+    run.fit()
+    assert len(before_each) == 12
+    assert len(set(before_each)) == 1
 
 
 # What goes wrong
@@ -583,7 +625,7 @@ def test_whole_numbers_are_checked(name, least, off):
         ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 of epochs=2 is more than there are."),
         (
             {"precision": "fp23"},
-            "pick_precision: precision='fp23' is not one of ['auto', 'bf16', 'fp32']. Did you mean 'fp32'?",
+            "pick_precision: precision='fp23' is not one of ['auto', 'bf16', 'fp16', 'fp32']. Did you mean 'fp32'?",
         ),
     ],
 )

@@ -1,0 +1,284 @@
+"""What the benchmark measures, and how."""
+
+import itertools
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from benchmark_peer import Peer
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from imtrans import (
+    PairedImages,
+    PatchDiscriminator,
+    Pix2Pix,
+    ProceduralFacades,
+    Trainer,
+    Translator,
+    UNetGenerator,
+    init_net,
+    translate,
+)
+from imtrans.resident import Feed
+
+Run = Callable[[], object]
+RECIPE_STEPS = 400 * 200
+RECIPE_CHECKPOINTS = 20
+WARM_UP = {False: 1, True: 5}  # on CUDA, the trainer captures its step as a graph at the fourth
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: the networks of the reference's pix2pix, at one size of picture, on one device."""
+
+    device: torch.device
+    size: int
+    base_channels: int
+    seconds: float
+    """That a comparison may take, beyond three rounds."""
+    peer: Path | None
+
+    def generator(self) -> UNetGenerator:
+        made = UNetGenerator.preset(f"junyanz/unet_{self.size}", base_channels=self.base_channels)
+        return init_net(made, self.device, seed=0)
+
+    def trainer(self, precision: str, data: Any = None, **settings: Any) -> Trainer:
+        discriminator = init_net(PatchDiscriminator(6, base_channels=self.base_channels), self.device, seed=1)
+        method = Pix2Pix(self.generator(), discriminator)
+        return Trainer(
+            method, data, **{"out": None, "precision": precision, "device": self.device, "progress": False, **settings}
+        )
+
+    def their(self) -> Peer:
+        assert self.peer is not None
+        return Peer(self.peer, size=self.size, base_channels=self.base_channels, device=self.device)
+
+    def batch(self, count: int) -> dict[str, Tensor]:
+        shape = (2, count, 3, self.size, self.size)
+        source, target = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.device) * 2 - 1
+        return {"source": source, "target": target}
+
+    def wait(self) -> None:
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
+    def clock(self, run: Run) -> float:
+        self.wait()
+        started = time.perf_counter()
+        run()
+        self.wait()
+        return time.perf_counter() - started
+
+
+def in_words(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def compare(setting: Setting, contenders: dict[str, Callable[[], Run]]) -> dict[str, dict[str, Any]]:
+    """Time all contenders in turn, round after round; the first of them that runs has ratio 1.
+
+    A ratio is the median over the rounds: the two times in it lie seconds apart, so that what slows the machine for a
+    while slows both.
+    """
+    runs: dict[str, Run] = {}
+    results: dict[str, dict[str, Any]] = {}
+    for name, prepare in contenders.items():
+        try:
+            run = prepare()
+            first = setting.clock(run)
+            for _ in range(WARM_UP[setting.device.type == "cuda"]):
+                run()
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            results[name] = {"skipped": in_words(error)}
+        else:
+            runs[name], results[name] = run, {"first_ms": 1000 * first}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    started, rounds = time.perf_counter(), 0
+    while rounds < 3 or (rounds < 50 and time.perf_counter() - started < setting.seconds):
+        for name, run in runs.items():
+            times[name].append(setting.clock(run))
+        rounds += 1
+    for name, own in times.items():
+        ratio = median(base / mine for base, mine in zip(next(iter(times.values())), own, strict=True))
+        results[name] |= {"ms": 1000 * median(own), "fastest_ms": 1000 * min(own), "ratio": ratio, "rounds": rounds}
+    return results
+
+
+def steps(setting: Setting, count: int) -> dict[str, dict[str, Any]]:
+    """A training step on a batch that is on the device already."""
+    batch = setting.batch(count)
+
+    def ours(precision: str, **settings: Any) -> Run:
+        trainer = setting.trainer(precision, batch_size=count, **settings)
+        return lambda: trainer.train_step(batch)
+
+    def theirs() -> Run:
+        peer = setting.their()
+        return lambda: peer.step(batch)
+
+    contenders = {"peer fp32": theirs} if setting.peer else {}
+    contenders |= {f"imtrans {p}": lambda p=p: ours(p) for p in ("fp32", "bf16")}
+    if setting.device.type == "cuda":
+        contenders |= {f"imtrans {p}, eager": lambda p=p: ours(p, compile=False) for p in ("fp32", "bf16")}
+        contenders |= {"imtrans fp16": lambda: ours("fp16")}
+    return compare(setting, contenders)
+
+
+def forwards(setting: Setting, *, compiled: bool) -> dict[str, dict[str, Any]]:
+    """One picture through a generator, with running statistics; tensor in, tensor out."""
+    source = setting.batch(1)["source"]
+    generator = setting.generator()
+
+    def theirs() -> Run:
+        peer = setting.their()
+        return lambda: peer.forward(source)
+
+    def by_translator(precision: str, compiled: bool) -> Run:
+        translator = Translator(generator, mode="eval", precision=precision, compile=compiled)
+        return lambda: translator(source)
+
+    contenders: dict[str, Callable[[], Run]] = {"peer fp32": theirs} if setting.peer else {}
+    for p in ("fp32", "bf16"):
+        contenders[f"translate {p}"] = lambda p=p: lambda: translate(generator, source, mode="eval", precision=p)
+        contenders[f"Translator {p}"] = lambda p=p: by_translator(p, compiled=False)
+        if compiled:
+            contenders[f"Translator {p}, compiled"] = lambda p=p: by_translator(p, compiled=True)
+    return compare(setting, contenders)
+
+
+def floor(setting: Setting) -> dict[str, float]:
+    """Measured rates of this machine, and counted work: what a step or a picture cannot take less than."""
+    quick = setting.base_channels < 64
+    side, length = (256, 2**20) if quick else (2048, 2**26) if setting.device.type == "cpu" else (8192, 2**28)
+    found: dict[str, float] = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = torch.rand(2, side, side, device=setting.device).to(dtype)
+        found[f"{name}_flop_per_s"] = 2 * side**3 / min(setting.clock(lambda a=a, b=b: a @ b) for _ in range(30))
+    here, there = torch.zeros(2, length, device=setting.device)
+    found["bytes_per_s"] = 2 * 4 * length / min(setting.clock(lambda: there.copy_(here)) for _ in range(10))
+    batch, trainer = setting.batch(1), setting.trainer("fp32")
+    with FlopCounterMode(display=False) as counter:
+        trainer.train_step(batch)
+    found["step_flop"] = counter.get_total_flops()
+    generator = setting.generator()
+    with FlopCounterMode(display=False) as counter:
+        translate(generator, batch["source"], mode="eval")
+    found["forward_flop"] = counter.get_total_flops()
+    # Adam reads a weight, its gradient and two moments, and writes all but the gradient.
+    found["step_bytes"] = 4 * 7 * sum(p.numel() for p in trainer.method.parameters())
+    found["forward_bytes"] = 4 * sum(p.numel() for p in generator.parameters())
+    return found
+
+
+def least_ms(rates: dict[str, float], work: str, precision: str, count: int = 1) -> float:
+    arithmetic = count * rates[f"{work}_flop"] / rates[f"{precision}_flop_per_s"]
+    # Half the bytes where the weights are kept in bf16; in a training step they stay in fp32.
+    share = 0.5 if (work, precision) == ("forward", "bf16") else 1.0
+    return 1000 * (arithmetic + share * rates[f"{work}_bytes"] / rates["bytes_per_s"])
+
+
+def trainer_loop(setting: Setting, precision: str, count: int) -> dict[str, float]:
+    """What `Trainer.fit` adds to its steps, data included, and what the whole recipe would take at that pace."""
+    data = ProceduralFacades(count // 2, size=setting.size)
+    for index in range(len(data)):
+        data[index]  # drawn once and kept: a real run draws nothing after its first epoch
+    spans: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory() as out:
+        trainer = setting.trainer(
+            precision, data, out=Path(out, "run"), epochs=2, sample_every=10**9, checkpoint_every=10**9
+        )
+        step = trainer.train_step
+
+        def timed(batch: dict[str, Tensor]) -> Any:
+            setting.wait()
+            started = time.perf_counter()
+            losses = step(batch)
+            setting.wait()
+            spans.append((started, time.perf_counter()))
+            return losses
+
+        trainer.train_step = timed  # type: ignore[method-assign]
+        trainer.fit()
+        ending = time.perf_counter() - spans[-1][1]
+    inside = [stop - start for start, stop in spans[1:]]
+    between = [after[0] - before[1] for before, after in itertools.pairwise(spans)]
+    pace = (sum(inside) + sum(between)) / len(inside)
+    return {
+        "step_ms": 1000 * median(inside),
+        "between_ms": 1000 * sum(between) / len(between),
+        "overhead": sum(between) / sum(inside),
+        "checkpoint_s": ending,
+        "recipe_hours": (RECIPE_STEPS * pace + RECIPE_CHECKPOINTS * ending) / 3600,
+    }
+
+
+def input_pipeline(setting: Setting, count: int) -> dict[str, float]:
+    """Milliseconds a pair, batch 1, on the device: an epoch that reads or draws, and one from what was kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(count):
+            pair = Image.effect_noise((2 * setting.size, setting.size), 64)
+            pair.convert("RGB").save(Path(folder, f"{index}.jpg"))
+        found = {}
+        for name, data in {
+            "JPEG files": PairedImages(folder, size=setting.size),
+            "facades drawn": ProceduralFacades(count, size=setting.size),
+        }.items():
+            feed = Feed(setting.device, keep=True, num_workers=0)
+            for epoch, when in enumerate(("first epoch", "later ones")):
+                spent = setting.clock(
+                    lambda feed=feed, data=data, epoch=epoch: list(feed.batches(data, 1, epoch=epoch))
+                )
+                found[f"{name}, {when}"] = 1000 * spent / count
+        return found
+
+
+def child(kind: str, setting: Setting) -> dict[str, float]:
+    """What only a fresh process can tell: its first picture, and its peak of memory."""
+    batch, idle = setting.batch(1), peak_mib(setting)
+    if kind in ("step", "peer step"):
+        step = setting.their().step if kind == "peer step" else setting.trainer("fp32").train_step
+        for _ in range(3):
+            step(batch)
+        return {"peak_mib": peak_mib(setting) - idle}
+    source = batch["source"]
+    if kind == "peer picture":
+        peer = setting.their()
+        return {"first_ms": 1000 * setting.clock(lambda: peer.forward(source))}
+    generator = setting.generator()
+    if kind == "picture":
+        return {"first_ms": 1000 * setting.clock(lambda: translate(generator, source, mode="eval"))}
+    return {"first_ms": 1000 * setting.clock(lambda: Translator(generator, mode="eval")(source))}
+
+
+def peak_mib(setting: Setting) -> float:
+    if setting.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(setting.device) / 2**20
+    # Not getrusage: its peak begins at that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def in_children(command: list[str], kinds: list[str], repeat: int) -> dict[str, dict[str, Any]]:
+    """Run `child` for each kind in processes of their own, in turn; the medians."""
+    answers: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    results: dict[str, dict[str, Any]] = {}
+    for _ in range(repeat):
+        for kind in kinds:
+            done = subprocess.run([*command, "--child", kind], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                answers[kind].append(json.loads(done.stdout.splitlines()[-1]))
+            else:
+                results[kind] = {"skipped": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+    for kind, found in answers.items():
+        if found:
+            results[kind] = {name: median(answer[name] for answer in found) for name in found[0]}
+    return results

@@ -1,0 +1,96 @@
+"""What happens to optimizers: a step down a loss, learning rates, the scale of fp16, and their state."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+# How this machine computes a step, not what it computes: a state that is loaded does not change it.
+OF_THE_MACHINE = ("fused", "foreach", "capturable")
+
+
+def update(optimizer: Optimizer, loss: Tensor) -> None:
+    """Take one step down `loss`, with gradients for the optimizer's own parameters and no others.
+
+    A trainer in fp16 has given the optimizer a scaler, see `scale_losses`; it is used here.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    scaler = scaler_of(optimizer)
+    optimizer.zero_grad(set_to_none=True)
+    if scaler is None:
+        loss.backward(inputs=parameters)
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward(inputs=parameters)
+        scaler.step(optimizer)
+        scaler.update()
+    # Autocast keeps its casts of the weights for the whole region: those of the old weights must go.
+    torch.clear_autocast_cache()
+
+
+def scale_losses(optimizers: Mapping[str, Optimizer], device: torch.device) -> None:
+    """Give each optimizer a scaler of its own, so that small gradients survive in fp16."""
+    for optimizer in optimizers.values():
+        cast(Any, optimizer).scaler = torch.amp.GradScaler(device.type)
+
+
+def scaler_of(optimizer: Optimizer) -> torch.amp.GradScaler | None:
+    """The scaler that `scale_losses` gave."""
+    return getattr(optimizer, "scaler", None)
+
+
+def make_capturable(optimizers: Mapping[str, Optimizer], device: torch.device) -> str | None:
+    """Move counters and learning rates to the device, where a recorded step reads them each time it is replayed.
+
+    To be called before the first step. Returns why it cannot be done, or None.
+    """
+    for name, optimizer in optimizers.items():
+        if any("capturable" not in group for group in optimizer.param_groups):
+            return f"the optimizer {name!r} ({type(optimizer).__name__}) has no option 'capturable'"
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+    return None
+
+
+def rates(optimizers: Mapping[str, Optimizer]) -> list[list[float]]:
+    """The learning rate of each group of each optimizer."""
+    return [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in optimizers.values()]
+
+
+def set_rates(optimizers: Mapping[str, Optimizer], base: list[list[float]], factor: float) -> None:
+    """Set each learning rate to `factor` times that of `base`; one that is a tensor stays the same tensor."""
+    for optimizer, own in zip(optimizers.values(), base, strict=True):
+        for group, rate in zip(optimizer.param_groups, own, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(factor * rate)
+            else:
+                group["lr"] = factor * rate
+
+
+def state_of(optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer's state, and that of its scaler."""
+    scaler = scaler_of(optimizer)
+    return {**optimizer.state_dict(), **({} if scaler is None else {"scaler": scaler.state_dict()})}
+
+
+def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Put back what `state_of` gave, on this machine or another.
+
+    Raises:
+        ValueError: it is the state of other parameters.
+    """
+    groups: list[dict[str, Any]] = []
+    if len(state["param_groups"]) != len(optimizer.param_groups):
+        raise ValueError(f"{len(state['param_groups'])} parameter groups instead of {len(optimizer.param_groups)}.")
+    for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        machine = {name: own[name] for name in OF_THE_MACHINE if name in own}
+        rate = torch.as_tensor(saved["lr"]).to(own["lr"]) if isinstance(own["lr"], Tensor) else float(saved["lr"])
+        groups.append({**saved, **machine, "lr": rate})
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    scaler = scaler_of(optimizer)
+    if scaler is not None and "scaler" in state:
+        scaler.load_state_dict(state["scaler"])
