@@ -11,7 +11,6 @@ from imtrans.init import init_net as init_net
 from imtrans.init import init_weights as init_weights
 from imtrans.losses import GANLoss as GANLoss
 from imtrans.losses import gradient_penalty as gradient_penalty
-from imtrans.method import decay_factor as decay_factor
 from imtrans.modes import running_as as running_as
 from imtrans.patchgan import PatchDiscriminator as PatchDiscriminator
 from imtrans.patchgan import PixelDiscriminator as PixelDiscriminator
@@ -20,6 +19,7 @@ from imtrans.pool import ImagePool as ImagePool
 from imtrans.receptive_field import ReceptiveField as ReceptiveField
 from imtrans.receptive_field import receptive_field as receptive_field
 from imtrans.resnet import ResnetGenerator as ResnetGenerator
+from imtrans.schedule import decay_factor as decay_factor
 from imtrans.trainer import Trainer as Trainer
 from imtrans.translate import translate as translate
 from imtrans.translator import Translator as Translator

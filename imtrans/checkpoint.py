@@ -1,10 +1,13 @@
 """The whole state of a training run, in a folder of safetensors and JSON that is there entirely or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
 import textwrap
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +16,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from imtrans.errors import CheckpointError, ImtransError
-from imtrans.files import sync_folder, write_json, write_tensors
+from imtrans.files import sync_folder, tensor_bytes, write_atomic
 from imtrans.optimizing import load_state, state_of
 from imtrans.saved import parse_tensors
 
-TENSORS, STATE = "tensors.safetensors", "state.json"
+TENSORS, STATE, DIGESTS = "tensors.safetensors", "state.json", "SHA256SUMS"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
     """Write `state` to `folder`, then delete all but the newest `keep` checkpoints beside it.
 
     The files are written to a folder of another name, flushed to the disk, and renamed: a crash at any instant
-    leaves either no `folder` or a whole one.
+    leaves either no `folder` or a whole one. Their digests are in the form that ``sha256sum --check`` reads.
 
     Args:
         folder: its name is the step; its siblings are the other checkpoints.
@@ -41,12 +44,15 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
         for leftover in folder.parent.glob(".*.tmp"):
             shutil.rmtree(leftover)
         unfinished.mkdir(parents=True)
-        write_tensors(unfinished / TENSORS, tensors)
-        write_json(unfinished / STATE, skeleton)
+        contents = {TENSORS: tensor_bytes(tensors), STATE: json.dumps(skeleton).encode()}
+        contents[DIGESTS] = _digests(contents)
+        for name, content in contents.items():
+            write_atomic(unfinished / name, content)
         if folder.exists():
             _delete(folder)
         unfinished.rename(folder)
-        sync_folder(folder.parent)
+        for parent in list(folder.parents)[:2]:
+            sync_folder(parent)
         for old in checkpoints(folder.parent)[:-keep]:
             _delete(old)
     except OSError as error:
@@ -71,22 +77,26 @@ def gather(method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch
 
 
 def restore(
-    state: dict[str, Any], method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch.device, *, data: str
+    state: dict[str, Any], method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch.device
 ) -> None:
-    """Put back what `gather` gave.
+    """Put back what `gather` gave; see `fitting`."""
+    method.load_state_dict(state["method"])
+    for name, optimizer in optimizers.items():
+        load_state(optimizer, state["optimizers"][name])
+    torch.set_rng_state(state["random"]["cpu"])
+    if device.type == "cuda" and "cuda" in state["random"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"], device)
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Turn what goes wrong inside the block, where a state is put back, into our error.
 
     Raises:
-        CheckpointError: it is the state of another method or network, or of a run on other `data`.
+        CheckpointError: it is the state of another method or network, or something else altogether.
     """
     try:
-        if state["data"] != data:
-            raise ValueError(f"it is of a run on {state['data']}, this one has {data}.")
-        method.load_state_dict(state["method"])
-        for name, optimizer in optimizers.items():
-            load_state(optimizer, state["optimizers"][name])
-        torch.set_rng_state(state["random"]["cpu"])
-        if device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], device)
+        yield
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"the checkpoint does not fit this run: {textwrap.shorten(str(error), 400)} Make the run with the "
@@ -109,6 +119,32 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder.rename(_beside(folder, "old")))
 
 
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """The state of the newest checkpoint in `folder` that is whole; None if there has never been one.
+
+    Damaged ones on the way to it are named in a warning, and put aside under another name.
+
+    Raises:
+        CheckpointError: all are damaged.
+    """
+    found = checkpoints(folder)
+    for checkpoint in reversed(found):
+        try:
+            return load_checkpoint(checkpoint)
+        except CheckpointError as error:
+            aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+            with suppress(OSError):
+                shutil.rmtree(aside, ignore_errors=True)
+                checkpoint.rename(aside)
+            problem = error
+            warnings.warn(f"{error} It is left out, as {aside.name}.", stacklevel=2)
+    if found:
+        raise CheckpointError(
+            f"all {len(found)} checkpoints in {folder} are damaged; the oldest: {problem} Start in another folder."
+        )
+    return None
+
+
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, with every tensor on the CPU.
 
@@ -116,15 +152,19 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or is damaged.
     """
     try:
-        skeleton = json.loads((folder / STATE).read_text())
-        state = _put_together(skeleton, parse_tensors(folder / TENSORS, (folder / TENSORS).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, ImtransError) as error:
-        raise CheckpointError(
-            f"{folder} is damaged ({error}). Delete it, and resume from the checkpoint before it."
-        ) from error
+        contents = {name: (folder / name).read_bytes() for name in (TENSORS, STATE)}
+        if _digests(contents) != (folder / DIGESTS).read_bytes():
+            raise ValueError(f"the files are not those of which {DIGESTS} has the digests")
+        state = _put_together(json.loads(contents[STATE]), parse_tensors(folder / TENSORS, contents[TENSORS]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ImtransError) as error:
+        raise CheckpointError(f"{folder} is damaged ({error}).") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{folder} is damaged ({STATE} holds no dict). Delete it.")
+        raise CheckpointError(f"{folder} is damaged ({STATE} holds no dict).")
     return state
+
+
+def _digests(contents: Mapping[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in (TENSORS, STATE)).encode()
 
 
 def _take_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

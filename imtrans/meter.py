@@ -4,11 +4,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from imtrans.errors import TrainingError
+NEVER = 2**62
 
 
 class Meter:
@@ -17,28 +16,26 @@ class Meter:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+        self._spoilt: dict[str, Tensor] = {}
         self._since = time.perf_counter()
 
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the losses of one step."""
+    def add(self, losses: Mapping[str, Tensor], step: int) -> None:
+        """Add the losses of `step`."""
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
+            spoilt = torch.where(loss.isfinite(), NEVER, step)
+            self._spoilt[name] = spoilt.minimum(self._spoilt[name]) if name in self._spoilt else spoilt
         self.count += 1
 
-    def means(self, step: int) -> dict[str, float]:
-        """Read the means since the last restart; the one place where the loop waits for the device.
+    def means(self) -> dict[str, float]:
+        """Read the means since the last restart; this waits for the device."""
+        return {name: float(total) / self.count for name, total in self.sums.items()}
 
-        Raises:
-            TrainingError: one is not finite.
-        """
-        means = {name: float(total) / self.count for name, total in self.sums.items()}
-        for name, mean in means.items():
-            if not np.isfinite(mean):
-                raise TrainingError(
-                    f"the loss {name} became {mean} within the {self.count} steps before step {step}. The last "
-                    "checkpoint is from before. Lower the learning rate, or look at the data."
-                )
-        return means
+    def first_spoilt(self) -> tuple[str, int] | None:
+        """The loss that was the first to be NaN or infinite since the last restart, and the step at which it was."""
+        steps = {name: int(step) for name, step in self._spoilt.items()}
+        name = min(steps, key=lambda name: steps[name], default=None)
+        return None if name is None or steps[name] == NEVER else (name, steps[name])
 
     def start(self) -> None:
         """Begin to measure time."""
@@ -48,7 +45,7 @@ class Meter:
         """Forget what was added; return how many steps a second there were."""
         now = time.perf_counter()
         rate = self.count / max(now - self._since, 1e-9)
-        self.sums, self.count, self._since = {}, 0, now
+        self.sums, self._spoilt, self.count, self._since = {}, {}, 0, now
         return rate
 
     def pause(self, since: float) -> None:

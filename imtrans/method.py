@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 from torch.optim import Optimizer
 
+from imtrans.errors import ArgumentError
 from imtrans.loading import Batch
 from imtrans.pretrained import Pretrained
 
@@ -29,12 +30,16 @@ class Method(Protocol):
         """The networks that a run leaves behind, by the name of the folder that each is saved to."""
 
 
-def decay_factor(epoch: int, *, epochs: int, decay_epochs: int) -> float:
-    """The share of the learning rate at which `epoch` (0, 1, ...) is trained.
+def check_method(owner: str, thing: object) -> Method:
+    """Return `thing` if it is a method.
 
-    1 for ``epochs - decay_epochs`` epochs, then down a straight line that would reach 0 after the last one.
-
-    >>> [round(decay_factor(e, epochs=4, decay_epochs=2), 3) for e in range(4)]
-    [1.0, 1.0, 0.667, 0.333]
+    Raises:
+        ArgumentError: it is not.
     """
-    return 1.0 - max(0, epoch + 1 - (epochs - decay_epochs)) / (decay_epochs + 1)
+    if isinstance(thing, Method):
+        return thing
+    wanted = ", ".join(name for name in vars(Method) if not name.startswith("_"))
+    raise ArgumentError(
+        f"{owner}: {type(thing).__name__} is no method. A method is an nn.Module with {wanted}; for a generator and a "
+        "discriminator, that is Pix2Pix(generator, discriminator)."
+    )

@@ -1,8 +1,10 @@
 """The folder that a training run leaves behind."""
 
+import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtrans.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from imtrans.checkpoint import newest_state, save_checkpoint
 from imtrans.errors import CheckpointError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.gallery import write_gallery
 from imtrans.images import sample_rows
+from imtrans.lock import locked
 from imtrans.pretrained import Pretrained
 from imtrans.release import Provenance, release
 from imtrans.version import __version__
@@ -35,20 +38,6 @@ def describe(method: nn.Module) -> dict[str, Any]:
     }
 
 
-def check_finite(method: nn.Module, step: int) -> None:
-    """Raise if training has spoilt a parameter; the losses show it only a step later.
-
-    Raises:
-        TrainingError: a parameter holds values that are not finite.
-    """
-    for name, parameter in method.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise TrainingError(
-                f"{name} holds values that are not finite after step {step}. The last checkpoint is from before. "
-                "Lower the learning rate, or look at the data."
-            )
-
-
 class RunFolder:
     """Where a run writes its metrics, samples, gallery, checkpoints and networks; without a path, nowhere.
 
@@ -61,76 +50,113 @@ class RunFolder:
         self.path = None if path is None else Path(path)
         self.keep = keep
 
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Make the folder, or find the run in it, and keep other runs out of it inside the block.
+
+        Raises:
+            TrainingError: another run is going on in it, it cannot be written, or, without `resume`, holds a run.
+            CheckpointError: with `resume`, it holds none.
+        """
+        if resume and not self._holds_run():
+            raise CheckpointError(
+                f"there is no run in {self.path} to resume. Start without resume, or check the folder."
+            )
+        if self.path is None:
+            yield
+            return
+        with ExitStack() as stack:
+            with self._writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path))
+            if not resume and self._holds_run():
+                raise TrainingError(
+                    f"{self.path} already holds a run. Continue it with resume=True (--resume), or give this one "
+                    "another folder with out=... (--out)."
+                )
+            yield
+
+    def _holds_run(self) -> bool:
+        return self.path is not None and (self.path / "config.json").exists()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what the disk says inside the block into our error."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{error.filename or self.path} cannot be written: {error.strerror or error}. What was saved before is "
+                "whole. Make room, or choose another folder, and resume."
+            ) from error
+
     def begin(self, config: Mapping[str, Any]) -> None:
         """Start a new run.
 
         Raises:
-            TrainingError: the folder already holds a run, or cannot be made.
+            TrainingError: the folder cannot be written.
         """
-        if self.path is None:
-            return
-        if (self.path / "config.json").exists():
-            saved = checkpoints(self.path / "checkpoints")
-            first = "Continue it with resume=True (--resume)" if saved else "It has no checkpoint: delete it"
-            raise TrainingError(
-                f"{self.path} already holds a run. {first}, or give this one another folder with out=... (--out)."
-            )
-        try:
-            (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "config.json", config)
-        except OSError as error:
-            raise TrainingError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
+        if self.path is not None:
+            with self._writing():
+                write_json(self.path / "config.json", config)
 
-    def newest_state(self) -> dict[str, Any]:
-        """The state of the newest checkpoint.
+    def newest_state(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint that is whole; None if the run was stopped before it had one.
 
         Raises:
-            CheckpointError: there is none, or it is damaged.
+            CheckpointError: no checkpoint is whole.
         """
-        found = [] if self.path is None else checkpoints(self.path / "checkpoints")
-        if self.path is None or not found:
-            raise CheckpointError(
-                f"there is no checkpoint in {self.path} to resume from. Start without resume, or check the folder."
-            )
-        return load_checkpoint(found[-1])
+        return None if self.path is None else newest_state(self.path / "checkpoints")
 
     def forget_after(self, step: int) -> None:
-        """Drop what a run that was stopped had logged and sampled after its last checkpoint."""
+        """Drop what a run that was stopped had logged and sampled after its last checkpoint, and a torn last line."""
         if self.path is None:
             return
         metrics = self.path / "metrics.jsonl"
-        if metrics.exists():
-            kept = [line for line in metrics.read_text(errors="replace").splitlines() if _is_until(line, step)]
-            write_atomic(metrics, "".join(f"{line}\n" for line in kept).encode())
-        for sample in (self.path / "samples").glob("*.png"):
-            if sample.stem.isdigit() and int(sample.stem) > step:
-                sample.unlink()
+        with self._writing():
+            if metrics.exists():
+                kept = [line for line in metrics.read_text(errors="replace").splitlines() if _is_until(line, step)]
+                write_atomic(metrics, "".join(f"{line}\n" for line in kept).encode())
+            for sample in (self.path / "samples").glob("*.png"):
+                if sample.stem.isdigit() and int(sample.stem) > step:
+                    sample.unlink()
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
         if self.path is not None:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            with self._writing(), (self.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def sample(self, step: int, columns: Mapping[str, Tensor]) -> None:
         """Save rows of pictures, and bring the gallery up to date."""
         if self.path is not None:
-            sample_rows(columns).save(self.path / "samples" / f"{step:06d}.png")
-            write_gallery(self.path)
+            picture = io.BytesIO()
+            sample_rows(columns).save(picture, "png")
+            with self._writing():
+                (self.path / "samples").mkdir(exist_ok=True)
+                write_atomic(self.path / "samples" / f"{step:06d}.png", picture.getvalue())
+            self.show()
 
-    def checkpoint(
-        self, step: int, state: dict[str, Any], products: Mapping[str, Pretrained], provenance: Provenance
-    ) -> None:
-        """Save the whole state, and the networks as they are to be used."""
+    def checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Save the whole state.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
         if self.path is not None:
             save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
+
+    def release(self, products: Mapping[str, Pretrained], provenance: Provenance) -> None:
+        """Save the networks as they are to be used."""
+        if self.path is not None:
             for name, network in products.items():
                 release(self.path / name, network, provenance)
 
-    def finish(self) -> None:
+    def show(self) -> None:
         """Bring the gallery up to date."""
         if self.path is not None:
-            write_gallery(self.path)
+            with self._writing():
+                write_gallery(self.path)
 
 
 def _is_until(line: str, step: int) -> bool:

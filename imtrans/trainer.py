@@ -1,7 +1,7 @@
 """The training loop, for any method."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,25 +9,24 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from imtrans.capture import check_compile, prepare
-from imtrans.checkpoint import gather, restore
-from imtrans.errors import ArgumentError, TrainingError, at_least, in_range
-from imtrans.evaluate import compare_modes, keep_randomness
+from imtrans.checkpoint import fitting
+from imtrans.diagnose import first_not_finite, spoilt_weight
+from imtrans.errors import TrainingError, at_least
+from imtrans.evaluate import keep_randomness
 from imtrans.hub import push
-from imtrans.init import pick_device, pick_precision
 from imtrans.loading import Batch, length_of
 from imtrans.meter import Meter
-from imtrans.method import Method, decay_factor
-from imtrans.modes import running_as
-from imtrans.optimizing import rates, scale_losses, set_rates
+from imtrans.method import check_method
 from imtrans.release import Provenance, release_all
 from imtrans.resident import Feed
-from imtrans.runfolder import RunFolder, check_finite, describe
-
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from imtrans.runfolder import RunFolder, describe
+from imtrans.schedule import Schedule
+from imtrans.signals import stop_on_signals
+from imtrans.stepper import Stepper
+from imtrans.validator import Validator
 
 
 class Trainer:
@@ -97,161 +96,165 @@ class Trainer:
         progress: bool = True,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(method, Method):
-            wanted = ", ".join(name for name in vars(Method) if not name.startswith("_"))
-            raise ArgumentError(
-                f"Trainer: {type(method).__name__} is no method. A method is an nn.Module with {wanted}; for a "
-                "generator and a discriminator, that is Pix2Pix(generator, discriminator)."
-            )
-        self.epochs = at_least("Trainer", "epochs", epochs, 1)
-        decay = epochs // 2 if decay_epochs is None else decay_epochs
-        self.decay_epochs = at_least("Trainer", "decay_epochs", decay, 0)
-        if self.decay_epochs > epochs:
-            raise ArgumentError(f"Trainer: decay_epochs={decay_epochs} of epochs={epochs} is more than there are.")
-        self.batch_size = at_least("Trainer", "batch_size", batch_size, 1)
-        self.lr = in_range("Trainer", "lr", lr, 0.0)
+        self._method = check_method("Trainer", method)
+        self.schedule = Schedule.of(
+            "Trainer",
+            length_of(train_data),
+            epochs=epochs,
+            decay_epochs=decay_epochs,
+            max_steps=max_steps,
+            batch_size=batch_size,
+            log_every=log_every,
+            sample_every=sample_every,
+            validate_every=validate_every,
+            checkpoint_every=checkpoint_every,
+        )
+        self._stepper = Stepper(method, lr=lr, betas=betas, precision=precision, compile=compile, device=device)
+        self.method, self.optimizers = method, self._stepper.optimizers
+        self.device, self.precision = self._stepper.device, self._stepper.precision
         self.seed = at_least("Trainer", "seed", seed, 0)
-        self.device = pick_device(device)
-        self.precision = pick_precision(precision, self.device)
-        self._compile = check_compile("Trainer", compile, self.device)
+        self.train_data = train_data
         self._feed = Feed(self.device, keep=keep_data, num_workers=num_workers)
-        self.train_data, self.val_data = train_data, val_data
-        self.batches_per_epoch = -(-length_of(train_data) // batch_size)
-        self.total_steps = epochs * self.batches_per_epoch
-        if max_steps is not None:
-            self.total_steps = min(self.total_steps, at_least("Trainer", "max_steps", max_steps, 1))
-        twentieth = max(1, self.total_steps // 20)
-        self.log_every = at_least("Trainer", "log_every", log_every, 1)
-        self.sample_every = _every("sample_every", sample_every, twentieth)
-        self.checkpoint_every = _every("checkpoint_every", checkpoint_every, max(100, twentieth))
-        self.validate_every = _every("validate_every", validate_every, max(1, epochs // 10))
-        self.progress = progress
-        self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
-        self.extra = dict(config or {})
-        self.method = method.to(self.device).train()
-        self._method: Method = method
-        self.optimizers = method.make_optimizers(lr, betas)
-        self._rates = rates(self.optimizers)
         self._data = f"{length_of(train_data)} samples in batches of {batch_size}"
-        self.step = self.epoch = self._position = 0
-        self.validation: dict[str, Any] | None = None
+        self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
+        self.progress = progress
+        self.extra = dict(config or {})
+        self._validator = Validator(
+            method, val_data, shown=train_data, feed=self._feed, batch_size=batch_size, seed=seed
+        )
         self._meter = Meter()
-        if self.precision == "fp16":
-            scale_losses(self.optimizers, self.device)
-        self._run = prepare(self._plain_step, self.optimizers, self.device, compile=self._compile)
+        self.step = 0
 
-    def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
-        """Train to the end, and return the last validation: ``{mode: {"l1", "psnr"}, "best": mode}``.
+    @property
+    def total_steps(self) -> int:
+        """How many steps the whole run has."""
+        return self.schedule.total_steps
 
-        Args:
-            resume: whether to go on from the newest checkpoint in `out`. On the CPU the run then ends in the same
-                weights, bit for bit, as one that was never interrupted.
-        """
-        if self.total_steps == 0:
-            raise TrainingError("Trainer: there is nothing to train on: train_data is missing or empty.")
-        if self.val_data is not None and length_of(self.val_data) == 0:
-            raise TrainingError("Trainer: val_data is empty. Give pairs to validate on, or None.")
-        with keep_randomness(self.device):
-            if resume:
-                self._load(self.folder.newest_state())
-                self.folder.forget_after(self.step)
-            else:
-                self.folder.begin(self._description())
-                torch.manual_seed(self.seed)
-            self._meter.start()
-            with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
-                while self.step < self.total_steps:
-                    self._train_epoch(bar)
-        self.folder.finish()
-        return self.validation
-
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Move a batch to the device and train on it; return the losses as detached scalars there."""
-        return self._run({name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()})
-
-    def _plain_step(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
-            return self._method.step(batch, self.optimizers)
-
-    def _train_epoch(self, bar: "tqdm[None]") -> None:
-        factor = decay_factor(self.epoch, epochs=self.epochs, decay_epochs=self.decay_epochs)
-        set_rates(self.optimizers, self._rates, factor)
-        data = cast(Dataset[Batch], self.train_data)
-        order = {"epoch": self.epoch, "shuffle_seed": self.seed, "skip": self._position}
-        for batch in self._feed.batches(data, self.batch_size, **order):
-            self._meter.add(self.train_step(batch))
-            self.step += 1
-            self._position += 1
-            self._after_step(bar, factor)
-            bar.update()
-            if self.step == self.total_steps:
-                return
-
-    def _after_step(self, bar: "tqdm[None]", factor: float) -> None:
-        last, ended = self.step == self.total_steps, self._position == self.batches_per_epoch
-        if last or self.step % self.log_every == 0:
-            self._log(bar, factor)
-        stopped_at = time.perf_counter()
-        if ended:
-            self.epoch, self._position = self.epoch + 1, 0
-        if (last or (ended and self.epoch % self.validate_every == 0)) and (found := self.validate()):
-            self.folder.log({"kind": "validation", "step": self.step, "epoch": self.epoch, **found})
-        if last or self.step % self.sample_every == 0:
-            self.folder.sample(self.step, self._columns())
-        if last or self.step % self.checkpoint_every == 0:
-            self._meter.means(self.step)
-            check_finite(self.method, self.step)
-            self.folder.checkpoint(self.step, self._state(), self._method.products(), self._provenance())
-        self._meter.pause(stopped_at)
-
-    def _log(self, bar: "tqdm[None]", factor: float) -> None:
-        means = self._meter.means(self.step)
-        rate = self._meter.restart() * self.batch_size
-        line = {"step": self.step, "epoch": self.epoch, "lr": factor * self.lr, "images_per_second": round(rate, 2)}
-        self.folder.log({"kind": "train", **line, "losses": means})
-        shown = {name: f"{mean:.3f}" for name, mean in means.items()}
-        bar.set_postfix({"epoch": self.epoch, "images/s": f"{rate:.1f}", **shown})
+    @property
+    def validation(self) -> dict[str, Any] | None:
+        """What the last validation found; see `fit`."""
+        return self._validator.found
 
     def validate(self) -> dict[str, Any] | None:
         """Compare translations of `val_data` with their targets; see `imtrans.evaluate.compare_modes`.
 
         The best mode becomes that of the networks that are saved. None without `val_data` or without pairs.
         """
-        if self.val_data is None:
-            return None
-        data = self.val_data
-        found = compare_modes(
-            self.method,
-            self._method.preview,
-            lambda: self._feed.batches(data, self.batch_size),
-            self.device,
-            seed=self.seed,
-        )
-        if found is not None:
-            self.validation = found
-            self._set_inference_mode()
-        return found
+        return self._validator.validate()
 
-    def _set_inference_mode(self) -> None:
-        for network in self._method.products().values():
-            if self.validation is not None:
-                network.inference_mode = self.validation["best"]
+    def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
+        """Train to the end, and return the last validation: ``{mode: {"l1", "psnr"}, "best": mode}``.
 
-    @torch.no_grad()
-    def _columns(self) -> dict[str, Tensor]:
-        """The pictures of a sample row, as the networks that are saved make them."""
-        data = self.train_data if self.val_data is None else self.val_data
-        mode = "batch_stats" if self.validation is None else self.validation["best"]
-        with keep_randomness(self.device), running_as(self.method, mode):
+        The whole state is saved at the start, every `checkpoint_every` steps, and when Ctrl-C or SIGTERM asks the run
+        to stop: it finishes the step, saves, and raises `imtrans.signals.Stopped`, with which a process ends in status
+        130 or 143.
+
+        Args:
+            resume: whether to go on from the newest checkpoint in `out` that is whole. On the CPU the run then ends in
+                the same weights, bit for bit, as one that was never interrupted.
+        """
+        if self.total_steps == 0:
+            raise TrainingError("Trainer: there is nothing to train on: train_data is missing or empty.")
+        self._validator.check()
+        with keep_randomness(self.device), self.folder.held(resume=resume), stop_on_signals() as asked:
+            self._begin(self.folder.newest_state() if resume else None)
+            self._meter.start()
+            with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
+                for batch in self._upcoming():
+                    self._meter.add(self.train_step(batch), self.step + 1)
+                    self.step += 1
+                    self._after_step(bar)
+                    bar.update()
+                    if asked.requested:
+                        self._save()
+                        raise asked.stop()
+            self.folder.show()
+        return self.validation
+
+    def _begin(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self._load(state)
+            self.folder.forget_after(self.step)
+            self.folder.release(self._method.products(), self._provenance())
+        else:
+            self.folder.begin(self._description())
             torch.manual_seed(self.seed)
-            few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
-            return self._method.preview({k: v.to(self.device) for k, v in few.items()})
+            self.folder.checkpoint(0, self._state())
+
+    def _upcoming(self) -> Iterator[Batch]:
+        """The batches from the present step to the end, each epoch at its rate."""
+        while not self.schedule.is_last(self.step):
+            epoch, position = divmod(self.step, self.schedule.batches_per_epoch)
+            self._stepper.set_rate(self.schedule.factor(epoch))
+            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position}
+            for batch in self._feed.batches(cast(Any, self.train_data), self.schedule.batch_size, **order):
+                yield batch
+                if self.schedule.is_last(self.step):
+                    return
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Move a batch to the device and train on it; return the losses as detached scalars there."""
+        return self._stepper(batch)
+
+    def _after_step(self, bar: "tqdm[None]") -> None:
+        plan, step = self.schedule, self.step
+        if plan.logs(step):
+            self._log(bar)
+        stopped_at = time.perf_counter()
+        if plan.validates(step) and (found := self._validator.validate()):
+            self.folder.log({"kind": "validation", "step": step, "epoch": step // plan.batches_per_epoch, **found})
+        if plan.samples(step) and (columns := self._validator.columns()):
+            self.folder.sample(step, columns)
+        if plan.saves(step):
+            self._save()
+        self._meter.pause(stopped_at)
+
+    def _save(self) -> None:
+        self._check_finite()
+        self.folder.checkpoint(self.step, self._state())
+        self.folder.release(self._method.products(), self._provenance())
+
+    def _log(self, bar: "tqdm[None]") -> None:
+        self._check_finite()
+        means, rate = self._meter.means(), self._meter.restart() * self.schedule.batch_size
+        epoch = (self.step - 1) // self.schedule.batches_per_epoch
+        line = {"step": self.step, "epoch": epoch, "lr": self.schedule.factor(epoch) * self._stepper.lr}
+        self.folder.log({"kind": "train", **line, "images_per_second": round(rate, 2), "losses": means})
+        shown = {name: f"{mean:.3f}" for name, mean in means.items()}
+        bar.set_postfix({"epoch": epoch, "images/s": f"{rate:.1f}", **shown})
+
+    def _check_finite(self) -> None:
+        """Raise if a loss since the last reading, or a weight now, is NaN or infinite."""
+        what, step = self._meter.first_spoilt() or (spoilt_weight(self.method), self.step)
+        if what is not None:
+            raise TrainingError(
+                f"{what} became NaN or infinite at step {step}. {self._cause(step)} The checkpoints are from before. "
+                "Look at the data, lower the learning rate, or train in fp32, and resume."
+            )
+
+    def _cause(self, spoilt_at: int) -> str:
+        """Repeat the steps since the last checkpoint, and look into those that went wrong."""
+        state = self.folder.newest_state()
+        if state is None:
+            return "Without a folder there is no checkpoint from which to look for the layer."
+        self._load(state)
+        for batch in self._upcoming():
+            # A gradient spoils the loss of the next step.
+            if self.step + 2 < spoilt_at:
+                self._stepper.plainly(batch)
+            elif found := first_not_finite(
+                self.method, self._stepper.plainly, batch, gradients=self.precision != "fp16"
+            ):
+                return f"First was {found}, at step {self.step + 1}."
+            self.step += 1
+            if self.step >= spoilt_at:
+                break
+        return "It did not happen again when the steps since the last checkpoint were repeated."
 
     def _provenance(self) -> Provenance:
         description = self._description()
         facts = ("method", "data", "steps", "epochs", "batch_size", "lr", "precision", "seed", "version", "torch")
-        columns = self._columns() if length_of(self.val_data) or length_of(self.train_data) else None
-        return Provenance({fact: description[fact] for fact in facts}, self.validation, columns)
+        return Provenance({fact: description[fact] for fact in facts}, self.validation, self._validator.columns())
 
     def push_to_hub(
         self, repo_id: str, *, revision: str | None = None, token: str | None = None, private: bool | None = None
@@ -266,34 +269,31 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            **gather(self.method, self.optimizers, self.device),
+            **self._stepper.state(),
             "data": self._data,
             "step": self.step,
-            "epoch": self.epoch,
-            "position": self._position,
             **self._meter.state(),
             "validation": self.validation,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        restore(state, self.method, self.optimizers, self.device, data=self._data)
-        self.step, self.epoch, self._position = state["step"], state["epoch"], state["position"]
-        self._run = prepare(self._plain_step, self.optimizers, self.device, compile=self._compile)
-        self._meter.load(state, self.device)
-        self.validation = state["validation"]
-        self._set_inference_mode()
+        with fitting():
+            if state["data"] != self._data:
+                raise ValueError(f"it is of a run on {state['data']}, this one has {self._data}.")
+            self._stepper.load(state)
+            self._meter.load(state, self.device)
+            self._validator.take(state["validation"])
+            self.step = state["step"]
 
     def _description(self) -> dict[str, Any]:
-        own = ("epochs", "decay_epochs", "batch_size", "lr", "precision", "seed")
         return {
             "data": repr(self.train_data),
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
+            "lr": self._stepper.lr,
+            "precision": self.precision,
+            "seed": self.seed,
             "steps": self.total_steps,
             "device": str(self.device),
             **describe(self.method),
             **self.extra,
         }
-
-
-def _every(argument: str, value: int | None, default: int) -> int:
-    return default if value is None else at_least("Trainer", argument, value, 1)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import os
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imtrans import checkpoint as room
-from imtrans.checkpoint import STATE, TENSORS, checkpoints, load_checkpoint, save_checkpoint
+from imtrans.checkpoint import DIGESTS, STATE, TENSORS, checkpoints, load_checkpoint, newest_state, save_checkpoint
 from imtrans.errors import CheckpointError
 
 DTYPES = [
@@ -97,7 +98,7 @@ def test_a_loaded_tensor_is_memory_of_its_own_on_the_cpu(tmp_path, device):
 
 def test_a_checkpoint_is_json_and_safetensors(tmp_path):
     path = saved(tmp_path, [torch.ones(2), "text"])
-    assert sorted(p.name for p in path.iterdir()) == [STATE, TENSORS] == ["state.json", "tensors.safetensors"]
+    assert sorted(p.name for p in path.iterdir()) == ["SHA256SUMS", "state.json", "tensors.safetensors"]
     json.loads(path.joinpath(STATE).read_text())
     content = path.joinpath(TENSORS).read_bytes()
     header = int.from_bytes(content[:8], "little")
@@ -151,7 +152,7 @@ def crash(*_args, **_kwargs):
     raise Crash
 
 
-STAGES = ["write_tensors", "write_json", "rename", "sync_folder", "rmtree"]
+STAGES = ["tensor_bytes", "write_atomic", "rename", "sync_folder", "rmtree"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -215,7 +216,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room, "write_tensors", full)
+    monkeypatch.setattr(room, "write_atomic", full)
     with pytest.raises(CheckpointError) as caught:
         saved(tmp_path, 2, step=2)
     assert str(caught.value) == (
@@ -229,19 +230,40 @@ def damage(name, content):
     return lambda path: path.joinpath(name).write_bytes(content)
 
 
+def forge(name, content):
+    """Damage that the digests do not show."""
+
+    def harm(path):
+        path.joinpath(name).write_bytes(content)
+        names = (TENSORS, STATE)
+        sums = [f"{hashlib.sha256(path.joinpath(n).read_bytes()).hexdigest()}  {n}\n" for n in names]
+        path.joinpath(DIGESTS).write_text("".join(sums))
+
+    return harm
+
+
+NOT_THE_SAME = "the files are not those of which SHA256SUMS has the digests"
+
+
 @pytest.mark.parametrize(
     ("harm", "text"),
     [
         (lambda path: path.joinpath(STATE).unlink(), "No such file or directory"),
         (lambda path: path.joinpath(TENSORS).unlink(), "No such file or directory"),
-        (damage(STATE, b'{"dict": [['), "Expecting value"),
-        (damage(STATE, b"\xff\xfe"), "utf-8"),
-        (damage(STATE, b'{"dict": [["value", {"tensor": "none"}]]}'), "'none'"),
-        (damage(STATE, b'{"dict": 3}'), "not iterable"),
-        (damage(STATE, b'{"dict": [], "list": []}'), "too many values"),
-        (damage(STATE, b'{"dict": [[[1], 2]]}'), "unhashable"),
-        (damage(TENSORS, b""), "is damaged or no safetensors file"),
-        (damage(TENSORS, b"\xff" * 64), "is damaged or no safetensors file"),
+        (lambda path: path.joinpath(DIGESTS).unlink(), "No such file or directory"),
+        (damage(STATE, b"{}"), NOT_THE_SAME),
+        (damage(TENSORS, b""), NOT_THE_SAME),
+        (damage(DIGESTS, b""), NOT_THE_SAME),
+        (forge(STATE, b'{"dict": [['), "Expecting value"),
+        (forge(STATE, b"\xff\xff"), "utf-8"),
+        (forge(STATE, b'{"dict": [["value", {"tensor": "none"}]]}'), "'none'"),
+        (forge(STATE, b'{"dict": 3}'), "not iterable"),
+        (forge(STATE, b'{"dict": [], "list": []}'), "too many values"),
+        (forge(STATE, b'{"dict": [[[1], 2]]}'), "unhashable"),
+        (forge(STATE, b"[" * 100_000), "recursion"),
+        (forge(STATE, b"[]"), "state.json holds no dict"),
+        (forge(TENSORS, b""), "is damaged or no safetensors file"),
+        (forge(TENSORS, b"\xff" * 64), "is damaged or no safetensors file"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(tmp_path, harm, text):
@@ -252,21 +274,59 @@ def test_a_damaged_checkpoint_is_named(tmp_path, harm, text):
     message = str(caught.value)
     assert message.startswith(f"{path} is damaged (")
     assert text in message
-    assert message.endswith("). Delete it, and resume from the checkpoint before it.")
+    assert message.endswith(").")
 
 
-def test_a_truncated_tensor_file_is_damaged(tmp_path):
-    path = saved(tmp_path, torch.ones(300))
-    content = path.joinpath(TENSORS).read_bytes()
-    for length in range(0, len(content), 97):
-        path.joinpath(TENSORS).write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="is damaged"):
-            load_checkpoint(path)
-
-
-def test_a_state_that_is_no_dict(tmp_path):
-    path = saved(tmp_path, 1)
-    path.joinpath(STATE).write_text("[]")
-    with pytest.raises(CheckpointError) as caught:
+@given(data=st.data())
+def test_a_flipped_bit_or_a_cut_end_of_any_file_is_noticed(tmp_path_factory, data):
+    path = saved(tmp_path_factory.mktemp("run"), [torch.arange(5.0), "text"])
+    file = path / data.draw(st.sampled_from([TENSORS, STATE, DIGESTS]))
+    content = bytearray(file.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        content = content[:at]
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged"):
         load_checkpoint(path)
-    assert str(caught.value) == f"{path} is damaged (state.json holds no dict). Delete it."
+
+
+def test_digests_are_those_of_sha256sum(tmp_path):
+    path = saved(tmp_path, torch.ones(3))
+    for line in path.joinpath(DIGESTS).read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256(path.joinpath(name).read_bytes()).hexdigest() == digest
+
+
+def test_the_newest_that_is_whole_is_taken_and_damaged_ones_are_named_and_put_aside(tmp_path):
+    for step in (1, 2, 3, 4):
+        saved(tmp_path, step, step=step)
+    (tmp_path / "000004" / TENSORS).write_bytes(b"")
+    (tmp_path / "000003" / STATE).unlink()
+    with pytest.warns(UserWarning, match="is left out") as caught:
+        assert newest_state(tmp_path) == {"value": 2}
+    first, second = (str(warning.message) for warning in caught)
+    assert first == f"{tmp_path / '000004'} is damaged ({NOT_THE_SAME}). It is left out, as 000004.damaged."
+    assert second.startswith(f"{tmp_path / '000003'} is damaged ([Errno 2] No such file or directory")
+    names = ["000001", "000002", "000003.damaged", "000004.damaged"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert newest_state(tmp_path) == {"value": 2}
+    saved(tmp_path, 5, step=4, keep=1)
+    assert newest_state(tmp_path) == {"value": 5}
+
+
+def test_all_are_damaged(tmp_path):
+    for step in (1, 2):
+        (saved(tmp_path, step, step=step) / DIGESTS).write_text("")
+    with pytest.warns(UserWarning, match="is left out"), pytest.raises(CheckpointError) as caught:
+        newest_state(tmp_path)
+    assert str(caught.value) == (
+        f"all 2 checkpoints in {tmp_path} are damaged; the oldest: {tmp_path / '000001'} is damaged ({NOT_THE_SAME}). "
+        "Start in another folder."
+    )
+
+
+def test_there_is_none(tmp_path):
+    assert newest_state(tmp_path) is None
+    assert newest_state(tmp_path / "none") is None

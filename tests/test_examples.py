@@ -131,7 +131,7 @@ def test_without_val_it_says_so_and_shows_no_table(tmp_path):
             ["--data", "none"],
             "error: none has no folder train/. Put the pairs to train on there, and others in val/.",
         ),
-        (["--resume"], "error: there is no checkpoint in runs/facades to resume from. "),
+        (["--resume"], "error: there is no run in runs/facades to resume. "),
         (["--size", "0"], "error: ProceduralFacades: size must be a whole number >= 16, got 0."),
         (["--epochs", "0"], "error: Trainer: epochs must be a whole number >= 1, got 0."),
         (["--base-channels", "0"], "error: UNetGenerator: base_channels must be a whole number >= 1, got 0."),

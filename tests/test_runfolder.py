@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
 from imtrans.errors import CheckpointError, TrainingError
 from imtrans.release import Provenance
-from imtrans.runfolder import RunFolder, check_finite, describe
+from imtrans.runfolder import RunFolder, describe
 
 NOTHING = Provenance({})
 
@@ -20,13 +22,14 @@ def picture():
 def folder(tmp_path):
     """A folder with two checkpoints, and metrics and samples that go beyond them."""
     folder = RunFolder(tmp_path / "run", keep=2)
-    folder.begin({"epochs": 3})
+    with folder.held(resume=False):
+        folder.begin({"epochs": 3})
     for step in range(1, 7):
         folder.log({"kind": "train", "step": step, "losses": {"l1": 1 / step}})
         folder.sample(step, picture())
         if step in (2, 4):
             folder.log({"kind": "validation", "step": step})
-            folder.checkpoint(step, {"step": step}, {}, NOTHING)
+            folder.checkpoint(step, {"step": step})
     return folder
 
 
@@ -77,13 +80,13 @@ def test_a_sample_is_a_picture_and_on_the_page(folder):
 def test_the_newest_is_the_highest_number(tmp_path):
     folder = RunFolder(tmp_path, keep=3)
     for step in (999_999, 1_000_000):
-        folder.checkpoint(step, {"step": step}, {}, NOTHING)
+        folder.checkpoint(step, {"step": step})
     assert folder.newest_state() == {"step": 1_000_000}
 
 
 def test_products_are_saved_by_name(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
-    RunFolder(tmp_path, keep=1).checkpoint(1, {}, {"g": generator, "f": generator}, NOTHING)
+    RunFolder(tmp_path, keep=1).release({"g": generator, "f": generator}, NOTHING)
     for name in "gf":
         loaded = UNetGenerator.from_pretrained(tmp_path / name)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
@@ -92,7 +95,7 @@ def test_products_are_saved_by_name(tmp_path):
 def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
     provenance = Provenance({"method": "Mine"}, columns=picture())
-    RunFolder(tmp_path, keep=1).checkpoint(1, {}, {"g": generator, "f": generator}, provenance)
+    RunFolder(tmp_path, keep=1).release({"g": generator, "f": generator}, provenance)
     for name in "gf":
         files = {path.name for path in (tmp_path / name).iterdir()}
         assert files == {"config.json", "model.safetensors", "README.md", "source.png", "samples.png"}
@@ -104,49 +107,76 @@ def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
 def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(None, keep=1)
-    folder.begin({})
-    folder.log({"step": 1})
-    folder.sample(1, picture())
-    folder.checkpoint(1, {}, {}, NOTHING)
-    folder.forget_after(0)
-    folder.finish()
+    with folder.held(resume=False):
+        folder.begin({})
+        folder.log({"step": 1})
+        folder.sample(1, picture())
+        folder.checkpoint(1, {})
+        folder.release({"g": UNetGenerator(base_channels=2, depth=2)}, NOTHING)
+        folder.forget_after(0)
+        folder.show()
+    assert folder.newest_state() is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_to_resume_from(tmp_path):
-    with pytest.raises(CheckpointError) as caught:
-        RunFolder(tmp_path, keep=1).newest_state()
-    assert str(caught.value) == (
-        f"there is no checkpoint in {tmp_path} to resume from. Start without resume, or check the folder."
+def refused(folder, error, *, resume=False):
+    with pytest.raises(error) as caught, RunFolder(folder, keep=1).held(resume=resume):
+        pass
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, "none", ""])
+def test_nothing_to_resume(tmp_path, name):
+    folder = None if name is None else tmp_path / name
+    assert refused(folder, CheckpointError, resume=True) == (
+        f"there is no run in {folder} to resume. Start without resume, or check the folder."
     )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_holds_a_run_is_refused(folder):
-    with pytest.raises(TrainingError) as caught:
-        RunFolder(folder.path, keep=1).begin({})
-    assert str(caught.value) == (
+    assert refused(folder.path, TrainingError) == (
         f"{folder.path} already holds a run. Continue it with resume=True (--resume), or give this one another "
         "folder with out=... (--out)."
     )
     assert json.loads((folder.path / "config.json").read_text()) == {"epochs": 3}
 
 
-def test_a_run_that_was_stopped_before_its_first_checkpoint_has_a_way_out(tmp_path):
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_anew(tmp_path):
     RunFolder(tmp_path, keep=1).begin({})
-    with pytest.raises(TrainingError) as caught:
-        RunFolder(tmp_path, keep=1).begin({})
-    assert str(caught.value) == (
-        f"{tmp_path} already holds a run. It has no checkpoint: delete it, or give this one another folder with "
-        "out=... (--out)."
-    )
+    with RunFolder(tmp_path, keep=1).held(resume=True):
+        assert RunFolder(tmp_path, keep=1).newest_state() is None
+
+
+def test_two_runs_at_once_in_a_folder_are_refused(folder):
+    for resume in (False, True):
+        with folder.held(resume=True):
+            assert refused(folder.path, TrainingError, resume=resume) == (
+                f"{folder.path} is in use by process {os.getpid()} on {socket.gethostname()}. Wait for its end or "
+                "stop it, or give this run another folder with out=... (--out)."
+            )
+    with folder.held(resume=True):
+        pass
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
+    assert refused(tmp_path / "file" / "run", TrainingError) == (
+        f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory. What was saved before is whole. Make room, "
+        "or choose another folder, and resume."
+    )
+
+
+def test_what_the_disk_refuses_is_told(folder, monkeypatch):
+    def full(path, _content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("imtrans.runfolder.write_atomic", full)
     with pytest.raises(TrainingError) as caught:
-        RunFolder(tmp_path / "file" / "run", keep=1).begin({})
+        folder.sample(9, picture())
     assert str(caught.value) == (
-        f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory. Choose another folder."
+        f"{folder.path / 'samples' / '000009.png'} cannot be written: No space left on device. What was saved before "
+        "is whole. Make room, or choose another folder, and resume."
     )
 
 
@@ -161,17 +191,3 @@ def test_describe_names_method_networks_and_versions():
     assert described["networks"]["generator"]["arguments"]["depth"] == "2"
     assert list(described["networks"]) == ["generator", "discriminator"]
     assert described["torch"] == torch.__version__
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_parameters_that_are_not_finite_are_named(value):
-    method = Pix2Pix(UNetGenerator(base_channels=2, depth=2), None)
-    check_finite(method, 3)
-    with torch.no_grad():
-        method.generator.head.weight[0, 0, 0, 0] = value
-    with pytest.raises(TrainingError) as caught:
-        check_finite(method, 3)
-    assert str(caught.value) == (
-        "generator.head.weight holds values that are not finite after step 3. The last checkpoint is from before. "
-        "Lower the learning rate, or look at the data."
-    )

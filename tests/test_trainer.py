@@ -25,6 +25,7 @@ from imtrans.errors import ArgumentError, CheckpointError, TrainingError
 from imtrans.evaluate import compare_modes
 from imtrans.init import pick_precision
 from imtrans.loading import batches
+from imtrans.signals import Stopped
 
 QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
 
@@ -118,6 +119,11 @@ class Small:
             self.fit()
 
 
+def environment():
+    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
+
+
 def metrics(out):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
@@ -179,9 +185,7 @@ def test_a_run_may_be_interrupted_again_and_again(tmp_path, whole):
 def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, whole):
     script = "import sys; from pathlib import Path; from test_trainer import Small; "
     script += "Small(Path(sys.argv[1]), kill_after=4).fit()"
-    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment(), check=False)
     assert done.returncode == -signal.SIGKILL
     resumed = Small(tmp_path)
     resumed.fit(resume=True)
@@ -260,9 +264,7 @@ def test_nothing_to_resume_from(tmp_path, out):
     folder = out and tmp_path / out
     with pytest.raises(CheckpointError) as caught:
         Small(folder).fit(resume=True)
-    assert str(caught.value) == (
-        f"there is no checkpoint in {folder} to resume from. Start without resume, or check the folder."
-    )
+    assert str(caught.value) == (f"there is no run in {folder} to resume. Start without resume, or check the folder.")
 
 
 OTHERWISE = "Make the run with the arguments in config.json, or start one in another folder."
@@ -430,7 +432,7 @@ def test_a_method_without_pairs_or_networks_to_save_trains_all_the_same(tmp_path
     trainer = Trainer(Recorder(), numbers(3), val_data=numbers(1), out=tmp_path, epochs=1, **QUIET)
     assert trainer.fit() is None
     assert {line["kind"] for line in metrics(tmp_path)} == {"train"}
-    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000003"]
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000000", "000003"]
 
 
 def test_validate_before_training_writes_nothing(tmp_path):
@@ -548,32 +550,147 @@ def test_between_two_lines_of_the_log_the_loop_reads_no_value(tmp_path, monkeypa
 # What goes wrong
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+class Trap(nn.Module):
+    """Passes everything on, until from step `at` on its output, or the gradient it sends back, is not finite."""
+
+    def __init__(self, at, *, backward=False):
+        super().__init__()
+        self.at, self.backward, self.trainer = at, backward, None
+
+    def forward(self, x):
+        if self.trainer is None or not x.requires_grad or self.trainer.step + 1 < self.at:
+            return x
+        return x + (x - x.detach()).abs().sqrt() if self.backward else x / 0
+
+
+def trapped(out, trap, **settings):
+    """A run with `trap` in the middle of its generator."""
+    run = Small(out, checkpoint_every=2, **{"log_every": 3, **settings})
+    levels = [name for name, module in run.method.generator.named_modules() if isinstance(module, nn.ReLU)]
+    parent, _, last = levels[0].rpartition(".")
+    setattr(run.method.generator.get_submodule(parent), last, trap)
+    run.trap_name = f"generator.{levels[0]}"
+    trap.trainer = run.trainer
+    return run
+
+
+AND_NOW = " The checkpoints are from before. Look at the data, lower the learning rate, or train in fp32, and resume."
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_layer_that_is_not_finite_stops_the_run_and_is_named_with_loss_and_step(tmp_path, num_workers):
+    run = trapped(tmp_path, Trap(at=5), num_workers=num_workers, keep_data=num_workers == 0)
+    with pytest.raises(TrainingError) as caught:
+        run.fit()
+    assert str(caught.value) == (
+        f"D_fake became NaN or infinite at step 5. First was the output of {run.trap_name} (Trap), at step 5." + AND_NOW
+    )
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000002", "000004"]
+    assert [line["step"] for line in metrics(tmp_path)] == [3, 3]
+
+
+def test_a_gradient_that_is_not_finite_is_found_at_the_step_and_layer_it_came_from(tmp_path):
+    run = trapped(tmp_path, Trap(at=4, backward=True))
+    with pytest.raises(TrainingError) as caught:
+        run.fit()
+    message = str(caught.value)
+    assert f"First was the gradient from {run.trap_name} (Trap), at step 4." in message
+    assert message.endswith(AND_NOW)
+    # The weights are spoilt at once, but the losses only at the next step.
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000000", "000002"]
+
+
+def test_after_the_cause_is_gone_the_run_goes_on_where_it_was_good(tmp_path):
+    with pytest.raises(TrainingError):
+        trapped(tmp_path / "spoilt", Trap(at=5)).fit()
+    resumed, whole = trapped(tmp_path / "spoilt", Trap(at=99)), trapped(tmp_path / "whole", Trap(at=99))
+    resumed.fit(resume=True)
+    whole.fit()
+    assert equal(everything(resumed), everything(whole))
+
+
+def test_without_a_folder_the_loss_and_the_step_are_named_all_the_same():
+    run = trapped(None, Trap(at=2))
+    with pytest.raises(TrainingError) as caught:
+        run.fit()
+    assert str(caught.value) == (
+        "D_fake became NaN or infinite at step 2. Without a folder there is no checkpoint from which to look for the "
+        "layer." + AND_NOW
+    )
+
+
+def test_a_loss_that_is_not_finite_is_noticed_at_the_next_reading(tmp_path):
     method = Recorder(spoil_at=4)
-    trainer = Trainer(method, numbers(9), out=tmp_path, epochs=1, log_every=2, checkpoint_every=3, **QUIET)
+    trainer = Trainer(method, numbers(9), out=tmp_path, epochs=1, log_every=7, checkpoint_every=3, **QUIET)
     with pytest.raises(TrainingError) as caught:
         trainer.fit()
     assert str(caught.value) == (
-        "the loss square became nan within the 2 steps before step 6. The last checkpoint is from before. Lower the "
-        "learning rate, or look at the data."
+        "square became NaN or infinite at step 5. It did not happen again when the steps since the last checkpoint "
+        "were repeated." + AND_NOW
     )
-    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000003"]
-    resumed = Recorder()
-    Trainer(resumed, numbers(9), out=tmp_path, epochs=1, checkpoint_every=3, **QUIET).fit(resume=True)
-    assert len(resumed.seen) == 6
-    assert resumed.weight.isfinite().all()
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000000", "000003"]
 
 
 def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path):
     """The loss of a step is from before its update: it may be fine when the weights no longer are."""
     trainer = Trainer(Recorder(spoil_at=4), numbers(9), out=tmp_path, epochs=1, checkpoint_every=2, **QUIET)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match="weight became NaN or infinite at step 4"):
         trainer.fit()
-    assert str(caught.value) == (
-        "weight holds values that are not finite after step 4. The last checkpoint is from before. Lower the "
-        "learning rate, or look at the data."
-    )
-    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000002"]
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000000", "000002"]
+
+
+# Being asked to stop
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_a_signal_lets_the_step_end_and_saves(tmp_path, whole, capfd, signum, status, at):
+    run = Small(tmp_path, checkpoint_every=99)
+    step, before = run.method.step, signal.getsignal(signum)
+
+    def signalled(batch, optimizers):
+        if run.trainer.step == at:
+            signal.raise_signal(signum)
+        return step(batch, optimizers)
+
+    run.method.step = signalled
+    with pytest.raises(Stopped) as caught:
+        run.fit()
+    assert caught.value.code == status
+    assert run.trainer.step == at + 1
+    assert f"{signum.name}: finishing the step and saving." in capfd.readouterr().err
+    assert signal.getsignal(signum) is before
+    resumed = Small(tmp_path, checkpoint_every=99)
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path, whole)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_process_that_is_asked_to_stop_ends_with_its_status(tmp_path, signum, status, twice):
+    script = "import sys; from pathlib import Path; from test_trainer import signalled_run; "
+    script += "signalled_run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == 'True')"
+    arguments = [sys.executable, "-c", script, str(tmp_path), str(int(signum)), str(twice)]
+    done = subprocess.run(arguments, env=environment(), check=False, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    saved = [p.name for p in checkpoints(tmp_path / "checkpoints")]
+    assert saved == (["000000"] if twice else ["000000", "000004"])
+
+
+def signalled_run(out, signum, twice):
+    run = Small(out, checkpoint_every=99)
+    step = run.method.step
+
+    def signalled(batch, optimizers):
+        if run.trainer.step == 3:
+            signal.raise_signal(signum)
+            if twice:
+                signal.raise_signal(signum)
+        return step(batch, optimizers)
+
+    run.method.step = signalled
+    run.fit()
 
 
 @pytest.mark.parametrize("data", [None, []])
