@@ -4,7 +4,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -31,17 +31,19 @@ def locked(folder: Path) -> Iterator[None]:
     """
     handle = None if fcntl is None else _acquire(folder / LOCK)
     try:
+        (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
+        with suppress(OSError):  # the disk may have become read-only; a file that is left over means nothing
+            (folder / LOCK).unlink()
         if handle is not None:
-            (folder / LOCK).unlink(missing_ok=True)
             _held.discard(handle)
             os.close(handle)
 
 
 def _acquire(path: Path) -> int | None:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The one who had it may have deleted the file since it was opened here: then this is nobody's lock.
@@ -61,8 +63,6 @@ def _acquire(path: Path) -> int | None:
             )
             return None
         os.close(handle)
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     _hide_from_children(handle)
     return handle
 

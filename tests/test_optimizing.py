@@ -47,6 +47,22 @@ def test_a_gradient_that_overflows_is_left_out_and_the_scale_falls(fused):
     assert scaler_of(optimizer).get_scale() == scale / 2
 
 
+def test_the_scale_recovers_by_itself():
+    """It falls until the gradients fit, and rises again after 2000 steps in which they did."""
+    layer, optimizer = trained(lambda p: Adam(p, lr=1e-3), scaled=True)
+    scaler, source = scaler_of(optimizer), torch.full((1, 3), 2e34)
+    falling = []
+    while not falling or scaler.get_scale() < falling[-1]:
+        falling.append(scaler.get_scale())
+        update(optimizer, layer(source).sum())  # 65536 times 2e34 is more than a float holds
+    assert len(falling) > 2
+    assert layer.weight.isfinite().all()
+    for _ in range(2001):
+        update(optimizer, layer(torch.ones(1, 3)).square().sum())
+    assert scaler.get_scale() == 2 * falling[-1]
+    assert layer.weight.isfinite().all()
+
+
 def test_the_scale_is_part_of_the_state():
     layer, optimizer = trained(lambda p: Adam(p, lr=0.1), scaled=True)
     update(optimizer, layer(torch.full((1, 3), float("inf"))).sum())

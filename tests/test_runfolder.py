@@ -61,6 +61,21 @@ def test_a_torn_line_belongs_to_no_step(folder, torn):
     assert steps(folder)[-1] == 7
 
 
+def test_metrics_that_are_cut_at_any_byte_are_read_and_repaired(folder):
+    metrics = folder.path / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for length in range(len(b"".join(lines[:-2])), len(whole) + 1):
+        metrics.write_bytes(whole[:length])
+        folder.show()
+        folder.forget_after(9)
+        kept = b"".join(lines[: whole[:length].count(b"\n")])
+        # A line that lacks its end alone says all that it said.
+        assert metrics.read_bytes() in (kept, kept + whole[len(kept) : length] + b"\n")
+        folder.log({"step": 7})
+        assert steps(folder)[-1] == 7
+
+
 def test_forgetting_touches_no_other_files(folder):
     others = [folder.path / "samples" / "mine.png", folder.path / "samples" / "000009.txt"]
     for path in others:

@@ -1,0 +1,55 @@
+"""A run that is killed at any instant, and resumed, ends as the run that nobody touched."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs_to_spoil import remains, small_run
+
+HERE = Path(__file__).parent
+RUN = "import sys; from runs_to_spoil import go_on; go_on(sys.argv[1], steps=int(sys.argv[2]))"
+
+
+def start(out, steps):
+    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PYTHONWARNINGS": "error"}
+    return subprocess.Popen([sys.executable, "-c", RUN, str(out), str(steps)], env=environment)
+
+
+def beginning(process, out):
+    """Wait until the process has the folder: what comes before is the import of torch."""
+    while process.poll() is None and not (out / ".lock").exists():
+        time.sleep(0.005)
+
+
+def kill_again_and_again(out, *, kills, steps, longest):
+    """Kill a run `kills` times, up to `longest` seconds after it began; return how often it was just saving."""
+    draw, saving = random.Random(kills), 0
+    for _ in range(kills):
+        process = start(out, steps)
+        beginning(process, out)
+        time.sleep(draw.uniform(0, longest))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended before it was killed: give it more steps"
+        saving += any((out / "checkpoints").glob(".*.tmp"))
+    process = start(out, steps)
+    assert process.wait() == 0
+    return saving
+
+
+@pytest.mark.parametrize(
+    ("kills", "steps", "longest"), [(5, 250, 0.7), pytest.param(50, 2500, 0.7, marks=pytest.mark.slow)]
+)
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_nobody_touched(tmp_path, kills, steps, longest):
+    out = tmp_path / "killed" / "run"
+    saving = kill_again_and_again(out, kills=kills, steps=steps, longest=longest)
+    print(f"killed {kills} times, {saving} of them while it saved")
+    small_run(tmp_path / "whole" / "run", steps=steps).fit()
+    killed, whole = remains(out), remains(tmp_path / "whole" / "run")
+    # The checkpoints that are kept are those of the same steps, whatever was saved on the way.
+    assert killed == whole
