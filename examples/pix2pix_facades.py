@@ -7,20 +7,19 @@ python examples/pix2pix_facades.py --download           # the CMP facades, from 
 
 import argparse
 import shlex
-import shutil
 import sys
-import tarfile
-import tempfile
-import urllib.request
-import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
+from imtrans.archive import unpack
+from imtrans.download import fetch
 from imtrans.errors import DataError, ImtransError
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
+CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest
 
 
 def arguments() -> argparse.Namespace:
@@ -28,6 +27,10 @@ def arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
+    parser.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
+    parser.add_argument(
+        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: train without what cannot be read"
+    )
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
     parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
     parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
@@ -46,7 +49,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks, at the end")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.sha256 and not args.download:
+        parser.error("--sha256 is of the archive that --download fetches")
+    return args
 
 
 def main() -> int:
@@ -64,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     size = given(args.size, 256 if real else 128)
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
-        train, val = paired(args.data or download(Path("data")), args.direction, size, args.seed)
+        folder = args.data or download(Path("data"), args.sha256)
+        train, val = paired(folder, seed=args.seed, direction=args.direction, size=size, on_bad_image=args.on_bad_image)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
@@ -100,33 +107,27 @@ def given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def paired(folder: Path, direction: str, size: int, seed: int) -> tuple[PairedImages, PairedImages | None]:
+def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
     if not (folder / "train").is_dir():
         raise DataError(f"{folder} has no folder train/. Put the pairs to train on there, and others in val/.")
-    train = PairedImages(folder / "train", direction=direction, size=size, seed=seed)
+    train = PairedImages(folder / "train", seed=seed, **settings)
     for name in ("val", "test"):
         if (folder / name).is_dir():
-            return train, PairedImages(folder / name, direction=direction, size=size, augment=False)
+            return train, PairedImages(folder / name, augment=False, **settings)
     return train, None
 
 
-def download(into: Path) -> Path:
-    folder = into / "facades"
-    if folder.is_dir():
-        return folder
-    into.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {CMP_FACADES}")
-    try:
-        with tempfile.TemporaryDirectory(dir=into) as unfinished:
-            archive = Path(unfinished, "facades.tar.gz")
-            with urllib.request.urlopen(CMP_FACADES, timeout=60) as answer, archive.open("wb") as file:
-                shutil.copyfileobj(answer, file)
-            with tarfile.open(archive) as tar:
-                # The filter refuses members that would land outside the folder, links out of it, and devices.
-                tar.extractall(unfinished, filter="data")
-            return Path(unfinished, "facades").rename(folder)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise DataError(f"{CMP_FACADES} could not be fetched: {error}. Fetch it by hand, and use --data.") from error
+def download(into: Path, sha256: str | None) -> Path:
+    folder, archive = into / "facades", into / "facades.tar.gz"
+    if not folder.is_dir():
+        print(f"fetching {CMP_FACADES}")
+        found = fetch(CMP_FACADES, archive, sha256=sha256, size=CMP_FACADES_SIZE)
+        print(f"sha256   {found}{'' if sha256 else ' (not compared with any: see --sha256)'}")
+        try:
+            unpack(archive, folder, top="facades")
+        finally:
+            archive.unlink()
+    return folder
 
 
 def report(validation: dict | None, out: Path) -> None:

@@ -1,7 +1,5 @@
 """Pictures of every kind, as tensors in [-1, 1], and the way back to the same kind."""
 
-import struct
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -11,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.images import open_image
+from imtrans.images import converted, open_image, upright
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -109,7 +107,7 @@ def _from_pil(owner: str, image: Image.Image, channels: int) -> Decoded:
             f"{owner}: a picture file or PIL image cannot hold the {channels} channels that the generator takes. "
             "Give an array (h, w, c) or a tensor (c, h, w)."
         )
-    pixels = _pixels(owner, _upright(image), channels)
+    pixels = _pixels(owner, upright(image), channels)
     decoded = _from_array(owner, pixels, channels)
 
     def encode(batch: Tensor) -> Image.Image:
@@ -142,35 +140,12 @@ def _pixels(owner: str, image: Image.Image, channels: int) -> np.ndarray[Any, An
             deep = deep.astype(np.uint16)
         return repeat(deep, "h w -> 1 h w c", c=channels)
     try:
-        pixels = np.asarray(_converted(image, PIL_MODES[channels]))
+        pixels = np.asarray(converted(image, PIL_MODES[channels]))
     except ValueError as error:
         raise ArgumentError(
             f"{owner}: cannot take a picture of mode {image.mode!r} ({error}). Convert it to RGB first."
         ) from error
     return pixels.reshape(1, image.height, image.width, channels)
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """Convert a picture of 8 bit, by way of RGB where Pillow has no straight one."""
-    if image.mode == "LAB":
-        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB") or image
-    elif image.mode == "La":
-        image = image.convert("LA")
-    elif image.mode in ("P", "PA", "RGBa"):
-        # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
-        image = image.convert("RGBA")
-    return image.convert(mode)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says; one with damaged EXIF stays as it is."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        return image
 
 
 def _check_range(owner: str, values: Tensor, low: float) -> None:

@@ -1,15 +1,17 @@
 """Pairs of pictures from folders."""
 
+import unicodedata
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from PIL import Image
 
-from imtrans.errors import DataError, at_least, one_of, some_of
+from imtrans.errors import DataError, at_least, one_of, shown, some_of
 from imtrans.images import Jitter, image_files, image_size, read_image
 from imtrans.loading import Batch
 from imtrans.resident import Pictures
+from imtrans.screening import screen
 
 DIRECTIONS = ("AtoB", "BtoA")
 
@@ -22,35 +24,46 @@ class _Pair:
     b: Path | None = None
 
     def read(self) -> tuple[Image.Image, Image.Image]:
+        # The sizes are looked at again: a file may have changed since the data set was made.
         if self.b is not None:
-            return read_image(self.a), read_image(self.b)
+            a, b = read_image(self.a), read_image(self.b)
+            self._check_sizes(a.size, b.size)
+            return a, b
         both = read_image(self.a)
-        half, height = both.width // 2, both.height
+        half, height = self._check_sizes(both.size)
         return both.crop((0, 0, half, height)), both.crop((half, 0, both.width, height))
 
-    def check(self) -> tuple[int, int]:
-        width, height = image_size(self.a)
-        if self.b is None:
+    def glance(self) -> tuple[int, int]:
+        """Width and height of each of the two, from the headers."""
+        return self._check_sizes(image_size(self.a), None if self.b is None else image_size(self.b))
+
+    def decode(self) -> tuple[int, int]:
+        """Width and height of each of the two, decoded."""
+        return self.read()[0].size
+
+    def _check_sizes(self, a: tuple[int, int], b: tuple[int, int] | None = None) -> tuple[int, int]:
+        width, height = a
+        if b is None:
             if width % 2:
                 raise DataError(
-                    f"{self.a} is {width} pixels wide and cannot be halved. A side-by-side pair has A in its "
+                    f"{shown(self.a)} is {width} pixels wide and cannot be halved. A side-by-side pair has A in its "
                     "left half and B in its right half; or put them in two folders, A and B."
                 )
             return width // 2, height
-        if (width, height) != image_size(self.b):
+        if a != b:
             raise DataError(
-                f"{self.a} is {width}x{height}, its partner {self.b} is {'x'.join(map(str, image_size(self.b)))}. "
+                f"{shown(self.a)} is {width}x{height}, its partner {shown(self.b)} is {b[0]}x{b[1]}. "
                 "The two pictures of a pair must be of one size."
             )
-        return width, height
+        return a
 
 
 class PairedImages(Pictures):
     """Pairs of pictures, source and target, in one of two layouts.
 
     Either `folder` holds pictures with A in the left half and B in the right half (the layout of pix2pix), or it
-    holds two folders, ``A`` and ``B``, of files with the same names (their suffixes may differ). Every file's
-    header is looked at once, when the data set is made.
+    holds two folders, ``A`` and ``B``, of files with the same names (their suffixes may differ). Every file is looked
+    at once, when the data set is made. Pictures are turned upright, as their EXIF says, before anything else.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]. What is random in it is a
     function of (seed, epoch, index) alone, so it is the same with any number of workers.
@@ -63,11 +76,15 @@ class PairedImages(Pictures):
         augment: whether to jitter and flip; without, pictures are resized to `size`.
         flip: see `imtrans.images.Jitter`.
         seed: of the augmentation.
+        on_bad_image: what becomes of a file that cannot be read, that has no partner, or whose pair cannot be halved or
+            differs in size. ``"error"``: the headers are looked at, and such a file is an error. ``"skip"``: every
+            picture is decoded, which takes about as long as an epoch's loading; bad ones are left out with a warning,
+            and reported in `bad_images`.
 
     Raises:
-        ArgumentError: an unknown direction, a size below 1, or a negative `seed`.
-        DataError: an empty or missing folder, a file without partner, a pair that cannot be halved or differs in
-            size, an unreadable file; with the names of the files.
+        ArgumentError: an unknown direction, a size below 1, a negative `seed`, or another `on_bad_image`.
+        DataError: an empty or missing folder, no sound pair, two files of one name; what `on_bad_image` speaks of,
+            also when it is noticed only in training; with the names of the files.
     """
 
     def __init__(
@@ -80,14 +97,24 @@ class PairedImages(Pictures):
         augment: bool = True,
         flip: bool = True,
         seed: int = 0,
+        on_bad_image: str = "error",
     ) -> None:
         self.folder = Path(folder)
         self.direction = one_of("PairedImages", "direction", direction, DIRECTIONS)
         self.jitter = Jitter(size, load_size, flip)
         self.augment = augment
         self.seed = at_least("PairedImages", "seed", seed, 0)
-        self.pairs = _find_pairs(self.folder)
-        self.sizes = sorted({pair.check() for pair in self.pairs})
+        pairs, alone = _find_pairs(self.folder)
+        sound, self.bad_images = screen(
+            "PairedImages",
+            pairs,
+            glance=_Pair.glance,
+            decode=_Pair.decode,
+            on_bad_image=on_bad_image,
+            known=_reports_of_alone(self.folder, alone, on_bad_image),
+        )
+        self.pairs = [pair for pair, _ in sound]
+        self.sizes = sorted({size for _, size in sound})
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -100,38 +127,52 @@ class PairedImages(Pictures):
     def __repr__(self) -> str:
         layout = "side by side" if self.pairs[0].b is None else "in folders A and B"
         sizes = some_of([f"{width}x{height}" for width, height in self.sizes], most=3)
-        return f"{len(self)} pairs {layout} in {self.folder}, {sizes} pixels, {self.direction}, as {self.jitter}"
+        bad = f" ({len(self.bad_images)} bad ones left out)" if self.bad_images else ""
+        return (
+            f"{len(self)} pairs {layout} in {shown(self.folder)}{bad}, {sizes} pixels, {self.direction}, "
+            f"as {self.jitter}"
+        )
 
 
-def _find_pairs(folder: Path) -> list[_Pair]:
+def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
+    """The pairs, in order, and the files that have no partner."""
     if (folder / "A").is_dir() or (folder / "B").is_dir():
         return _match(folder / "A", folder / "B")
     pairs = [_Pair(path) for path in image_files(folder)]
     if not pairs:
         raise DataError(
-            f"{folder} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
+            f"{shown(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
             "folders, A and B, of files with the same names."
         )
-    return pairs
+    return pairs, []
 
 
-def _match(folder_a: Path, folder_b: Path) -> list[_Pair]:
+def _match(folder_a: Path, folder_b: Path) -> tuple[list[_Pair], list[Path]]:
     a, b = _by_stem(folder_a), _by_stem(folder_b)
-    alone = [str(a[s]) for s in sorted(a.keys() - b.keys())] + [str(b[s]) for s in sorted(b.keys() - a.keys())]
-    if alone:
-        raise DataError(
-            f"{len(alone)} of the files in {folder_a} and {folder_b} have no partner of the same name: "
-            f"{some_of(alone)}. Add the missing ones, or take these out."
-        )
-    if not a:
-        raise DataError(f"{folder_a} and {folder_b} hold no pictures.")
-    return [_Pair(a[stem], b[stem]) for stem in sorted(a)]
+    if not a and not b:
+        raise DataError(f"{shown(folder_a)} and {shown(folder_b)} hold no pictures.")
+    alone = [a[s] for s in sorted(a.keys() - b.keys())] + [b[s] for s in sorted(b.keys() - a.keys())]
+    return [_Pair(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in image_files(folder):
-        if path.stem in found:
-            raise DataError(f"{found[path.stem]} and {path} have the same name. Keep one of them.")
-        found[path.stem] = path
+        # One system writes an umlaut as one letter, another as a letter and dots.
+        stem = unicodedata.normalize("NFC", path.stem)
+        if stem in found:
+            raise DataError(f"{shown(found[stem])} and {shown(path)} have the same name. Keep one of them.")
+        found[stem] = path
     return found
+
+
+def _reports_of_alone(folder: Path, alone: list[Path], on_bad_image: str) -> list[str]:
+    """Together, where they are an error; one by one, where they are left out and counted."""
+    if not alone:
+        return []
+    if on_bad_image == "skip":
+        return [f"{shown(path)} has no partner of the same name." for path in alone]
+    return [
+        f"{len(alone)} of the files in {shown(folder / 'A')} and {shown(folder / 'B')} have no partner of the same "
+        f"name: {some_of([shown(path) for path in alone])}. Add the missing ones, or take these out."
+    ]

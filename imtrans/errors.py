@@ -4,6 +4,7 @@ Every error that imtrans raises on purpose derives from `ImtransError`. The clas
 value also derive from `ValueError`, so code that knows nothing of imtrans catches them as it would expect.
 """
 
+import unicodedata
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
@@ -100,3 +101,19 @@ def some_of(names: Sequence[T], most: int = 5) -> str:
     """Return the first `most` names as a list in words, and how many more there are."""
     shown = ", ".join(str(n) for n in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def shown(name: object) -> str:
+    """Return `name` (of a file, say) in one line that any terminal can print.
+
+    Letters of every script stay. Line ends, control characters and bytes that are no text are escaped.
+
+    >>> shown("façade\\n1.jpg")
+    'façade\\\\n1.jpg'
+    """
+    return "".join(
+        letter.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+        else letter
+        for letter in str(name)
+    )

@@ -1,77 +1,168 @@
 """Pictures: from files to tensors in [-1, 1], the jitter of pix2pix, and back to pictures."""
 
-from collections.abc import Mapping, Sequence
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, DataError, at_least
+from imtrans.errors import ArgumentError, DataError, at_least, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+# Pillow knows more, and some of them start other programs: what is called .jpg may be PostScript.
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+ORIENTATION = 0x0112
+DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures in `folder`, by name; hidden files and other kinds are passed over.
+    """What is named like a picture in `folder`, by name; hidden files, folders and other kinds are passed over.
+
+    Links that lead nowhere, FIFOs and the like are among them: they are refused when they are opened, by name.
 
     Raises:
         DataError: the folder does not exist, or cannot be read.
     """
     try:
-        return sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _is_named_like_a_picture(entry)]
     except OSError as error:
-        raise DataError(f"{folder} cannot be read as a folder of pictures: {error.strerror}.") from error
+        raise DataError(f"{shown(folder)} cannot be read as a folder of pictures: {error.strerror}.") from error
+    return [folder / name for name in sorted(names)]
+
+
+def _is_named_like_a_picture(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        return not entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return True
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header alone.
+    """Width and height of a picture that is turned upright, from its header alone.
 
     Raises:
         DataError: the file is no picture, or cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        # Some versions of Pillow turn the size of a TIFF when they read its header, others with the picture.
+        tags = getattr(image, "tag_v2", None)
+        width, height = image.size if tags is None else (tags[256], tags[257])
+        try:
+            # The base class's own: the one of PNG decodes the picture, to look for EXIF behind it.
+            sideways = Image.Image.getexif(image).get(ORIENTATION) in (5, 6, 7, 8)
+        except DAMAGED_EXIF:
+            sideways = False
+    return (height, width) if sideways else (width, height)
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read a picture in the mode that it has.
+    """Read a picture in the mode that it has, turned upright; of many, the first.
 
     Raises:
         DataError: the file is no picture, or is damaged.
     """
+    with _opened(path) as image:
+        return upright(image.copy())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture of which the header was read, without a warning; any trouble in it is a DataError."""
     try:
-        with Image.open(path) as image:
-            return image.copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with os.fdopen(_open_file(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
+                if 0 in image.size:
+                    raise ValueError("no pixels")
+                yield image
+    except MemoryError:
+        raise  # of the machine, not of the file
+    except Exception as error:  # Pillow's readers raise nearly anything over a damaged file
+        raise DataError(f"{shown(path)} cannot be read as a picture ({_reason(error)}). {_way_out(error)}") from error
+
+
+def _open_file(path: Path) -> int:
+    # Without O_NONBLOCK, a FIFO waits for somebody who writes.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError("no regular file")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"none of {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return shown(error).rstrip(".") or type(error).__name__
+
+
+def _way_out(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return "If it is not meant to exhaust the memory, raise PIL.Image.MAX_IMAGE_PIXELS."
+    return "Repair the file, or take it out of the folder."
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a picture as 8-bit RGB; 16-bit pictures are scaled, transparency is dropped.
+    """Read a picture as 8-bit RGB, turned upright.
+
+    Values of 16 bit, and floats in [0, 1], are scaled; transparency is dropped.
 
     Raises:
-        DataError: the file is no picture, or is damaged.
+        DataError: the file is no picture, is damaged, or has other values.
     """
     image = open_image(path)
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
-    # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+    most = 1 if image.mode == "F" else 65535 if image.mode.startswith("I") else None
+    if most is None:
+        try:
+            return converted(image, "RGB")
+        except (ValueError, ImageCms.PyCMSError) as error:
+            raise DataError(f"{shown(path)}: mode {image.mode!r} cannot be turned into RGB ({error}).") from error
+    values = np.asarray(image)
+    beyond = 0.01 if image.mode == "F" else 0  # what resampling leaves
+    if not (values.min() >= -beyond and values.max() <= most + beyond):  # NaN fails every comparison
+        raise DataError(
+            f"{shown(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
+            f"holds 0 to {most}. Scale them."
+        )
+    grey = (values.clip(0, most) * (255 / most)).round().astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read as a picture ({error}). Repair the file, or take it out of the folder.")
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says; one with damaged EXIF stays as it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return ImageOps.exif_transpose(image)
+    except DAMAGED_EXIF:
+        return image
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Convert a picture of 8 bit, by way of RGB where Pillow has no straight one."""
+    if image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB") or image
+    elif image.mode == "La":
+        image = image.convert("LA")
+    elif image.mode in ("P", "PA", "RGBa"):
+        # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
+        image = image.convert("RGBA")
+    return image.convert(mode)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -176,7 +176,7 @@ def test_the_same_name_twice(tmp_path):
 def test_a_web_page_named_like_a_picture_is_found_before_training(side_by_side):
     path = side_by_side / "d.jpg"
     path.write_text("<!doctype html><title>404 Not Found</title>")
-    assert error_of(side_by_side).startswith(f"{path} cannot be read as a picture (cannot identify image file")
+    assert error_of(side_by_side).startswith(f"{path} cannot be read as a picture (none of PNG, JPEG, ")
 
 
 def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):

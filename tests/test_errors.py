@@ -101,3 +101,19 @@ def test_a_flag_is_a_bool_and_none_only_where_it_may_be_unset(unset, allowed):
         errors.flag("Owner", "bias", value, unset=unset)
     with pytest.raises(errors.ArgumentError, match=f"^Owner: bias must be {allowed}, got 'no'.$"):
         errors.flag("Owner", "bias", "no", unset=unset)
+
+
+@given(name=st.text(st.characters(exclude_categories=()), max_size=20))
+def test_a_name_is_shown_in_one_line_that_can_be_written(name):
+    shown = errors.shown(name)
+    assert len(shown.splitlines()) <= 1
+    assert "\x1b" not in shown
+    shown.encode()
+    if name.isprintable():
+        assert shown == name
+
+
+def test_letters_of_every_script_are_shown():
+    for name in ("façade", "ファイル", "می\u200cخواهم", "𝔣", "a b", "\u3000"):
+        assert errors.shown(name) == name
+    assert errors.shown("a\nb\x1b[2J\udce9\u2028\x85") == "a\\nb\\x1b[2J\\udce9\\u2028\\x85"

@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import http.server
 import importlib.util
 import io
@@ -97,7 +98,7 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     flags = {
         "--data": "pairs", "--direction": "AtoB", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 5, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
-        "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine",
+        "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine", "--on-bad-image": "skip",
     }  # fmt: skip
     output = succeeded(*[word for pair in flags.items() for word in pair], "--no-compile", cwd=tmp_path)
     assert "training on   4 pairs side by side in pairs/train, 24x24 pixels, AtoB" in output
@@ -111,7 +112,7 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     assert checkpoints == ["000004", "000005"]
 
     listed = succeeded("--help", cwd=tmp_path)
-    tested = {*flags, "--no-compile", "--help", "--download", "--resume", "--push-to-hub"}
+    tested = {*flags, "--no-compile", "--help", "--download", "--sha256", "--resume", "--push-to-hub"}
     assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
 
 
@@ -165,6 +166,27 @@ def test_a_loop_of_ones_own_trains_and_saves(tmp_path):
     first, second = (float(loss) for loss in re.findall(r"generator (\d+\.\d+)", done.stdout))
     assert second < first
     assert load_pretrained(tmp_path / "runs" / "own_loop" / "generator").depth == 6
+
+
+def test_bad_pictures_are_an_error_or_left_out_and_noted(tmp_path, monkeypatch):
+    train = tmp_path / "pairs" / "train"
+    side_by_side(train)
+    (train / "2.jpg").write_bytes((train / "2.jpg").read_bytes()[:500])
+    arguments = [*TINY, "--data", "pairs", "--out", "run"]
+    assert failed(*arguments, cwd=tmp_path).startswith("error: pairs/train/2.jpg cannot be read as a picture (")
+
+    script = load()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments[:-1], "other", "--on-bad-image", "skip"])
+    with pytest.warns(UserWarning, match=r"1 of 4 samples are bad and left out\. pairs/train/2\.jpg cannot be read"):
+        assert script.main() == 0
+    assert "3 pairs side by side in pairs/train (1 bad ones left out)" in config_of(tmp_path / "other")["data"]
+
+
+def test_a_digest_without_a_download(tmp_path):
+    done = run("--sha256", "0" * 64, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--sha256 is of the archive that --download fetches" in done.stderr
 
 
 def test_data_and_download_exclude_one_another(tmp_path):
@@ -239,16 +261,25 @@ def script(tmp_path, monkeypatch):
     return load()
 
 
-def test_download_fetches_unpacks_and_trains(script, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--download", "--out", "run", *TINY])
+def address_of(script, monkeypatch, address, content):
+    monkeypatch.setattr(script, "CMP_FACADES", address)
+    monkeypatch.setattr(script, "CMP_FACADES_SIZE", len(content))
+
+
+@pytest.mark.parametrize("insist", [True, False])
+def test_download_fetches_unpacks_and_trains(script, tmp_path, monkeypatch, capsys, insist):
+    digest = hashlib.sha256(WHOLE).hexdigest()
+    flags = ["--sha256", digest] if insist else []
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--download", *flags, "--out", "run", *TINY])
     with served(WHOLE) as address:
-        monkeypatch.setattr(script, "CMP_FACADES", address)
+        address_of(script, monkeypatch, address, WHOLE)
         assert script.main() == 0
     assert files(tmp_path / "data") == ["facades/train/1.jpg", "facades/train/2.jpg", "facades/val/1.jpg"]
-    assert f"fetching {address}" in capsys.readouterr().out
+    note = "" if insist else " (not compared with any: see --sha256)"
+    assert f"fetching {address}\nsha256   {digest}{note}\n" in capsys.readouterr().out
     assert (tmp_path / "run" / "index.html").is_file()
     # What is there is not fetched again: the server is gone.
-    assert script.download(tmp_path / "data") == tmp_path / "data" / "facades"
+    assert script.download(tmp_path / "data", None) == tmp_path / "data" / "facades"
 
 
 BROKEN = {
@@ -258,7 +289,6 @@ BROKEN = {
     "cut short": WHOLE[:-60],
     "flipped bytes": WHOLE[:100] + bytes(255 - b for b in WHOLE[100:140]) + WHOLE[140:],
     "a web page": b"<!doctype html><title>moved</title>",
-    "empty": b"",
     "another archive": archive("maps/train/1.jpg"),
 }
 
@@ -267,33 +297,32 @@ BROKEN = {
 def test_a_broken_or_hostile_archive_is_refused_and_leaves_nothing(script, tmp_path, monkeypatch, content):
     into = tmp_path / "deep" / "data"
     with served(content) as address:
-        monkeypatch.setattr(script, "CMP_FACADES", address)
+        address_of(script, monkeypatch, address, content)
         with pytest.raises(DataError) as caught:
-            script.download(into)
-    assert str(caught.value).startswith(f"{address} could not be fetched: ")
-    assert str(caught.value).endswith(". Fetch it by hand, and use --data.")
+            script.download(into, None)
+    assert str(caught.value).startswith(str(into / "facades.tar.gz"))
+    assert str(caught.value).endswith(". Nothing was unpacked.")
     assert files(tmp_path) == []
     assert list(into.iterdir()) == []
 
     with served(WHOLE) as address:
+        address_of(script, monkeypatch, address, WHOLE)
+        assert len(files(script.download(into, None))) == 3
+
+
+def test_an_archive_that_is_not_the_one_of_the_authors(script, tmp_path, monkeypatch):
+    with served(WHOLE) as address:
         monkeypatch.setattr(script, "CMP_FACADES", address)
-        assert len(files(script.download(into))) == 3
+        for digest in (None, "0" * 64):
+            with pytest.raises(DataError, match="is not the file that was asked for"):
+                script.download(tmp_path / "data", digest)
+            monkeypatch.setattr(script, "CMP_FACADES_SIZE", len(WHOLE))
+    assert files(tmp_path) == []
 
 
 def test_a_server_that_refuses(script, tmp_path, monkeypatch):
     with served(b"gone", status=404) as address:
         monkeypatch.setattr(script, "CMP_FACADES", address)
-        with pytest.raises(DataError) as caught:
-            script.download(tmp_path / "data")
-    assert "HTTP Error 404" in str(caught.value)
-    caught.value.__cause__.close()
+        with pytest.raises(DataError, match="cannot be fetched: the server answers 404 Not Found"):
+            script.download(tmp_path / "data", None)
     assert files(tmp_path) == []
-
-
-def test_a_server_that_is_not_there(script, tmp_path, monkeypatch):
-    with served(b"") as address:
-        pass
-    monkeypatch.setattr(script, "CMP_FACADES", address)
-    with pytest.raises(DataError) as caught:
-        script.download(tmp_path / "data")
-    assert str(caught.value).startswith(f"{address} could not be fetched: <urlopen error ")
