@@ -33,7 +33,7 @@ def model_card(
     blocks = [_front_matter(kind), f"# {name}", f"A `{kind}` of {parameters:,} parameters, made with imtrans."]
     if pictures:
         blocks.append(f"![source, output, target]({SAMPLES})")
-    if "in_channels" in arguments and kind.endswith("Generator"):
+    if {"in_channels", "out_channels"} <= arguments.keys():
         blocks.append(_snippet(name, arguments["in_channels"], pictures, local))
         blocks.append(f"It runs in the mode `{description['inference_mode']}` unless told otherwise.")
     else:

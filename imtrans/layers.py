@@ -122,6 +122,15 @@ def upsample_conv(
     return nn.Sequential(resize, nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias))
 
 
+def halving() -> nn.AvgPool2d:
+    """Halve an image by the mean over 3x3 pixels; at the border, over those that there are.
+
+    Shape: ``(b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2))``.
+    Source: Wang et al. 2018, the authors' code.
+    """
+    return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
+
+
 def check_image(owner: str, x: Tensor, channels: int) -> None:
     """Raise unless `x` is a batch of float images ``(b, channels, h, w)`` with at least one pixel.
 

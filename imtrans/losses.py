@@ -11,6 +11,7 @@ from imtrans.errors import ArgumentError, ShapeError, in_range, one_of
 
 GAN_MODES = ("vanilla", "lsgan", "wgangp", "hinge")
 Logits = Tensor | Sequence[Tensor]
+Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
 
 class GANLoss(nn.Module):
@@ -161,6 +162,59 @@ def gradient_penalty(
     (gradient,) = torch.autograd.grad(total, mixed, create_graph=True)
     norms = torch.linalg.vector_norm(rearrange(gradient.float(), "b ... -> b (...)"), dim=1)
     return weight * (norms - target).square().mean()
+
+
+def feature_matching_loss(real_features: Features, fake_features: Features, *, weight: float = 10.0) -> Tensor:
+    """How far apart a discriminator's features of real and of generated images are, a scalar.
+
+    ``weight * 4 * mean over scales (mean over layers (L1))``. The logits, which are the last of each scale, do not
+    count. No gradient flows into `real_features`.
+
+    Args:
+        real_features: what the method ``features`` of a discriminator gives of real images: a tensor for each layer,
+            or such a list for each scale.
+        fake_features: the same, of generated ones.
+        weight: factor of the loss.
+
+    Raises:
+        ArgumentError: a scale without a layer before its logits.
+        ShapeError: features of different discriminators or images.
+
+    Source: Wang et al. 2018, equation 4; the factor 4 is that of the authors' code.
+
+    >>> real = [torch.zeros(1, 8, 4, 4), torch.zeros(1, 1, 2, 2)]
+    >>> fake = [layer + 1 for layer in real]
+    >>> feature_matching_loss(real, fake)
+    tensor(40.)
+    """
+    real, fake = _by_scale(real_features), _by_scale(fake_features)
+    shapes = [[[tuple(each.shape) for each in scale] for scale in side] for side in (real, fake)]
+    if shapes[0] != shapes[1]:
+        raise ShapeError(
+            f"feature_matching_loss: the features of real images have the shapes {shapes[0]}, those of generated ones "
+            f"{shapes[1]}. Take both from one discriminator, and of batches of one size."
+        )
+    if not real or min(map(len, real)) < 2:
+        raise ArgumentError(
+            "feature_matching_loss: a scale needs the features of one layer at least, and the logits after them; "
+            f"got lists of {[len(scale) for scale in real]}."
+        )
+    of_scales = [
+        torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(reals[:-1], fakes[:-1], strict=True)]).mean()
+        for reals, fakes in zip(real, fake, strict=True)
+    ]
+    return weight * 4 * torch.stack(of_scales).mean()
+
+
+def logits_of(features: Features) -> Logits:
+    """The logits among a discriminator's features: the last, or the last of each scale."""
+    by_scale = _by_scale(features)
+    return by_scale[0][-1] if isinstance(features[0], Tensor) else [scale[-1] for scale in by_scale]
+
+
+def _by_scale(features: Features) -> list[list[Tensor]]:
+    layers = [each for each in features if isinstance(each, Tensor)]
+    return [layers] if layers else [list(scale) for scale in features]
 
 
 def _refuse_batch_norm(owner: str, discriminator: nn.Module) -> None:

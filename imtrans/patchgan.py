@@ -28,13 +28,27 @@ class _ConvDiscriminator(Pretrained):
         return size
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.features(images)[-1]
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What each layer makes of the images, after its activation; the logits are the last.
+
+        Shape: ``(b, in_channels, h, w)`` -> for each layer ``(b, channels, h', w')``.
+        """
         owner = type(self).__name__
         check_image(owner, images, self.in_channels)
-        self._check_size(owner, images)
-        logits: Tensor = self.layers(images)
-        return logits
+        self.check_size(owner, images)
+        maps = [images]
+        for layer in self.layers:
+            maps.append(layer(maps[-1]))
+        return maps[1:]
 
-    def _check_size(self, owner: str, images: Tensor) -> None:
+    def check_size(self, owner: str, images: Tensor) -> None:
+        """Raise, in the name of `owner`, if the images are too small for the layers.
+
+        Raises:
+            ShapeError: nothing is left of them, or a norm would see a single value.
+        """
         batch, _, height, width = images.shape
         for layer in cast(Iterable[ConvNormAct], self.layers):
             height, width = layer.out_size(height), layer.out_size(width)
@@ -65,6 +79,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         n_layers: convolutions of stride 2.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
         act: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
+        padding: zeros around the image and around each map, 0 to 3 on each side; pix2pixHD has 2.
         spectral_norm: whether to divide each convolution's weights by their largest singular value
             (Miyato et al. 2018).
         bias: of the convolutions between the first and the last; if None, they have one where the norm has no
@@ -90,6 +105,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         n_layers: int = 3,
         norm: str | Norm = "batch",
         act: str | Act = "leaky_relu",
+        padding: int = 1,
         spectral_norm: bool = False,
         bias: bool | None = None,
     ) -> None:
@@ -98,6 +114,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         self.in_channels = at_least(owner, "in_channels", in_channels, 1)
         at_least(owner, "base_channels", base_channels, 1)
         at_least(owner, "n_layers", n_layers, 1, 16)
+        at_least(owner, "padding", padding, 0, 3)
         flag(owner, "spectral_norm", spectral_norm)
         flag(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
@@ -108,6 +125,7 @@ class PatchDiscriminator(_ConvDiscriminator):
                 widths[i],
                 widths[i + 1],
                 kernel_size=4,
+                padding=padding,
                 stride=2 if i < n_layers else 1,
                 norm=nn.Identity if i == 0 else make_norm,
                 act=make_act,
@@ -115,7 +133,9 @@ class PatchDiscriminator(_ConvDiscriminator):
             )
             for i in range(n_layers + 1)
         ]
-        layers.append(ConvNormAct(widths[-1], 1, kernel_size=4, norm=nn.Identity, act=nn.Identity, bias=True))
+        layers.append(
+            ConvNormAct(widths[-1], 1, kernel_size=4, padding=padding, norm=nn.Identity, act=nn.Identity, bias=True)
+        )
         self.layers = nn.Sequential(*layers)
         init_weights(self)
         if spectral_norm:

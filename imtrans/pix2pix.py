@@ -1,12 +1,14 @@
 """pix2pix: image-to-image translation with a conditional adversarial network."""
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from imtrans.errors import ArgumentError, flag, in_range
-from imtrans.losses import GANLoss
+from imtrans.losses import GANLoss, feature_matching_loss, logits_of
 from imtrans.optimizing import update
 from imtrans.pool import ImagePool
 from imtrans.pretrained import Pretrained
@@ -17,7 +19,9 @@ class Pix2Pix(nn.Module):
 
     ``G* = arg min_G max_D  GAN(G, D) + l1_weight * L1(G)``. The ablations of the paper's table 1: ``l1_weight=0``
     is cGAN alone; ``conditional=False`` shows the discriminator the target alone (GAN, L1 + GAN); without a
-    discriminator only the L1 term is left.
+    discriminator only the L1 term is left. With a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term
+    and ``GANLoss("lsgan", scales="sum")`` it is pix2pixHD without its perceptual term; that method updates the
+    generator before the discriminator.
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``.
@@ -25,12 +29,14 @@ class Pix2Pix(nn.Module):
         gan_loss: a mode of `GANLoss`, or one.
         gan_weight: of the generator's adversarial term.
         l1_weight: of the L1 term.
+        feature_weight: of the feature matching term of pix2pixHD, which is 10 there; see
+            `imtrans.feature_matching_loss`. The discriminator needs a method ``features``.
         conditional: whether the discriminator sees the source.
         pool_size: of the pool that the discriminator's fakes pass through; 0 as in the paper.
 
     Raises:
-        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train, or no
-            term at all.
+        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or that has no
+            features to match, or no term at all.
 
     Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
     """
@@ -43,6 +49,7 @@ class Pix2Pix(nn.Module):
         gan_loss: str | GANLoss = "vanilla",
         gan_weight: float = 1.0,
         l1_weight: float = 100.0,
+        feature_weight: float = 0.0,
         conditional: bool = True,
         pool_size: int = 0,
     ) -> None:
@@ -52,12 +59,20 @@ class Pix2Pix(nn.Module):
         self.gan_loss = gan_loss if isinstance(gan_loss, GANLoss) else GANLoss(gan_loss)
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
+        self.feature_weight = in_range("Pix2Pix", "feature_weight", feature_weight, 0.0)
         flag("Pix2Pix", "conditional", conditional)
         self.conditional = conditional
         self.pool = ImagePool(pool_size)
         if discriminator is not None:
             self.gan_loss.check(discriminator)
-        if l1_weight == 0 and (discriminator is None or gan_weight == 0):
+        if feature_weight > 0 and not callable(getattr(discriminator, "features", None)):
+            found = "there is none" if discriminator is None else f"{type(discriminator).__name__} has none"
+            raise ArgumentError(
+                f"Pix2Pix: feature_weight={feature_weight} needs a discriminator with a method features(images) that "
+                f"returns what each layer gives, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or "
+                "feature_weight=0."
+            )
+        if l1_weight == 0 and (discriminator is None or gan_weight == feature_weight == 0):
             without = "without a discriminator" if discriminator is None else "with gan_weight=0"
             raise ArgumentError(
                 f"Pix2Pix: {without} and with l1_weight=0 there is nothing to minimise. "
@@ -79,8 +94,8 @@ class Pix2Pix(nn.Module):
         Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
 
         Returns:
-            The losses, detached scalars: ``G_l1``, already weighted, and with a discriminator ``D_real``,
-            ``D_fake``, ``G_gan``, and ``D_penalty`` for wgangp.
+            The losses, detached scalars: ``G_l1``, already weighted, and with a discriminator ``D_real``, ``D_fake``,
+            ``G_gan``, with a `feature_weight` ``G_features``, already weighted, and ``D_penalty`` for wgangp.
 
         Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
         """
@@ -97,11 +112,25 @@ class Pix2Pix(nn.Module):
                 losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
             update(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
 
-            losses["G_gan"] = self.gan_loss.generator(self.discriminator(self._seen(source, fake)))
-            adversarial = self.gan_weight * losses["G_gan"]
+            judged = self._judge(self._seen(source, fake), real_pair)
+            losses.update(judged)
+            adversarial = self.gan_weight * judged["G_gan"]
+            if "G_features" in judged:
+                adversarial = adversarial + judged["G_features"]
         losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
         update(optimizers["generator"], adversarial + losses["G_l1"])
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _judge(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
+        """What the discriminator, as it is now, holds against the generator."""
+        discriminator = cast(Any, self.discriminator)
+        if self.feature_weight == 0:
+            return {"G_gan": self.gan_loss.generator(discriminator(fake_pair))}
+        fake = discriminator.features(fake_pair)
+        with torch.no_grad():
+            real = discriminator.features(real_pair)
+        matching = feature_matching_loss(real, fake, weight=self.feature_weight)
+        return {"G_gan": self.gan_loss.generator(logits_of(fake)), "G_features": matching}
 
     def _seen(self, source: Tensor, image: Tensor) -> Tensor:
         return torch.cat([source, image], dim=1) if self.conditional else image

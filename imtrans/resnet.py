@@ -63,6 +63,7 @@ class ResnetGenerator(Pretrained):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "junyanz/resnet_9blocks": {"num_blocks": 9, "norm": "instance"},
         "junyanz/resnet_6blocks": {"num_blocks": 6, "norm": "instance"},
+        "pix2pixHD/global": {"num_blocks": 9, "num_downs": 4, "norm": "instance"},
     }
 
     def __init__(

@@ -2,7 +2,9 @@
 
 from os import PathLike
 
+from imtrans.enhancer import LocalEnhancer
 from imtrans.errors import SavedModelError, hint
+from imtrans.multiscale import MultiscaleDiscriminator
 from imtrans.patchgan import PatchDiscriminator, PixelDiscriminator
 from imtrans.pretrained import Pretrained
 from imtrans.resnet import ResnetGenerator
@@ -10,7 +12,15 @@ from imtrans.saved import CONFIG, Saved
 from imtrans.unet import UNetGenerator
 
 CLASSES: dict[str, type[Pretrained]] = {
-    cls.__name__: cls for cls in (UNetGenerator, ResnetGenerator, PatchDiscriminator, PixelDiscriminator)
+    cls.__name__: cls
+    for cls in (
+        UNetGenerator,
+        ResnetGenerator,
+        LocalEnhancer,
+        PatchDiscriminator,
+        PixelDiscriminator,
+        MultiscaleDiscriminator,
+    )
 }
 
 

@@ -10,6 +10,7 @@ from loopback_hub import hub_fixture  # noqa: F401
 from PIL import Image
 
 from imtrans import (
+    LocalEnhancer,
     PatchDiscriminator,
     Pix2Pix,
     PixelDiscriminator,
@@ -30,6 +31,7 @@ VALIDATION = {
 NETWORKS = {
     "unet": lambda: UNetGenerator(base_channels=2, depth=2),
     "resnet": lambda: ResnetGenerator(5, 2, base_channels=2, num_blocks=1),
+    "enhancer": lambda: LocalEnhancer(base_channels=2, num_blocks=0, global_blocks=0, global_downs=1),
     "patch": lambda: PatchDiscriminator(4, base_channels=2, n_layers=1),
     "pixel": lambda: PixelDiscriminator(base_channels=2),
 }
@@ -154,7 +156,7 @@ def test_the_code_runs_after_a_push_of_a_network(hub, tmp_path, monkeypatch, kin
     network = NETWORKS[kind]().eval()
     network.push_to_hub("user/repo", token=hub.token)
     names = run(hub.files("user/repo")["README.md"].decode(), tmp_path, monkeypatch)
-    if kind in ("unet", "resnet"):
+    if kind in ("unet", "resnet", "enhancer"):
         assert names["output"].shape == (network.out_channels, 256, 256)
         assert names["source"].shape == (network.in_channels, 256, 256)
     else:

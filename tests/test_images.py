@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from imtrans import one_hot
 from imtrans.errors import ArgumentError, DataError
 from imtrans.images import Jitter, image_files, image_size, read_image, sample_rows, to_image, to_tensor
 
@@ -78,6 +79,15 @@ def test_sample_rows_shows_the_first_channel_of_what_is_no_colour_picture(channe
     shown = sample_rows({"source": batch, "target": torch.ones(1, 3, 4, 4)}, gap=1)
     assert shown.size == (9, 4)
     assert pixels(shown.crop((0, 0, 4, 4))) == pixels(to_image(batch[0, :1]))
+
+
+def test_sample_rows_shows_a_label_map_of_many_channels_in_a_colour_for_each_class():
+    ids = torch.tensor([[[0, 1, 2], [3, 4, 5]]])
+    hot = one_hot(ids, 6, instances=torch.tensor([[[1, 1, 2], [1, 1, 2]]]))
+    shown = pixels(sample_rows({"source": hot, "fake": torch.ones(1, 3, 2, 3)}, gap=1).crop((0, 0, 3, 2)))
+    assert len({tuple(colour) for row in shown for colour in row}) == 6
+    without_edges = torch.cat([hot[:, :6], torch.zeros(1, 1, 2, 3)], dim=1)
+    assert pixels(sample_rows({"source": without_edges}, gap=1)) == shown
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "tiff", "bmp", "webp", "jpg", "jpeg", "PNG", "JPG"])

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from imtrans import GANLoss, PatchDiscriminator, gradient_penalty
+from imtrans import GANLoss, PatchDiscriminator, feature_matching_loss, gradient_penalty
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.losses import GAN_MODES
+from imtrans.losses import GAN_MODES, logits_of
 
 FORMULAS = {
     "vanilla": (lambda x: F.softplus(-x), F.softplus, lambda x: F.softplus(-x)),
@@ -232,3 +232,62 @@ def test_real_and_fake_of_different_shapes_are_refused():
     with pytest.raises(ShapeError) as caught:
         gradient_penalty(SquareCritic(), torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
     assert str(caught.value) == ("gradient_penalty: real (2, 3, 4, 4) and fake (1, 3, 4, 4) must have one shape.")
+
+
+# Feature matching
+
+
+def features(scales=2, layers=3):
+    return [[torch.rand(2, 2 + j, 5 - i, 4) for j in range(layers)] for i in range(scales)]
+
+
+@pytest.mark.parametrize(("scales", "n_layers"), [(1, 1), (2, 3), (3, 3), (2, 4)])
+def test_feature_matching_is_the_sum_that_the_authors_of_pix2pixhd_write_down(scales, n_layers):
+    """Each of n_layers + 1 maps before the logits of each of num_D scales counts 4 / (n_layers + 1) / num_D."""
+    real, fake = features(scales, n_layers + 2), features(scales, n_layers + 2)
+    expected = 0.0
+    for i in range(scales):
+        for j in range(n_layers + 1):
+            expected += (1 / scales) * (4 / (n_layers + 1)) * F.l1_loss(fake[i][j], real[i][j]) * 10
+    torch.testing.assert_close(feature_matching_loss(real, fake), expected)
+    torch.testing.assert_close(feature_matching_loss(real, fake, weight=2.5), expected / 4)
+    if scales == 1:
+        torch.testing.assert_close(feature_matching_loss(real[0], fake[0]), expected)
+
+
+def test_feature_matching_pulls_at_the_generated_side_alone_and_not_at_the_logits():
+    real, fake = features(), features()
+    for each in (*real[0], *real[1], *fake[0], *fake[1]):
+        each.requires_grad_()
+    feature_matching_loss(real, fake).backward()
+    assert all(each.grad is None for scale in real for each in scale)
+    assert all(each.grad.abs().min() > 0 for scale in fake for each in scale[:-1])
+    assert all(scale[-1].grad is None for scale in fake)
+
+
+def test_features_of_a_discriminator_match_themselves():
+    discriminator = PatchDiscriminator(3, base_channels=2, n_layers=2)
+    given = discriminator.features(torch.rand(1, 3, 32, 32))
+    assert feature_matching_loss(given, given) == 0
+    assert torch.equal(logits_of(given), given[-1])
+    both = logits_of([given, given])
+    assert [torch.equal(logits, given[-1]) for logits in both] == [True, True]
+
+
+def test_features_that_do_not_belong_together_are_refused():
+    one = [torch.zeros(1, 2, 3, 3), torch.zeros(1, 1, 2, 2)]
+    with pytest.raises(ShapeError) as caught:
+        feature_matching_loss(one, [one[1], one[1]])
+    assert str(caught.value) == (
+        "feature_matching_loss: the features of real images have the shapes [[(1, 2, 3, 3), (1, 1, 2, 2)]], those of "
+        "generated ones [[(1, 1, 2, 2), (1, 1, 2, 2)]]. Take both from one discriminator, and of batches of one size."
+    )
+    with pytest.raises(ShapeError, match="the features of real images have the shapes"):
+        feature_matching_loss([one, one], [one])
+    for nothing, lengths in (([one, one[1:]], "[2, 1]"), (one[1:], "[1]"), ([], "[]")):
+        with pytest.raises(ArgumentError) as caught:
+            feature_matching_loss(nothing, nothing)
+        assert str(caught.value) == (
+            "feature_matching_loss: a scale needs the features of one layer at least, and the logits after them; got "
+            f"lists of {lengths}."
+        )

@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imtrans import PatchDiscriminator, PixelDiscriminator, ResnetGenerator, UNetGenerator, load_pretrained, saved
+from imtrans import (
+    LocalEnhancer,
+    MultiscaleDiscriminator,
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    UNetGenerator,
+    load_pretrained,
+    saved,
+)
 from imtrans.errors import ArgumentError, SavedModelError
 from imtrans.saved import Saved, parse_tensors
 
 NETWORKS = {
     UNetGenerator: {"base_channels": 2, "depth": 2},
     ResnetGenerator: {"base_channels": 2, "num_blocks": 1, "num_downs": 1},
+    LocalEnhancer: {"base_channels": 2, "num_blocks": 1, "global_blocks": 0, "global_downs": 1},
     PatchDiscriminator: {"base_channels": 2, "n_layers": 1},
+    MultiscaleDiscriminator: {"base_channels": 2, "n_layers": 1},
     PixelDiscriminator: {"base_channels": 2},
 }
 
@@ -285,6 +296,8 @@ HOSTILE = [
     *((UNetGenerator, {"num_convs": value}) for value in HUGE.values()),
     *((ResnetGenerator, {name: value}) for name in ("num_blocks", "num_downs") for value in HUGE.values()),
     *((PatchDiscriminator, {"n_layers": value}) for value in HUGE.values()),
+    *((MultiscaleDiscriminator, {name: value}) for name in ("n_layers", "num_scales") for value in HUGE.values()),
+    *((LocalEnhancer, {name: value}) for name in ("num_enhancers", "global_downs") for value in HUGE.values()),
     (UNetGenerator, {"depth": 16, "base_channels": 10**8}),
     (UNetGenerator, {"channels": [10**12, 10**12]}),
     (UNetGenerator, {"channels": [1] * 10**5}),

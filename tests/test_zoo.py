@@ -12,7 +12,7 @@ from imtrans.zoo import CLASSES
 
 def test_every_network_of_the_library_can_be_loaded():
     public = [value for value in vars(imtrans).values() if isinstance(value, type) and issubclass(value, Pretrained)]
-    assert len(public) == 4
+    assert len(public) == 6
     assert set(CLASSES.values()) == set(public)
     assert all(name == cls.__name__ for name, cls in CLASSES.items())
 
@@ -37,8 +37,7 @@ def test_a_class_that_does_not_exist_is_refused_with_a_hint(tmp_path):
         load_pretrained(tmp_path)
     assert str(caught.value) == (
         f"config.json of {tmp_path} names the class 'PatchDiscriminater', which imtrans does not have. Did you mean "
-        "'PatchDiscriminator'? It has UNetGenerator, ResnetGenerator, PatchDiscriminator, PixelDiscriminator. "
-        "A class of your own loads with its own from_pretrained."
+        f"'PatchDiscriminator'? It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
     )
 
 
