@@ -21,25 +21,31 @@ def start(out, steps):
     return subprocess.Popen([sys.executable, "-c", RUN, str(out), str(steps)], env=environment)
 
 
-def beginning(process, out):
-    """Wait until the process has the folder: what comes before is the import of torch."""
-    while process.poll() is None and not (out / ".lock").exists():
-        time.sleep(0.005)
+def wait_for(process, there):
+    while process.poll() is None and not there():
+        time.sleep(0.001)
 
 
 def kill_again_and_again(out, *, kills, steps, longest):
-    """Kill a run `kills` times, up to `longest` seconds after it began; return how often it was just saving."""
-    draw, saving = random.Random(kills), 0
+    """Kill a run `kills` times: at a random moment since it took the folder, or just while it saves.
+
+    Return how often a half-written checkpoint was left.
+    """
+    draw, torn = random.Random(kills), 0
     for _ in range(kills):
         process = start(out, steps)
-        beginning(process, out)
-        time.sleep(draw.uniform(0, longest))
+        wait_for(process, (out / ".lock").exists)  # what comes before is the import of torch
+        if draw.random() < 0.5:
+            time.sleep(draw.uniform(0, longest))
+        else:
+            wait_for(process, lambda: any((out / "checkpoints").glob(".*.tmp")))
+            time.sleep(draw.uniform(0, 0.01))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "the run ended before it was killed: give it more steps"
-        saving += any((out / "checkpoints").glob(".*.tmp"))
+        torn += any((out / "checkpoints").glob(".*.tmp"))
     process = start(out, steps)
     assert process.wait() == 0
-    return saving
+    return torn
 
 
 @pytest.mark.parametrize(
@@ -47,8 +53,8 @@ def kill_again_and_again(out, *, kills, steps, longest):
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_nobody_touched(tmp_path, kills, steps, longest):
     out = tmp_path / "killed" / "run"
-    saving = kill_again_and_again(out, kills=kills, steps=steps, longest=longest)
-    print(f"killed {kills} times, {saving} of them while it saved")
+    torn = kill_again_and_again(out, kills=kills, steps=steps, longest=longest)
+    print(f"killed {kills} times, {torn} half-written checkpoints")
     small_run(tmp_path / "whole" / "run", steps=steps).fit()
     killed, whole = remains(out), remains(tmp_path / "whole" / "run")
     # The checkpoints that are kept are those of the same steps, whatever was saved on the way.
