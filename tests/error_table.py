@@ -1,4 +1,4 @@
-"""The table of every error in ``docs/reliability.md``, read from the code. ``python tests/error_table.py`` renews it."""
+"""The table of every error in ``docs/reliability.md``, from the code: ``python tests/error_table.py`` renews it."""
 
 import ast
 import re
