@@ -3,6 +3,7 @@
 python examples/pix2pix_facades.py                      # procedural facades, a few minutes on a laptop
 python examples/pix2pix_facades.py --data DIR           # DIR/train/*.jpg, or DIR/train/A and DIR/train/B
 python examples/pix2pix_facades.py --download           # the CMP facades, from the authors of pix2pix
+torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # in four processes, on a card each
 """
 
 import argparse
@@ -15,8 +16,10 @@ import torch
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.archive import unpack
+from imtrans.distributed import join
 from imtrans.download import fetch
 from imtrans.errors import DataError, ImtransError
+from imtrans.init import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
 CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest
@@ -37,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, help="end early")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=1, help="of each process")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
     parser.add_argument("--device", default="auto")
@@ -66,16 +69,18 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    world = join(pick_device(args.device))
+    say = print if world.first else lambda text: None
     real = args.data is not None or args.download
     size = given(args.size, 256 if real else 128)
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
-        folder = args.data or download(Path("data"), args.sha256)
+        folder = args.data or world.from_first(lambda: download(Path("data"), args.sha256))
         train, val = paired(folder, seed=args.seed, direction=args.direction, size=size, on_bad_image=args.on_bad_image)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
-    print(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
+    say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
 
     depth = min(8, size.bit_length() - 1)
     generator = init_net(UNetGenerator(base_channels=base_channels, depth=depth), args.device, seed=args.seed)
@@ -97,10 +102,11 @@ def run(args: argparse.Namespace) -> None:
         checkpoint_every=args.checkpoint_every,
         config={"size": size, "command": shlex.join(sys.argv)},
     )
-    print(f"{trainer.total_steps} steps of batch {args.batch_size} on {trainer.device} in {trainer.precision}")
-    report(trainer.fit(resume=args.resume), args.out)
+    batch = f"batch {args.batch_size}" + (f" in each of {world.size} processes" if world.size > 1 else "")
+    say(f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}")
+    say(report(trainer.fit(resume=args.resume), args.out))
     if args.push_to_hub:
-        print(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
 
 
 def given(value: int | None, default: int) -> int:
@@ -130,13 +136,13 @@ def download(into: Path, sha256: str | None) -> Path:
     return folder
 
 
-def report(validation: dict | None, out: Path) -> None:
-    if validation:
-        print("\nvalidation, pictures in [0, 1]:\n    mode           L1    PSNR")
-        for mode in ("eval", "batch_stats", "paper"):
-            best = "  <- saved with the generator" if mode == validation["best"] else ""
-            print(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
-    print(f"\ngenerator  {out / 'generator'}\ngallery    {(out / 'index.html').resolve().as_uri()}")
+def report(validation: dict | None, out: Path) -> str:
+    lines = ["", "validation, pictures in [0, 1]:", "    mode           L1    PSNR"] if validation else []
+    for mode in ("eval", "batch_stats", "paper") if validation else ():
+        best = "  <- saved with the generator" if mode == validation["best"] else ""
+        lines.append(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
+    gallery = (out / "index.html").resolve().as_uri()
+    return "\n".join([*lines, "", f"generator  {out / 'generator'}", f"gallery    {gallery}"])
 
 
 if __name__ == "__main__":

@@ -202,6 +202,26 @@ class UpBlock(nn.Module):
         return self.convs(self.act(x))
 
 
+def cancelled_biases(network: nn.Module) -> list[nn.Parameter]:
+    """The biases in `network` that an instance norm subtracts again with the mean of each image.
+
+    They have no effect, and their gradients are what rounding leaves of zero; Adam makes full steps of that, and other
+    ones on each machine.
+
+    >>> len(cancelled_biases(ConvNormAct(3, 8, norm=nn.InstanceNorm2d))), len(cancelled_biases(ConvNormAct(3, 8)))
+    (1, 0)
+    """
+    found = []
+    for module in network.modules():
+        norm, conv = getattr(module, "norm", None), getattr(module, "conv", getattr(module, "up", None))
+        if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and not norm.track_running_stats:
+            # The four pixels that a shuffle makes of one have biases of their own, which no norm cancels.
+            last = conv[-1] if isinstance(conv, nn.Sequential) else conv
+            if isinstance(bias := getattr(last, "bias", None), nn.Parameter):
+                found.append(bias)
+    return found
+
+
 def _out_channels_of(merge: nn.Module) -> int:
     out_channels = getattr(merge, "out_channels", None)
     if not isinstance(out_channels, int):

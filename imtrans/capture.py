@@ -172,11 +172,11 @@ def give_up(why: str, *, insist: bool) -> None:
     warnings.warn(f"the step runs plainly, which is slower: it cannot be captured, because {why}.", stacklevel=5)
 
 
-def check_compile(owner: str, compile: bool | str, device: torch.device) -> bool | str:
-    """Return `compile` if it is ``"auto"``, True or False, and `device` can do it.
+def check_compile(owner: str, compile: bool | str, device: torch.device, *, processes: int = 1) -> bool | str:
+    """Return `compile` if it is ``"auto"``, True or False, and `device` can do it; False for several `processes`.
 
     Raises:
-        ArgumentError: another value; or True without a CUDA card.
+        ArgumentError: another value; or True without a CUDA card, or with several processes.
     """
     if not isinstance(compile, bool) and compile != "auto":
         raise ArgumentError(f"{owner}: compile must be 'auto', True or False, got {compile!r}.")
@@ -184,7 +184,9 @@ def check_compile(owner: str, compile: bool | str, device: torch.device) -> bool
         raise ArgumentError(
             f"{owner}: compile=True captures the step as a CUDA graph, and the device is {device}. Use 'auto'."
         )
-    return compile
+    if compile is True and processes > 1:
+        raise ArgumentError(f"{owner}: compile=True is for one process, and this run has {processes}. Use 'auto'.")
+    return compile if processes == 1 else False
 
 
 def prepare(step: Step, optimizers: Mapping[str, Optimizer], device: torch.device, *, compile: bool | str) -> Step:

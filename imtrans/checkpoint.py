@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from imtrans.distributed import world
 from imtrans.errors import CheckpointError, ImtransError
 from imtrans.files import sync_folder, tensor_bytes, write_atomic
 from imtrans.optimizing import load_state, state_of
@@ -65,27 +66,30 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
 
 
 def gather(method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch.device) -> dict[str, Any]:
-    """The state of a method, of its optimizers, and of the random numbers that its next step draws."""
-    random = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        random["cuda"] = torch.cuda.get_rng_state(device)
+    """The state of a method, of its optimizers, and of the random numbers that each process draws in its next step."""
     return {
         "method": method.state_dict(),
         "optimizers": {name: state_of(optimizer) for name, optimizer in optimizers.items()},
-        "random": random,
+        "random": world().gather_all(_random_state(device)),
     }
 
 
 def restore(
     state: dict[str, Any], method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch.device
 ) -> None:
-    """Put back what `gather` gave; see `fitting`."""
+    """Put back what `gather` gave; see `fitting`. A process more than there were keeps the random state it has."""
     method.load_state_dict(state["method"])
     for name, optimizer in optimizers.items():
         load_state(optimizer, state["optimizers"][name])
-    torch.set_rng_state(state["random"]["cpu"])
-    if device.type == "cuda" and "cuda" in state["random"]:
-        torch.cuda.set_rng_state(state["random"]["cuda"], device)
+    for random in state["random"][world().rank : world().rank + 1]:
+        torch.set_rng_state(random["cpu"])
+        if device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], device)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imtrans.distributed import world
+
 Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 Found = list[str]
 
@@ -24,21 +26,22 @@ def spoilt_weight(method: nn.Module) -> str | None:
 def first_not_finite(method: nn.Module, step: Step, batch: dict[str, Tensor], *, gradients: bool = True) -> str | None:
     """Run `step` on `batch`, and tell in words where the first value appeared that is not finite; None if none did.
 
+    All processes that share the step are told the same.
+
     Args:
         method: whose layers are watched.
         step: trains on a batch, and returns its losses.
         batch: of tensors.
         gradients: whether to watch them too; with scaled losses, infinite ones are no fault.
     """
-    for name, tensor in batch.items():
-        if not _finite(tensor):
-            return f"the batch's {name}"
     with _watched(method, gradients) as found:
+        found += [f"the batch's {name}" for name, tensor in batch.items() if not _finite(tensor)]
+        # All the same: other processes may share the step, and their part may be sound.
         losses = step(batch)
     if weight := spoilt_weight(method):
         found.append(f"the weight {weight}, as it was updated")
     found += [f"the loss {name}, and no layer" for name, loss in losses.items() if not _finite(loss)]
-    return next(iter(found), None)
+    return next((each for each in world().gather_all(next(iter(found), None)) if each), None)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from imtrans.sharing import part
+
 Batch = dict[str, Tensor]
 
 
@@ -29,12 +31,19 @@ def length_of(data: object) -> int:
     return len(data) if isinstance(data, Sized) else 0
 
 
-def chunks(length: int, batch_size: int, *, epoch: int = 0, shuffle_seed: int | None = None) -> list[list[int]]:
-    """The indices of each batch of one epoch; arguments as for `batches`."""
+def chunks(
+    length: int, batch_size: int, *, epoch: int = 0, shuffle_seed: int | None = None, process: tuple[int, int] = (0, 1)
+) -> list[list[int]]:
+    """The indices of each batch of one epoch; arguments as for `batches`.
+
+    >>> chunks(5, 4, process=(0, 2)), chunks(5, 4, process=(1, 2))  # the last sample stands in for one that lacks
+    ([[0, 1], [4]], [[2, 3], [4]])
+    """
     order = np.arange(length)
     if shuffle_seed is not None:
         order = np.random.default_rng((shuffle_seed, epoch)).permutation(order)
-    return [order[i : i + batch_size].tolist() for i in range(0, length, batch_size)]
+    whole = [order[i : i + batch_size].tolist() for i in range(0, length, batch_size)]
+    return [[batch[i] for i in part(len(batch), *process)] or batch[-1:] for batch in whole]
 
 
 def batches(
@@ -44,6 +53,7 @@ def batches(
     epoch: int = 0,
     shuffle_seed: int | None = None,
     skip: int = 0,
+    process: tuple[int, int] = (0, 1),
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterable[Batch]:
@@ -51,16 +61,20 @@ def batches(
 
     Args:
         data: of dicts of tensors; see `AtEpoch`.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch, of all processes together.
         epoch: decides the order and the augmentation.
         shuffle_seed: decides the order too; None for the order of `data`.
         skip: batches to leave out at the start, unread.
+        process: rank and number of the processes that share each batch: it gives the part of that rank, see
+            `imtrans.sharing.part`, or where that is empty, one sample of the batch all the same.
         num_workers: processes that load.
         pin_memory: whether to load into memory that a CUDA card can fetch from by itself.
     """
     return DataLoader(
         AtEpoch(data, epoch),
-        batch_sampler=chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed)[skip:],
+        batch_sampler=chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[
+            skip:
+        ],
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader's own draws must not shift those of dropout

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from imtrans.sharing import current_share
+
 # How this machine computes a step, not what it computes: a state that is loaded does not change it.
 OF_THE_MACHINE = ("fused", "foreach", "capturable")
 
@@ -14,16 +16,23 @@ OF_THE_MACHINE = ("fused", "foreach", "capturable")
 def update(optimizer: Optimizer, loss: Tensor) -> None:
     """Take one step down `loss`, with gradients for the optimizer's own parameters and no others.
 
+    In a step that several processes share, `loss` is the mean over the samples of this one, and the gradients are
+    those of the mean over the whole batch: see `imtrans.sharing`.
+
     A trainer in fp16 has given the optimizer a scaler, see `scale_losses`; it is used here.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    scaler = scaler_of(optimizer)
+    scaler, share = scaler_of(optimizer), current_share()
+    if share is not None:
+        loss = share.weight * loss
     optimizer.zero_grad(set_to_none=True)
+    (loss if scaler is None else scaler.scale(loss)).backward(inputs=parameters)
+    if share is not None:
+        # Before the scaler looks at them: all processes leave out a step that overflowed in one of them.
+        share.add_up([p.grad for p in parameters if p.grad is not None])
     if scaler is None:
-        loss.backward(inputs=parameters)
         optimizer.step()
     else:
-        scaler.scale(loss).backward(inputs=parameters)
         scaler.step(optimizer)
         scaler.update()
     # Autocast keeps its casts of the weights for the whole region: those of the old weights must go.

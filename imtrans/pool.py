@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.errors import ShapeError, at_least
+from imtrans.sharing import current_share
 
 
 class ImagePool(nn.Module):
@@ -13,7 +14,8 @@ class ImagePool(nn.Module):
     1/2 the image takes the place of a stored one, chosen at random, which is returned instead; otherwise the
     image itself is returned and the pool stays as it is. What happens to the n-th image is a function of
     (seed, n) alone, in tensor arithmetic on the images' device: nothing waits for a random number or a
-    counter, and a step that was recorded once can be replayed.
+    counter, and a step that was recorded once can be replayed. Processes that share a step have one pool, through
+    which the images of the whole batch pass in its order.
 
     Args:
         size: how many images it keeps; 0 returns every image unchanged.
@@ -47,9 +49,12 @@ class ImagePool(nn.Module):
         """
         if self.size == 0:
             return images.detach()
-        stored, seen = self._on_device_of(images)
+        share = current_share()
+        # One pool for all processes: each of them sees every image, and so has the same pool.
+        every = images.detach() if share is None else share.gather(images.detach())
+        stored, seen = self._on_device_of(every)
         returned = []
-        for image in images.detach():
+        for image in every:
             filling = seen < self.size
             chosen, swap = draws(seen, self.seed, self.size)
             slot = torch.where(filling, seen, chosen)
@@ -57,7 +62,8 @@ class ImagePool(nn.Module):
             returned.append(torch.where(swap & ~filling, old, image))
             stored.index_copy_(0, slot, torch.where(swap | filling, image, old)[None])
             seen += 1
-        return torch.stack(returned)
+        pooled = torch.stack(returned)
+        return pooled if share is None else share.own(pooled, images.detach())
 
     def _on_device_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         shape, device = images.shape[1:], images.device

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from imtrans.card import CARD, SAMPLES, SOURCE, model_card
 from imtrans.errors import SavedModelError
 from imtrans.files import write_atomic
+from imtrans.hub import push
 from imtrans.images import sample_rows, to_image
 from imtrans.method import Method
 from imtrans.pretrained import Pretrained
@@ -79,3 +81,10 @@ def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Prove
     for name, network in networks.items():
         if network is not root:
             network.save_pretrained(folder / name)
+
+
+def push_all(repo_id: str, method: nn.Module, provenance: Provenance, **settings: Any) -> str:
+    """Push what `release_all` writes; `settings`, what is returned and raised: as for `imtrans.hub.push`."""
+    with TemporaryDirectory() as folder:
+        release_all(Path(folder), repo_id, method, provenance)
+        return push(Path(folder), repo_id, **settings)

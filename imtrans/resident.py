@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from imtrans.distributed import processes_here
 from imtrans.errors import at_least, flag
 from imtrans.images import Jitter
 from imtrans.loading import Batch, batches, chunks, length_of
@@ -81,10 +82,16 @@ class Resident:
         self._there = np.zeros(len(data), dtype=bool)
 
     def batches(
-        self, batch_size: int, *, epoch: int = 0, shuffle_seed: int | None = None, skip: int = 0
+        self,
+        batch_size: int,
+        *,
+        epoch: int = 0,
+        shuffle_seed: int | None = None,
+        skip: int = 0,
+        process: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """The batches of `imtrans.loading.batches`, on the device."""
-        parts = chunks(len(self.data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed)[skip:]
+        parts = chunks(len(self.data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[skip:]
         order = [index for part in parts for index in part]
         drawn = torch.tensor([(index, *self.data.window(index, epoch)) for index in order]).reshape(-1, 4)
         # The whole epoch at once: a transfer for each batch would make the host wait.
@@ -173,7 +180,7 @@ def free_memory(device: torch.device) -> int:
     with suppress(OSError, ValueError):  # a container may have less than the machine
         limit, used = (int(Path("/sys/fs/cgroup", f"memory.{what}").read_text()) for what in ("max", "current"))
         free.append(limit - used)
-    return max(0, min(free))
+    return max(0, min(free)) // processes_here()  # each of them keeps its own
 
 
 def _available() -> int:

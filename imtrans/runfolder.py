@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checkpoint import newest_state, save_checkpoint
+from imtrans.distributed import job, restarted_job, world
 from imtrans.errors import CheckpointError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.gallery import write_gallery
@@ -41,40 +42,54 @@ def describe(method: nn.Module) -> dict[str, Any]:
 class RunFolder:
     """Where a run writes its metrics, samples, gallery, checkpoints and networks; without a path, nowhere.
 
+    Of several processes the first one writes and reads; the others wait for it, and are given what it has read.
+
     Args:
         path: of the folder, or None.
         keep: how many checkpoints remain.
     """
 
     def __init__(self, path: str | PathLike[str] | None, *, keep: int) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None or not world().first else Path(path)
         self.keep = keep
 
     @contextmanager
-    def held(self, *, resume: bool) -> Iterator[None]:
+    def held(self, *, resume: bool) -> Iterator[bool]:
         """Make the folder, or find the run in it, and keep other runs out of it inside the block.
+
+        Gives whether the run in it goes on: with `resume`, and after torchrun has restarted the processes of a run.
 
         Raises:
             TrainingError: another run is going on in it, it cannot be written, or, without `resume`, holds a run.
             CheckpointError: with `resume`, it holds none.
         """
-        if resume and not self._holds_run():
+        with ExitStack() as stack:
+            yield world().from_first(lambda: self._hold(stack, resume or self._is_of(restarted_job())))
+
+    def _hold(self, stack: ExitStack, goes_on: bool) -> bool:
+        if goes_on and not self._holds_run():
             raise CheckpointError(
                 f"there is no run in {self.path} to resume. Start without resume, or check the folder."
             )
-        if self.path is None:
-            yield
-            return
-        with ExitStack() as stack:
+        if self.path is not None:
             with self._writing():
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(self.path))
-            if not resume and self._holds_run():
+            if not goes_on and self._holds_run():
                 raise TrainingError(
                     f"{self.path} already holds a run. Continue it with resume=True (--resume), or give this one "
                     "another folder with out=... (--out)."
                 )
-            yield
+        return goes_on
+
+    def _is_of(self, job: str | None) -> bool:
+        """Whether `job`, see `imtrans.distributed.job`, has begun the run that the folder holds."""
+        if self.path is None or job is None:
+            return False
+        try:
+            return bool(json.loads((self.path / "config.json").read_text())["job"] == job)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _holds_run(self) -> bool:
         return self.path is not None and (self.path / "config.json").exists()
@@ -96,6 +111,9 @@ class RunFolder:
         Raises:
             TrainingError: the folder cannot be written.
         """
+        world().from_first(lambda: self._begin({**config, **({"job": job()} if job() else {})}))
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
         if self.path is not None:
             with self._writing():
                 write_json(self.path / "config.json", config)
@@ -106,7 +124,7 @@ class RunFolder:
         Raises:
             CheckpointError: no checkpoint is whole.
         """
-        return None if self.path is None else newest_state(self.path / "checkpoints")
+        return world().from_first(lambda: None if self.path is None else newest_state(self.path / "checkpoints"))
 
     def forget_after(self, step: int) -> None:
         """Drop what a run that was stopped had logged and sampled after its last checkpoint, and a torn last line."""
@@ -143,6 +161,9 @@ class RunFolder:
         Raises:
             CheckpointError: the folder cannot be written.
         """
+        world().from_first(lambda: self._checkpoint(step, state))
+
+    def _checkpoint(self, step: int, state: dict[str, Any]) -> None:
         if self.path is not None:
             save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 

@@ -20,6 +20,8 @@ def decay_factor(epoch: int, *, epochs: int, decay_epochs: int) -> float:
 class Schedule:
     """When a run does what. All counts are of steps, but for those of epochs; see `imtrans.trainer.Trainer`.
 
+    A step takes a whole batch: `batch_size` samples for each of the processes that share it.
+
     >>> Schedule.of("Trainer", samples=5, epochs=2, batch_size=2).total_steps
     6
     """
@@ -27,6 +29,8 @@ class Schedule:
     epochs: int
     decay_epochs: int
     batch_size: int
+    processes: int
+    samples_per_epoch: int
     batches_per_epoch: int
     total_steps: int
     log_every: int
@@ -42,6 +46,7 @@ class Schedule:
         *,
         epochs: int,
         batch_size: int,
+        processes: int = 1,
         decay_epochs: int | None = None,
         max_steps: int | None = None,
         log_every: int = 50,
@@ -59,7 +64,7 @@ class Schedule:
         decay = epochs // 2 if decay_epochs is None else at_least(owner, "decay_epochs", decay_epochs, 0)
         if decay > epochs:
             raise ArgumentError(f"{owner}: decay_epochs={decay_epochs} of epochs={epochs} is more than there are.")
-        batches = -(-samples // batch_size)
+        batches = -(-samples // (batch_size * processes))
         steps = epochs * batches
         if max_steps is not None:
             steps = min(steps, at_least(owner, "max_steps", max_steps, 1))
@@ -72,6 +77,8 @@ class Schedule:
             epochs,
             decay,
             batch_size,
+            processes,
+            samples,
             batches,
             steps,
             every("log_every", log_every, 50),
@@ -79,6 +86,21 @@ class Schedule:
             every("validate_every", validate_every, max(1, epochs // 10)),
             every("checkpoint_every", checkpoint_every, max(100, twentieth)),
         )
+
+    @property
+    def whole_batch(self) -> int:
+        """How many samples a step takes."""
+        return self.batch_size * self.processes
+
+    def samples_after(self, step: int) -> int:
+        """How many samples are in the batch that comes after `step` steps; the last of an epoch may have fewer.
+
+        >>> schedule = Schedule.of("Trainer", samples=5, epochs=2, batch_size=1, processes=2)
+        >>> [schedule.samples_after(step) for step in range(schedule.total_steps)]
+        [2, 2, 1, 2, 2, 1]
+        """
+        position = step % self.batches_per_epoch
+        return min(self.whole_batch, self.samples_per_epoch - position * self.whole_batch)
 
     def factor(self, epoch: int) -> float:
         """The share of the learning rate in `epoch`; see `decay_factor`."""

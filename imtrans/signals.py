@@ -39,9 +39,9 @@ class StopRequest:
         # Not print: the signal may have come in the middle of one.
         os.write(2, f"\n{name}: finishing the step and saving. A second signal ends the run at once.\n".encode())
 
-    def stop(self) -> Stopped:
-        """What to raise when all is saved."""
-        return Stopped(128 + (self.signum or 0))
+    def stop(self, signum: int) -> Stopped:
+        """What to raise when all is saved: the signal may have come to another process of the run."""
+        return Stopped(128 + signum)
 
 
 @contextmanager

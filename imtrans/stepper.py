@@ -1,23 +1,30 @@
 """A method's training step as a device runs it: moved there, in its precision, captured where that can be done."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from imtrans.batchnorm import synchronise
+from imtrans.blocks import cancelled_biases
 from imtrans.capture import check_compile, prepare
 from imtrans.checkpoint import gather, restore
+from imtrans.distributed import join
 from imtrans.errors import in_range
 from imtrans.init import pick_device, pick_precision
 from imtrans.loading import Batch
 from imtrans.method import Method
 from imtrans.optimizing import rates, scale_losses, set_rates
+from imtrans.sharing import counts, sharing
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stepper:
     """Runs the steps of a method, and holds what they change: its weights, its optimizers, the random numbers.
+
+    Where torchrun has started several processes, they share each step, and begin with the weights of the first one.
 
     Arguments, and what is raised: as for `imtrans.trainer.Trainer`.
     """
@@ -35,21 +42,45 @@ class Stepper:
         self.lr = in_range("Trainer", "lr", lr, 0.0)
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        self._compile = check_compile("Trainer", compile, self.device)
+        self.world = join(self.device)
+        self._compile = check_compile("Trainer", compile, self.device, processes=self.world.size)
         self.method = method.to(self.device).train()
+        for bias in cancelled_biases(self.method):
+            bias.requires_grad_(False)
+        if self.world.size > 1:
+            self._share_networks()
         self.optimizers = cast(Method, method).make_optimizers(lr, betas)
         self._rates = rates(self.optimizers)
         if self.precision == "fp16":
             scale_losses(self.optimizers, self.device)
         self._run = prepare(self._plain, self.optimizers, self.device, compile=self._compile)
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Train on a batch; return the losses as detached scalars on the device."""
-        return self._run(self.moved(batch))
+    def _share_networks(self) -> None:
+        self.world.check_same(networks=[tuple(p.shape) for p in self.method.parameters()], precision=self.precision)
+        synchronise(self.method)
+        self.world.spread([*self.method.parameters(), *self.method.buffers()])
 
-    def plainly(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
+        """Train on a batch; return the losses as detached scalars on the device.
+
+        Args:
+            batch: in several processes, the part of it that this one has.
+            samples: how many all of them have; if None, each one has as many as this one.
+        """
+        return self._shared(self._run, batch, samples)
+
+    def plainly(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
         """The same, never captured."""
-        return self._plain(self.moved(batch))
+        return self._shared(self._plain, batch, samples)
+
+    def _shared(
+        self, run: Callable[[Batch], dict[str, Tensor]], batch: Batch, samples: int | None
+    ) -> dict[str, Tensor]:
+        size = self.world.size
+        each = [len(next(iter(batch.values())))] * size if samples is None else counts(samples, size)
+        with sharing(each) as share:
+            losses = run(self.moved(batch))
+        return losses if share is None else share.mean(losses)
 
     def moved(self, batch: Batch) -> Batch:
         """The batch on the device."""

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from os import PathLike
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -14,19 +13,21 @@ from tqdm import tqdm
 
 from imtrans.checkpoint import fitting
 from imtrans.diagnose import first_not_finite, spoilt_weight
+from imtrans.distributed import seed_of
 from imtrans.errors import TrainingError, at_least
 from imtrans.evaluate import keep_randomness
-from imtrans.hub import push
 from imtrans.loading import Batch, length_of
 from imtrans.meter import Meter
 from imtrans.method import check_method
-from imtrans.release import Provenance, release_all
+from imtrans.release import Provenance, push_all
 from imtrans.resident import Feed
 from imtrans.runfolder import RunFolder, describe
 from imtrans.schedule import Schedule
 from imtrans.signals import stop_on_signals
 from imtrans.stepper import Stepper
 from imtrans.validator import Validator
+
+FACTS = ("method", "data", "steps", "epochs", "batch_size", "processes", "lr", "precision", "seed", "version", "torch")
 
 
 class Trainer:
@@ -44,7 +45,7 @@ class Trainer:
         epochs: in all.
         decay_epochs: how many of them, at the end, decay the learning rate to zero; half if None.
         max_steps: ends the run early, without a change to the schedule.
-        batch_size: samples a step.
+        batch_size: samples a step; where torchrun has started several processes, of each.
         lr: learning rate of Adam.
         betas: of Adam.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast; weights stay fp32), or ``"auto"``: the fastest
@@ -97,6 +98,8 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._method = check_method("Trainer", method)
+        self._stepper = Stepper(method, lr=lr, betas=betas, precision=precision, compile=compile, device=device)
+        self._world = self._stepper.world
         self.schedule = Schedule.of(
             "Trainer",
             length_of(train_data),
@@ -104,20 +107,21 @@ class Trainer:
             decay_epochs=decay_epochs,
             max_steps=max_steps,
             batch_size=batch_size,
+            processes=self._world.size,
             log_every=log_every,
             sample_every=sample_every,
             validate_every=validate_every,
             checkpoint_every=checkpoint_every,
         )
-        self._stepper = Stepper(method, lr=lr, betas=betas, precision=precision, compile=compile, device=device)
         self.method, self.optimizers = method, self._stepper.optimizers
         self.device, self.precision = self._stepper.device, self._stepper.precision
         self.seed = at_least("Trainer", "seed", seed, 0)
         self.train_data = train_data
         self._feed = Feed(self.device, keep=keep_data, num_workers=num_workers)
-        self._data = f"{length_of(train_data)} samples in batches of {batch_size}"
+        self._data = f"{length_of(train_data)} samples in batches of {self.schedule.whole_batch}"
+        self._world.check_same(data=self._data, steps=self.total_steps)
         self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
-        self.progress = progress
+        self.progress = progress and self._world.first
         self.extra = dict(config or {})
         self._validator = Validator(
             method, val_data, shown=train_data, feed=self._feed, batch_size=batch_size, seed=seed
@@ -156,29 +160,31 @@ class Trainer:
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is missing or empty.")
         self._validator.check()
-        with keep_randomness(self.device), self.folder.held(resume=resume), stop_on_signals() as asked:
-            self._begin(self.folder.newest_state() if resume else None)
+        with keep_randomness(self.device), self.folder.held(resume=resume) as goes_on, stop_on_signals() as asked:
+            self._begin(self.folder.newest_state() if goes_on else None)
             self._meter.start()
             with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
                 for batch in self._upcoming():
-                    self._meter.add(self.train_step(batch), self.step + 1)
+                    signum = self._world.largest(lambda: asked.signum or 0)
+                    losses = self._stepper(batch, samples=self.schedule.samples_after(self.step))
+                    self._meter.add(losses, self.step + 1)
                     self.step += 1
                     self._after_step(bar)
                     bar.update()
-                    if asked.requested:
+                    if told := signum():
                         self._save()
-                        raise asked.stop()
+                        raise asked.stop(told)
             self.folder.show()
         return self.validation
 
     def _begin(self, state: dict[str, Any] | None) -> None:
+        torch.manual_seed(seed_of(self.seed, self._world.rank))
         if state is not None:
             self._load(state)
             self.folder.forget_after(self.step)
             self.folder.release(self._method.products(), self._provenance())
         else:
             self.folder.begin(self._description())
-            torch.manual_seed(self.seed)
             self.folder.checkpoint(0, self._state())
 
     def _upcoming(self) -> Iterator[Batch]:
@@ -186,14 +192,14 @@ class Trainer:
         while not self.schedule.is_last(self.step):
             epoch, position = divmod(self.step, self.schedule.batches_per_epoch)
             self._stepper.set_rate(self.schedule.factor(epoch))
-            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position}
-            for batch in self._feed.batches(cast(Any, self.train_data), self.schedule.batch_size, **order):
+            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position, "process": self._world.place}
+            for batch in self._feed.batches(cast(Any, self.train_data), self.schedule.whole_batch, **order):
                 yield batch
                 if self.schedule.is_last(self.step):
                     return
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Move a batch to the device and train on it; return the losses as detached scalars there."""
+        """Move a batch, or its part in each process, to the device and train on it; return losses, detached, there."""
         return self._stepper(batch)
 
     def _after_step(self, bar: "tqdm[None]") -> None:
@@ -216,7 +222,7 @@ class Trainer:
 
     def _log(self, bar: "tqdm[None]") -> None:
         self._check_finite()
-        means, rate = self._meter.means(), self._meter.restart() * self.schedule.batch_size
+        means, rate = self._meter.means(), self._meter.restart() * self.schedule.whole_batch
         epoch = (self.step - 1) // self.schedule.batches_per_epoch
         line = {"step": self.step, "epoch": epoch, "lr": self.schedule.factor(epoch) * self._stepper.lr}
         self.folder.log({"kind": "train", **line, "images_per_second": round(rate, 2), "losses": means})
@@ -239,12 +245,11 @@ class Trainer:
             return "Without a folder there is no checkpoint from which to look for the layer."
         self._load(state)
         for batch in self._upcoming():
+            step = partial(self._stepper.plainly, samples=self.schedule.samples_after(self.step))
             # A gradient spoils the loss of the next step.
             if self.step + 2 < spoilt_at:
-                self._stepper.plainly(batch)
-            elif found := first_not_finite(
-                self.method, self._stepper.plainly, batch, gradients=self.precision != "fp16"
-            ):
+                step(batch)
+            elif found := first_not_finite(self.method, step, batch, gradients=self.precision != "fp16"):
                 return f"First was {found}, at step {self.step + 1}."
             self.step += 1
             if self.step >= spoilt_at:
@@ -253,8 +258,8 @@ class Trainer:
 
     def _provenance(self) -> Provenance:
         description = self._description()
-        facts = ("method", "data", "steps", "epochs", "batch_size", "lr", "precision", "seed", "version", "torch")
-        return Provenance({fact: description[fact] for fact in facts}, self.validation, self._validator.columns())
+        facts = {fact: description[fact] for fact in FACTS if fact in description}
+        return Provenance(facts, self.validation, self._validator.columns())
 
     def push_to_hub(
         self, repo_id: str, *, revision: str | None = None, token: str | None = None, private: bool | None = None
@@ -263,9 +268,8 @@ class Trainer:
 
         Arguments, what is returned and raised: as for `imtrans.pretrained.Pretrained.push_to_hub`.
         """
-        with TemporaryDirectory() as folder:
-            release_all(Path(folder), repo_id, self.method, self._provenance())
-            return push(Path(folder), repo_id, revision=revision, token=token, private=private)
+        settings: dict[str, Any] = {"revision": revision, "token": token, "private": private}
+        return self._world.from_first(lambda: push_all(repo_id, self.method, self._provenance(), **settings))
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -289,6 +293,7 @@ class Trainer:
         return {
             "data": repr(self.train_data),
             **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
+            **({"processes": self._world.size} if self._world.size > 1 else {}),
             "lr": self._stepper.lr,
             "precision": self.precision,
             "seed": self.seed,

@@ -1,11 +1,13 @@
 """What is seen of a method while it trains: translations of held-out pictures, judged and shown."""
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from imtrans.distributed import world
 from imtrans.errors import TrainingError
 from imtrans.evaluate import compare_modes, keep_randomness
 from imtrans.loading import Batch, length_of
@@ -54,8 +56,9 @@ class Validator:
         if self.data is None:
             return None
         data, preview = self.data, cast(Method, self.method).preview
-        found = compare_modes(
-            self.method, preview, lambda: self.feed.batches(data, self.batch_size), self.feed.device, seed=self.seed
+        batches = partial(self.feed.batches, data, self.batch_size)
+        found = world().from_first(
+            lambda: compare_modes(self.method, preview, batches, self.feed.device, seed=self.seed)
         )
         if found is not None:
             self.take(found)

@@ -242,3 +242,11 @@ def test_plain_adam_can_be_captured_too():
     set_rates(optimizers, [[0.5]], 0.5)
     assert group["lr"] is same
     assert same.item() == 0.25
+
+
+def test_several_processes_run_the_step_plainly():
+    card = torch.device("cuda", 0)
+    assert check_compile("Trainer", "auto", card, processes=2) is False
+    with pytest.raises(ArgumentError) as caught:
+        check_compile("Trainer", True, card, processes=2)
+    assert str(caught.value) == ("Trainer: compile=True is for one process, and this run has 2. Use 'auto'.")

@@ -206,3 +206,20 @@ def test_describe_names_method_networks_and_versions():
     assert described["networks"]["generator"]["arguments"]["depth"] == "2"
     assert list(described["networks"]) == ["generator", "discriminator"]
     assert described["torch"] == torch.__version__
+
+
+def test_a_restart_by_torchrun_goes_on_with_its_own_run_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    folder = RunFolder(tmp_path, keep=1)
+    with folder.held(resume=False) as goes_on:
+        assert not goes_on
+        folder.begin({"seed": 0})
+    with pytest.raises(TrainingError, match="already holds a run"), folder.held(resume=False):
+        pass
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with folder.held(resume=False) as goes_on:
+        assert goes_on
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    with pytest.raises(TrainingError, match="already holds a run"), folder.held(resume=False):
+        pass

@@ -16,7 +16,7 @@ def test_a_signal_is_noted_and_the_handlers_come_back(signum, status, capfd):
         signal.raise_signal(signum)
         assert asked.requested
     assert {s: signal.getsignal(s) for s in before} == before
-    stopped = asked.stop()
+    stopped = asked.stop(asked.signum)
     assert isinstance(stopped, Stopped)
     assert stopped.code == status
     assert capfd.readouterr().err == (
