@@ -7,18 +7,17 @@ torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # in fou
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from training import add_flags, given, main, plan, trainer_arguments
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.archive import unpack
 from imtrans.distributed import join
 from imtrans.download import fetch
-from imtrans.errors import DataError, ImtransError
+from imtrans.errors import DataError
 from imtrans.init import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
@@ -36,36 +35,14 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
     parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
-    parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
-    parser.add_argument("--max-steps", type=int, help="end early")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
-    parser.add_argument("--batch-size", type=int, default=1, help="of each process")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
-    parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that load data too large to be kept")
-    parser.add_argument(
-        "--checkpoint-every", type=int, metavar="N", help="steps (a twentieth of the run, at least 100)"
-    )
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
-    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks, at the end")
+    add_flags(parser)
     args = parser.parse_args()
     if args.sha256 and not args.download:
         parser.error("--sha256 is of the archive that --download fetches")
     return args
-
-
-def main() -> int:
-    args = arguments()
-    try:
-        run(args)
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def run(args: argparse.Namespace) -> None:
@@ -89,28 +66,13 @@ def run(args: argparse.Namespace) -> None:
         Pix2Pix(generator, discriminator),
         train,
         val_data=val,
-        out=args.out,
         epochs=given(args.epochs, 200 if real else 5),
-        decay_epochs=args.decay_epochs,
-        max_steps=args.max_steps,
-        batch_size=args.batch_size,
-        precision=args.precision,
-        compile=False if args.no_compile else "auto",
-        device=args.device,
-        seed=args.seed,
-        num_workers=args.num_workers,
-        checkpoint_every=args.checkpoint_every,
-        config={"size": size, "command": shlex.join(sys.argv)},
+        **trainer_arguments(args, size=size),
     )
-    batch = f"batch {args.batch_size}" + (f" in each of {world.size} processes" if world.size > 1 else "")
-    say(f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}")
+    say(plan(trainer, args.batch_size, world))
     say(report(trainer.fit(resume=args.resume), args.out))
     if args.push_to_hub:
         say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
-
-
-def given(value: int | None, default: int) -> int:
-    return default if value is None else value
 
 
 def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
@@ -147,4 +109,4 @@ def report(validation: dict | None, out: Path) -> str:
 
 if __name__ == "__main__":
     torch.set_float32_matmul_precision("high")
-    raise SystemExit(main())
+    raise SystemExit(main(run, arguments()))

@@ -5,6 +5,7 @@ from imtrans.blocks import ConvNormAct as ConvNormAct
 from imtrans.blocks import DownBlock as DownBlock
 from imtrans.blocks import ResidualBlock as ResidualBlock
 from imtrans.blocks import UpBlock as UpBlock
+from imtrans.cyclegan import CycleGAN as CycleGAN
 from imtrans.data import PairedImages as PairedImages
 from imtrans.enhancer import LocalEnhancer as LocalEnhancer
 from imtrans.facades import ProceduralFacades as ProceduralFacades
@@ -30,5 +31,7 @@ from imtrans.trainer import Trainer as Trainer
 from imtrans.translate import translate as translate
 from imtrans.translator import Translator as Translator
 from imtrans.unet import UNetGenerator as UNetGenerator
+from imtrans.unpaired import UnpairedFacades as UnpairedFacades
+from imtrans.unpaired import UnpairedImages as UnpairedImages
 from imtrans.version import __version__ as __version__
 from imtrans.zoo import load_pretrained as load_pretrained

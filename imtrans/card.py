@@ -15,7 +15,8 @@ def model_card(
     *,
     training: Mapping[str, Any] | None = None,
     validation: Mapping[str, Any] | None = None,
-    pictures: bool = False,
+    columns: str = "",
+    subfolder: str | None = None,
     local: bool = False,
 ) -> str:
     """Write the card of a saved network, in the Hub's conventions.
@@ -26,18 +27,20 @@ def model_card(
         parameters: how many numbers it has.
         training: how it was trained: names and values.
         validation: what `imtrans.evaluate.compare_modes` returned.
-        pictures: whether `SOURCE` and `SAMPLES` lie beside the card.
+        columns: what is to be seen in `SAMPLES`, if that and `SOURCE` lie beside the card.
+        subfolder: of the repo, where the network is.
         local: whether `name` is a folder.
     """
     kind, arguments = description["class"], description["arguments"]
-    blocks = [_front_matter(kind), f"# {name}", f"A `{kind}` of {parameters:,} parameters, made with imtrans."]
-    if pictures:
-        blocks.append(f"![source, output, target]({SAMPLES})")
+    title = f"{name}/{subfolder}" if subfolder else name
+    blocks = [_front_matter(kind), f"# {title}", f"A `{kind}` of {parameters:,} parameters, made with imtrans."]
+    if columns:
+        blocks.append(f"![{columns}]({SAMPLES})")
     if {"in_channels", "out_channels"} <= arguments.keys():
-        blocks.append(_snippet(name, arguments["in_channels"], pictures, local))
+        blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
         blocks.append(f"It runs in the mode `{description['inference_mode']}` unless told otherwise.")
     else:
-        blocks.append(_code("from imtrans import load_pretrained", "", f"network = load_pretrained({_quoted(name)})"))
+        blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))
     blocks += ["## Architecture", _table(("argument", "value"), arguments)]
     if training:
         blocks += ["## Training", _table(("", ""), training)]
@@ -46,21 +49,50 @@ def model_card(
     return "\n\n".join(blocks) + "\n"
 
 
+def run_card(repo_id: str, method: str, kinds: Mapping[str, str]) -> str:
+    """Write the card of a repo whose networks are all in subfolders.
+
+    Args:
+        repo_id: of the repo.
+        method: that trained them.
+        kinds: the class of each, by its subfolder.
+    """
+    rows = {f"[{name}]({name})": f"`{kind}`" for name, kind in kinds.items()}
+    loaded = f"network = {_loading(repo_id, next(iter(kinds)))}"
+    return (
+        "\n\n".join(
+            [
+                _front_matter(method),
+                f"# {repo_id}",
+                f"The networks of a `{method}`, made with imtrans.",
+                _table(("folder", "network"), rows),
+                _code("from imtrans import load_pretrained", "", loaded),
+            ]
+        )
+        + "\n"
+    )
+
+
 def _front_matter(kind: str) -> str:
     tags = [f"- {tag}" for tag in ("imtrans", "image-to-image", kind)]
     return "\n".join(["---", "library_name: imtrans", "pipeline_tag: image-to-image", "tags:", *tags, "---"])
 
 
-def _snippet(name: str, in_channels: int, pictures: bool, local: bool) -> str:
+def _loading(name: str, subfolder: str | None) -> str:
+    return f"load_pretrained({_quoted(name)}{f', subfolder={_quoted(subfolder)}' if subfolder else ''})"
+
+
+def _snippet(name: str, subfolder: str | None, in_channels: int, pictures: bool, local: bool) -> str:
     imports = ["from imtrans import load_pretrained, translate", ""]
-    loaded = f"generator = load_pretrained({_quoted(name)})"
+    loaded = f"generator = {_loading(name, subfolder)}"
     if not pictures:
         source = f"source = torch.zeros({in_channels}, 256, 256)  # or a path, a PIL image, an array"
         return _code("import torch", *imports, loaded, source, "output = translate(generator, source)")
     output = 'translate(generator, picture).save("output.png")'
     if local:
         return _code(*imports, loaded, f"picture = {_quoted(f'{name}/{SOURCE}')}  # or one of your own", output)
-    picture = f'picture = hf_hub_download({_quoted(name)}, "{SOURCE}")  # or one of your own'
+    file = f"{subfolder}/{SOURCE}" if subfolder else SOURCE
+    picture = f"picture = hf_hub_download({_quoted(name)}, {_quoted(file)})  # or one of your own"
     return _code("from huggingface_hub import hf_hub_download", *imports, loaded, picture, output)
 
 

@@ -7,7 +7,6 @@ written by a run that may have been killed at any instant, so whatever cannot be
 import json
 import math
 import os
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
@@ -17,6 +16,7 @@ from urllib.parse import quote
 
 from imtrans.errors import DataError, at_least
 from imtrans.files import write_atomic
+from imtrans.rows import rows_header
 
 Line = tuple[int, dict[str, object]]  # step, fields
 Point = tuple[int, float | None]  # step, and a loss if it can be drawn
@@ -138,16 +138,17 @@ def _facts(config: dict[str, object], train: Sequence[Line]) -> str:
 def _samples(folder: Path, newest: int) -> str:
     """Return the section of the newest samples, or nothing if there are none."""
     steps = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
-    head = '<p aria-hidden="true"><span>source</span><span>output</span><span>target</span></p>'
     figures = ""
     for step, path in sorted(steps.items(), reverse=True)[:newest]:
         # With its size from the PNG's header, an image has its place on the page before it has loaded.
-        width, height = (max(1, n) for n in struct.unpack(">II", path.read_bytes()[16:24].rjust(8, b"\0")))
-        newest_figure = f'<figure class="newest" style="--ratio:{width / height:.3f}">{head}'
+        width, height, columns = rows_header(path)
+        width, height = max(1, width), max(1, height)
+        names = "".join(f"<span>{escape(name)}</span>" for name in columns.split(", "))
+        newest_figure = f'<figure class="newest" style="--ratio:{width / height:.3f}"><p aria-hidden="true">{names}</p>'
         link = f"samples/{quote(path.name)}"
         figures += (
             f'{"<figure>" if figures else newest_figure}<a href="{link}"><img src="{link}" width="{width}" '
-            f'height="{height}" loading="lazy" alt="Step {step:,}: rows of source, output and target"></a>'
+            f'height="{height}" loading="lazy" alt="Step {step:,}: rows of {escape(columns) or "pictures"}"></a>'
             f"<figcaption>Step {step:,}</figcaption></figure>"
         )
     return _section("Samples", f'<div class="grid">{figures}</div>') if figures else ""

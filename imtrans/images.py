@@ -4,8 +4,7 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from colorsys import hsv_to_rgb
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,27 +198,6 @@ def to_image(tensor: Tensor) -> Image.Image:
     pixels = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     whole = repeat(pixels, "c h w -> h w (c n)", n=3 // tensor.shape[0]).numpy()
     return Image.fromarray(whole)
-
-
-def sample_rows(columns: Mapping[str, Tensor], gap: int = 4) -> Image.Image:
-    """Lay out batches of pictures as the columns of one picture, a row for each sample, on white.
-
-    Shape: each column ``(b, c, h, w)``. Of two channels, and of four, the first is shown. More are taken for the
-    classes of a label map (`imtrans.one_hot`): each pixel has the hue of its largest channel, the first of equal ones.
-    """
-    shown = [_visible(column).expand(-1, 3, -1, -1) for column in columns.values()]
-    framed = [torch.nn.functional.pad(c, (0, gap, 0, gap), value=1.0) for c in shown]
-    sheet = rearrange(framed, "column b c h w -> c (b h) (column w)")
-    return to_image(sheet[:, :-gap, :-gap])
-
-
-def _visible(column: Tensor) -> Tensor:
-    channels = column.shape[1]
-    if channels <= 4:
-        return column if channels in (1, 3) else column[:, :1]
-    hues = [hsv_to_rgb(i / channels, 1.0 if i % 2 else 0.5, 1.0) for i in range(channels)]
-    colours = torch.tensor(hues, device=column.device) * 2 - 1
-    return rearrange(colours[column.argmax(dim=1)], "b h w c -> b c h w")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ class Method(Protocol):
         """
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Columns of pictures ``(b, c, h, w)``; with ``"fake"`` and ``"target"`` among them, it can be validated."""
+        """Columns of pictures ``(b, c, h, w)``; with ``"fake"`` and ``"target"`` among them, it can be validated.
+
+        A product translates the column ``"source"``; or, if a column has the product's name, the one before that.
+        """
 
     def products(self) -> dict[str, Pretrained]:
         """The networks that a run leaves behind, by the name of the folder that each is saved to."""

@@ -1,16 +1,23 @@
-"""What happens to optimizers: a step down a loss, learning rates, the scale of fp16, and their state."""
+"""What happens to optimizers: how they are made, a step down a loss, learning rates, the scale of fp16, their state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from imtrans.sharing import current_share
 
 # How this machine computes a step, not what it computes: a state that is loaded does not change it.
 OF_THE_MACHINE = ("fused", "foreach", "capturable")
+
+
+def adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> Adam:
+    """Adam, in one fused kernel a step where the parameters allow it."""
+    own = list(parameters)
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in own)
+    return Adam(own, lr=lr, betas=betas, fused=fused)
 
 
 def update(optimizer: Optimizer, loss: Tensor) -> None:

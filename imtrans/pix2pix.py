@@ -5,11 +5,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from imtrans.errors import ArgumentError, flag, in_range
 from imtrans.losses import GANLoss, feature_matching_loss, logits_of
-from imtrans.optimizing import update
+from imtrans.optimizing import adam, update
 from imtrans.pool import ImagePool
 from imtrans.pretrained import Pretrained
 
@@ -83,9 +83,7 @@ class Pix2Pix(nn.Module):
         """Adam for each network, in one fused kernel a step."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         return {
-            name: Adam(network.parameters(), lr=lr, betas=betas, fused=_can_fuse(network))
-            for name, network in networks.items()
-            if network is not None
+            name: adam(network.parameters(), lr, betas) for name, network in networks.items() if network is not None
         }
 
     def step(self, batch: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
@@ -144,7 +142,3 @@ class Pix2Pix(nn.Module):
     def products(self) -> dict[str, Pretrained]:
         """The networks that a finished run leaves behind, by the folder that each is saved to."""
         return {"generator": self.generator} if isinstance(self.generator, Pretrained) else {}
-
-
-def _can_fuse(network: nn.Module) -> bool:
-    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in network.parameters())

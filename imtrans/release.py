@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from imtrans.card import CARD, SAMPLES, SOURCE, model_card
+from imtrans.card import CARD, SAMPLES, SOURCE, model_card, run_card
 from imtrans.errors import SavedModelError
 from imtrans.files import write_atomic
 from imtrans.hub import push
-from imtrans.images import sample_rows, to_image
+from imtrans.images import to_image
 from imtrans.method import Method
 from imtrans.pretrained import Pretrained
+from imtrans.rows import rows_png, shown_names
 from imtrans.saved import writing
 
 
@@ -33,37 +34,54 @@ class Provenance:
     columns: Mapping[str, Tensor] | None = None
 
 
-def release(folder: Path, network: Pretrained, provenance: Provenance, *, repo_id: str | None = None) -> None:
+def release(
+    folder: Path,
+    network: Pretrained,
+    provenance: Provenance,
+    *,
+    product: str = "",
+    repo_id: str | None = None,
+    subfolder: str | None = None,
+) -> None:
     """Save `network` to `folder`, with its card, a source to try it on, and sample rows.
 
-    The card is that of a repo if there is a `repo_id`, else that of the folder.
+    The card is that of a repo, or of its `subfolder`, if there is a `repo_id`, else that of the folder. The source is
+    what the product of this name translates: see `imtrans.method.Method.preview`.
 
     Raises:
         SavedModelError: the network cannot be described, or the folder cannot be written.
     """
     network.save_pretrained(folder)
     columns = provenance.columns or {}
-    pictures = "source" in columns and all(column.shape[1] in (1, 3) for column in columns.values())
+    source = _before(product, list(columns))
+    pictures = source in columns and all(column.shape[1] in (1, 3) for column in columns.values())
     card = model_card(
         repo_id or folder.as_posix(),
         network.description(),
         network.num_parameters(),
         training=provenance.training,
         validation=provenance.validation,
-        pictures=pictures,
+        columns=shown_names(columns) if pictures else "",
+        subfolder=subfolder,
         local=repo_id is None,
     )
     with writing(folder):
         if pictures:
-            to_image(columns["source"][0]).save(folder / SOURCE)
-            sample_rows(columns).save(folder / SAMPLES)
+            to_image(columns[source][0]).save(folder / SOURCE)
+            write_atomic(folder / SAMPLES, rows_png(columns))
         write_atomic(folder / CARD, card.encode())
+
+
+def _before(product: str, columns: list[str]) -> str:
+    """The column that a product translates: the one before its own, or ``"source"``."""
+    return columns[columns.index(product) - 1] if product in columns[1:] else "source"
 
 
 def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Provenance) -> None:
     """Save the networks of a method as a repo: its product at the root, the others in subfolders.
 
-    A method with several products (a translator for each direction) has all of its networks in subfolders.
+    A method with several products (a translator for each direction) has all of its networks in subfolders, each product
+    with a card of its own, and at the root a card that lists them.
 
     Raises:
         SavedModelError: it has no network that can be saved, or as for `release`.
@@ -75,12 +93,17 @@ def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Prove
             "derives from imtrans.pretrained.Pretrained."
         )
     products = method.products() if isinstance(method, Method) else {}
-    root = next(iter(products.values())) if len(products) == 1 else None
-    if root is not None:
-        release(folder, root, provenance, repo_id=repo_id)
-    for name, network in networks.items():
-        if network is not root:
-            network.save_pretrained(folder / name)
+    alone = len(products) == 1
+    for name, network in products.items():
+        where, subfolder = (folder, None) if alone else (folder / name, name)
+        release(where, network, provenance, product=name, repo_id=repo_id, subfolder=subfolder)
+    others = {name: network for name, network in networks.items() if network not in products.values()}
+    for name, network in others.items():
+        network.save_pretrained(folder / name)
+    if not alone:
+        kinds = {name: type(network).__name__ for name, network in {**products, **others}.items()}
+        with writing(folder):
+            write_atomic(folder / CARD, run_card(repo_id, type(method).__name__, kinds).encode())
 
 
 def push_all(repo_id: str, method: nn.Module, provenance: Provenance, **settings: Any) -> str:

@@ -2,10 +2,10 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,13 +18,24 @@ from imtrans.images import Jitter
 from imtrans.loading import Batch, batches, chunks, length_of
 
 SHARE = 0.25  # of the memory that is free
+Cut = tuple[int, int, int, bool]
+"""Which picture, the left and top edge of the window in it, and whether that is mirrored."""
 
 
-class Pictures(Dataset[Batch], ABC):
-    """A data set of pictures of one size, out of which a window is cut in each epoch.
+class Shelf(Protocol):
+    """Pictures of one size, by number."""
 
-    What is random in a sample is the window alone, a function of (seed, epoch, index). So the pictures can be kept
-    as bytes, see `Resident`; a class that overrides ``draw`` or ``__getitem__`` is not kept.
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Batch:
+        """Picture `index`, or those that belong together there, by name: uint8 tensors ``(c, h, w)``."""
+
+
+class CutPictures(Dataset[Batch], ABC):
+    """A data set whose samples are windows, each cut out of a picture of one size that never changes.
+
+    What is random in a sample is `cuts` alone. So the pictures can be kept as bytes, see `Resident`; a class that
+    overrides ``draw`` or ``__getitem__`` is not kept.
     """
 
     jitter: Jitter
@@ -34,9 +45,14 @@ class Pictures(Dataset[Batch], ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
     @abstractmethod
-    def load(self, index: int) -> Batch:
-        """The pictures of sample `index` as uint8 tensors ``(c, h, w)``: `Jitter.large`, or without jitter `size`."""
+    def shelves(self) -> Sequence[Shelf]:
+        """Where the pictures are: a sample has one of each shelf, `loaded_size` high and wide."""
+
+    @abstractmethod
+    def cuts(self, index: int, epoch: int) -> list[Cut]:
+        """What sample `index` is in `epoch`: of each shelf, which picture, and where it is cut."""
 
     def at(self, index: int) -> int:
         """The index that is meant by `index`, which may count from the end.
@@ -48,23 +64,41 @@ class Pictures(Dataset[Batch], ABC):
 
     @property
     def loaded_size(self) -> int:
-        """Height and width of what `load` gives."""
+        """Height and width of the pictures: `Jitter.large`, or without augmentation `Jitter.size`."""
         return self.jitter.large if self.augment else self.jitter.size
-
-    def window(self, index: int, epoch: int) -> tuple[int, int, bool]:
-        """Where `epoch` cuts sample `index`: see `Jitter.window`."""
-        if not self.augment:
-            return 0, 0, False
-        return self.jitter.window(np.random.default_rng((self.seed, epoch, index)))
 
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` as it is augmented in `epoch`."""
-        index = self.at(index)
-        window = torch.tensor([self.window(index, epoch)])
-        return {name: self.jitter.cut(pixels[None], window)[0] for name, pixels in self.load(index).items()}
+        sample: Batch = {}
+        for shelf, (picture, *window) in zip(self.shelves, self.cuts(self.at(index), epoch), strict=True):
+            for name, pixels in shelf.load(picture).items():
+                sample[name] = self.jitter.cut(pixels[None], torch.tensor([window]))[0]
+        return sample
 
     def __getitem__(self, index: int) -> Batch:
         return self.draw(index, epoch=0)
+
+
+class Pictures(CutPictures):
+    """`CutPictures` of one shelf: sample i is picture i, or the pictures that belong together there.
+
+    All of them have the same window, a function of (seed, epoch, index).
+    """
+
+    @abstractmethod
+    def load(self, index: int) -> Batch:
+        """The pictures of sample `index` as uint8 tensors ``(c, h, w)`` of `loaded_size`."""
+
+    @property
+    def shelves(self) -> "Sequence[Shelf]":
+        """The data set itself."""
+        return (self,)
+
+    def cuts(self, index: int, epoch: int) -> list[Cut]:
+        """Picture `index`, and where `epoch` cuts it: see `Jitter.window`."""
+        if not self.augment:
+            return [(index, 0, 0, False)]
+        return [(index, *self.jitter.window(np.random.default_rng((self.seed, epoch, index))))]
 
 
 class Resident:
@@ -76,10 +110,9 @@ class Resident:
         device: where the batches are.
     """
 
-    def __init__(self, data: Pictures, store: torch.device, device: torch.device) -> None:
+    def __init__(self, data: CutPictures, store: torch.device, device: torch.device) -> None:
         self.data, self.store, self.device = data, store, device
-        self._kept: Batch = {}
-        self._there = np.zeros(len(data), dtype=bool)
+        self._kept = [_Kept(shelf, store, device) for shelf in data.shelves]
 
     def batches(
         self,
@@ -92,36 +125,48 @@ class Resident:
     ) -> Iterator[Batch]:
         """The batches of `imtrans.loading.batches`, on the device."""
         parts = chunks(len(self.data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[skip:]
-        order = [index for part in parts for index in part]
-        drawn = torch.tensor([(index, *self.data.window(index, epoch)) for index in order]).reshape(-1, 4)
+        cuts = [[self.data.cuts(index, epoch) for index in part] for part in parts]
         # The whole epoch at once: a transfer for each batch would make the host wait.
-        on_device = drawn.to(self.device)
-        start = 0
-        for part in parts:
-            self._load(part)
-            chosen = on_device[start : start + len(part)]
-            start += len(part)
-            yield {name: self.data.jitter.cut(pixels, chosen[:, 1:]) for name, pixels in self._take(part, chosen)}
+        drawn = torch.tensor([sample for part in cuts for sample in part]).reshape(-1, len(self._kept), 4)
+        on_device = drawn.to(self.device).split([len(part) for part in parts])
+        for part, chosen in zip(cuts, on_device, strict=True):
+            batch: Batch = {}
+            for shelf, kept in enumerate(self._kept):
+                indices = [sample[shelf][0] for sample in part]
+                for name, pixels in kept.take(indices, chosen[:, shelf, 0]):
+                    batch[name] = self.data.jitter.cut(pixels, chosen[:, shelf, 1:])
+            yield batch
+
+
+class _Kept:
+    """One shelf of a `Resident`."""
+
+    def __init__(self, shelf: Shelf, store: torch.device, device: torch.device) -> None:
+        self.shelf, self.store, self.device = shelf, store, device
+        self._pixels: Batch = {}
+        self._there = np.zeros(len(shelf), dtype=bool)
+
+    def take(self, indices: list[int], on_device: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The pictures of `indices`, which are told on the device too."""
+        self._load(indices)
+        for name, pixels in self._pixels.items():
+            if self.store == self.device:
+                yield name, pixels.index_select(0, on_device)
+            else:
+                # Out of pinned memory the card fetches by itself.
+                few = pixels[indices]
+                few = few.pin_memory() if self.device.type == "cuda" else few
+                yield name, few.to(self.device, non_blocking=True)
 
     def _load(self, indices: list[int]) -> None:
         for index in indices:
             if not self._there[index]:
-                for name, pixels in self.data.load(index).items():
-                    if name not in self._kept:
-                        shape = (len(self.data), *pixels.shape)
-                        self._kept[name] = torch.empty(shape, dtype=torch.uint8, device=self.store)
-                    self._kept[name][index] = pixels
+                for name, pixels in self.shelf.load(index).items():
+                    if name not in self._pixels:
+                        shape = (len(self.shelf), *pixels.shape)
+                        self._pixels[name] = torch.empty(shape, dtype=torch.uint8, device=self.store)
+                    self._pixels[name][index] = pixels
                 self._there[index] = True
-
-    def _take(self, part: list[int], chosen: Tensor) -> Iterator[tuple[str, Tensor]]:
-        for name, kept in self._kept.items():
-            if self.store == self.device:
-                yield name, kept.index_select(0, chosen[:, 0])
-            else:
-                # Out of pinned memory the card fetches by itself.
-                few = kept[part]
-                few = few.pin_memory() if self.device.type == "cuda" else few
-                yield name, few.to(self.device, non_blocking=True)
 
 
 class Feed:
@@ -156,14 +201,14 @@ class Feed:
 def resident(data: object, device: torch.device) -> Resident | None:
     """Keep the pictures of `data` on `device` if a quarter of its free memory holds them, else in RAM likewise.
 
-    None if neither does, or if `data` is not `Pictures`, or a kind of them with a sample of its own.
+    None if neither does, or if `data` is not `CutPictures`, or a kind of them with a sample of its own.
     """
-    if not isinstance(data, Pictures) or length_of(data) == 0:
+    if not isinstance(data, CutPictures) or length_of(data) == 0:
         return None
     kind = type(data)
-    if kind.draw is not Pictures.draw or kind.__getitem__ is not Pictures.__getitem__:
+    if kind.draw is not CutPictures.draw or kind.__getitem__ is not CutPictures.__getitem__:
         return None
-    needed = len(data) * sum(pixels.nbytes for pixels in data.load(0).values())
+    needed = sum(len(shelf) * sum(pixels.nbytes for pixels in shelf.load(0).values()) for shelf in data.shelves)
     for store in dict.fromkeys([device, torch.device("cpu")]):
         if needed <= SHARE * free_memory(store):
             return Resident(data, store, device)

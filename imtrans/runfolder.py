@@ -1,6 +1,5 @@
 """The folder that a training run leaves behind."""
 
-import io
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -17,10 +16,10 @@ from imtrans.distributed import job, restarted_job, world
 from imtrans.errors import CheckpointError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.gallery import write_gallery
-from imtrans.images import sample_rows
 from imtrans.lock import locked
 from imtrans.pretrained import Pretrained
 from imtrans.release import Provenance, release
+from imtrans.rows import rows_png
 from imtrans.version import __version__
 
 
@@ -148,11 +147,9 @@ class RunFolder:
     def sample(self, step: int, columns: Mapping[str, Tensor]) -> None:
         """Save rows of pictures, and bring the gallery up to date."""
         if self.path is not None:
-            picture = io.BytesIO()
-            sample_rows(columns).save(picture, "png")
             with self._writing():
                 (self.path / "samples").mkdir(exist_ok=True)
-                write_atomic(self.path / "samples" / f"{step:06d}.png", picture.getvalue())
+                write_atomic(self.path / "samples" / f"{step:06d}.png", rows_png(columns))
             self.show()
 
     def checkpoint(self, step: int, state: dict[str, Any]) -> None:
@@ -171,7 +168,7 @@ class RunFolder:
         """Save the networks as they are to be used."""
         if self.path is not None:
             for name, network in products.items():
-                release(self.path / name, network, provenance)
+                release(self.path / name, network, provenance, product=name)
 
     def show(self) -> None:
         """Bring the gallery up to date."""

@@ -40,7 +40,8 @@ class Trainer:
         train_data: a data set of dicts of tensors. One with a method ``draw(index, epoch)`` is asked for the sample
             as it is augmented in that epoch.
         val_data: likewise, without augmentation; validated in each of the three modes of `imtrans.modes.running_as`.
-            The best by L1 becomes the `inference_mode` of the networks that are saved.
+            The best by L1 becomes the `inference_mode` of the networks that are saved; ``"batch_stats"`` if there is
+            nothing to validate.
         out: the run's folder; None writes nothing.
         epochs: in all.
         decay_epochs: how many of them, at the end, decay the learning rate to zero; half if None.
@@ -264,7 +265,7 @@ class Trainer:
     def push_to_hub(
         self, repo_id: str, *, revision: str | None = None, token: str | None = None, private: bool | None = None
     ) -> str:
-        """Push the generator with its card, pictures and metrics, and the discriminator in a subfolder.
+        """Push the networks, with card, pictures and metrics: see `imtrans.release.release_all`.
 
         Arguments, what is returned and raised: as for `imtrans.pretrained.Pretrained.push_to_hub`.
         """

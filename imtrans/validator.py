@@ -67,9 +67,14 @@ class Validator:
     def take(self, found: dict[str, Any] | None) -> None:
         """Take up what an earlier `validate` found."""
         self.found = found
+        self._set_mode()
+
+    def _set_mode(self) -> str:
+        """Give the networks that are saved the mode in which they are shown."""
+        mode: str = "batch_stats" if self.found is None else self.found["best"]
         for network in cast(Method, self.method).products().values():
-            if found is not None:
-                network.inference_mode = found["best"]
+            network.inference_mode = mode
+        return mode
 
     @torch.no_grad()
     def columns(self) -> dict[str, Tensor] | None:
@@ -77,8 +82,8 @@ class Validator:
         data = self.shown if self.data is None else self.data
         if length_of(data) == 0:
             return None
-        device, mode = self.feed.device, "batch_stats" if self.found is None else self.found["best"]
-        with keep_randomness(device), running_as(self.method, mode):
+        device = self.feed.device
+        with keep_randomness(device), running_as(self.method, self._set_mode()):
             torch.manual_seed(self.seed)
             few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
             return cast(Method, self.method).preview({name: tensor.to(device) for name, tensor in few.items()})

@@ -72,13 +72,15 @@ def test_the_front_matter_is_what_the_hub_reads(kind):
 def test_a_whole_card():
     network = UNetGenerator(base_channels=2, depth=1)
     network.inference_mode = "paper"
-    card = card_of(network, training={"data": "400 facades", "lr": 2e-4}, validation=VALIDATION, pictures=True)
+    card = card_of(
+        network, training={"data": "400 facades", "lr": 2e-4}, validation=VALIDATION, columns="source, output"
+    )
     start, end = card.split("## Architecture")
     assert start == (
         "---\nlibrary_name: imtrans\npipeline_tag: image-to-image\n"
         "tags:\n- imtrans\n- image-to-image\n- UNetGenerator\n---\n\n"
         "# user/repo\n\nA `UNetGenerator` of 195 parameters, made with imtrans.\n\n"
-        "![source, output, target](samples.png)\n\n"
+        "![source, output](samples.png)\n\n"
         "```python\n"
         "from huggingface_hub import hf_hub_download\n"
         "from imtrans import load_pretrained, translate\n\n"

@@ -146,7 +146,7 @@ def test_what_is_wrong_is_told_in_one_line(arguments, text, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     default = [] if "--device" in arguments else ["--device", "cpu"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, *default])
-    assert script.main() == 1
+    assert script.main(script.run, script.arguments()) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith(text)
 
 
@@ -179,7 +179,7 @@ def test_bad_pictures_are_an_error_or_left_out_and_noted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments[:-1], "other", "--on-bad-image", "skip"])
     with pytest.warns(UserWarning, match=r"1 of 4 samples are bad and left out\. pairs/train/2\.jpg cannot be read"):
-        assert script.main() == 0
+        assert script.main(script.run, script.arguments()) == 0
     assert "3 pairs side by side in pairs/train (1 bad ones left out)" in config_of(tmp_path / "other")["data"]
 
 
@@ -199,7 +199,9 @@ def test_data_and_download_exclude_one_another(tmp_path):
 
 
 def load():
-    """The script as a module of its own."""
+    """The script as a module of its own; it imports from its own folder."""
+    if str(SCRIPT.parent) not in sys.path:
+        sys.path.append(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("pix2pix_facades", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -273,7 +275,7 @@ def test_download_fetches_unpacks_and_trains(script, tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--download", *flags, "--out", "run", *TINY])
     with served(WHOLE) as address:
         address_of(script, monkeypatch, address, WHOLE)
-        assert script.main() == 0
+        assert script.main(script.run, script.arguments()) == 0
     assert files(tmp_path / "data") == ["facades/train/1.jpg", "facades/train/2.jpg", "facades/val/1.jpg"]
     note = "" if insist else " (not compared with any: see --sha256)"
     assert f"fetching {address}\nsha256   {digest}{note}\n" in capsys.readouterr().out

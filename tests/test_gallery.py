@@ -6,10 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from imtrans.errors import ArgumentError, DataError
 from imtrans.gallery import MOST_POINTS, write_gallery
+from imtrans.rows import rows_png
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)> $body ${header} & \ud800"
 VOID = {"meta", "img"}
@@ -116,11 +118,31 @@ def test_samples_are_shown_newest_first_with_relative_links(run):
         "width": "96",
         "height": "64",
         "loading": "lazy",
-        "alt": "Step 1,000: rows of source, output and target",
+        "alt": "Step 1,000: rows of pictures",
     }
     assert "Step 1,000" in page.text
     assert len(page.all("figure", **{"class": "newest"})) == 1
     assert len(Page(write_gallery(run, newest=99)).all("img")) == 7
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["source", "fake", "target"], "source, output, target"),
+        (["source", "to_target", "cycled_source"], "source, to target, cycled source"),
+    ],
+)
+def test_the_columns_of_the_newest_sample_have_their_names(run, names, shown):
+    (run / "samples" / "001000.png").write_bytes(rows_png(dict.fromkeys(names, torch.zeros(2, 3, 8, 8))))
+    page = Page(write_gallery(run))
+    head = "".join(f"<span>{name}</span>" for name in shown.split(", "))
+    assert f'<p aria-hidden="true">{head}</p><a href="samples/001000.png">' in page.source
+    assert page.all("img")[0]["alt"] == f"Step 1,000: rows of {shown}"
+
+
+def test_names_of_columns_are_escaped(run):
+    (run / "samples" / "001000.png").write_bytes(rows_png({"<script>": torch.zeros(1, 3, 8, 8)}))
+    assert "rows of &lt;script&gt;" in Page(write_gallery(run)).source
 
 
 def test_each_loss_has_a_chart_with_its_own_scale(run):

@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from imtrans import one_hot
 from imtrans.errors import ArgumentError, DataError
-from imtrans.images import Jitter, image_files, image_size, read_image, sample_rows, to_image, to_tensor
+from imtrans.images import (
+    Jitter,
+    image_files,
+    image_size,
+    read_image,
+    to_image,
+    to_tensor,
+)
 
 PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(3)))
 
@@ -58,36 +64,6 @@ def test_to_image_refuses_other_shapes(shape):
         f"to_image: expects (c, h, w) with 1 or 3 channels, got {shape}. "
         "Give one picture of a batch, and choose the channels to show."
     )
-
-
-def test_sample_rows_puts_columns_side_by_side_and_samples_below_one_another():
-    colours = torch.tensor([-1.0, -0.6, -0.2, 0.2, 0.6, 0.99])
-    left, right = (c.reshape(3, 1, 1, 1).expand(3, 3, 5, 7) for c in (colours[:3], colours[3:]))
-    sheet = np.asarray(sample_rows({"source": left, "fake": right}, gap=2))
-    assert sheet.shape == (3 * 5 + 2 * 2, 2 * 7 + 2, 3)
-    for row in range(3):
-        for column, batch in enumerate((left, right)):
-            cell = sheet[row * 7 : row * 7 + 5, column * 9 : column * 9 + 7]
-            assert pixels(cell) == pixels(to_image(batch[row]))
-    assert (sheet[5:7] == 255).all()
-    assert (sheet[:, 7:9] == 255).all()
-
-
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_sample_rows_shows_the_first_channel_of_what_is_no_colour_picture(channels):
-    batch = torch.rand(1, channels, 4, 4) * 2 - 1
-    shown = sample_rows({"source": batch, "target": torch.ones(1, 3, 4, 4)}, gap=1)
-    assert shown.size == (9, 4)
-    assert pixels(shown.crop((0, 0, 4, 4))) == pixels(to_image(batch[0, :1]))
-
-
-def test_sample_rows_shows_a_label_map_of_many_channels_in_a_colour_for_each_class():
-    ids = torch.tensor([[[0, 1, 2], [3, 4, 5]]])
-    hot = one_hot(ids, 6, instances=torch.tensor([[[1, 1, 2], [1, 1, 2]]]))
-    shown = pixels(sample_rows({"source": hot, "fake": torch.ones(1, 3, 2, 3)}, gap=1).crop((0, 0, 3, 2)))
-    assert len({tuple(colour) for row in shown for colour in row}) == 6
-    without_edges = torch.cat([hot[:, :6], torch.zeros(1, 1, 2, 3)], dim=1)
-    assert pixels(sample_rows({"source": without_edges}, gap=1)) == shown
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "tiff", "bmp", "webp", "jpg", "jpeg", "PNG", "JPG"])

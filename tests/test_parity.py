@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tape import Tape
 
 from imtrans import (
+    CycleGAN,
     GANLoss,
     PatchDiscriminator,
     Pix2Pix,
@@ -149,34 +150,41 @@ def test_schedule(name):
         assert ours == pytest.approx(rates, rel=1e-12)
 
 
+THROUGH = pytest.mark.parametrize("through", ["method", "trainer", "captured"])
+
+
+def step_of(method, case, through):
+    """The step, as it is, as the trainer runs it, or captured."""
+    rate, betas = case["lr"], tuple(case["betas"])
+    if through == "trainer":
+        return Trainer(method, out=None, lr=rate, betas=betas, device="cpu", precision="fp32").train_step
+    optimizers = method.make_optimizers(rate, betas)
+
+    def step(batch):
+        return method.step(batch, optimizers)
+
+    if through == "captured":
+        make_capturable(optimizers, torch.device("cpu"))
+        return CapturedStep(step, Tape(lambda: state_of_run(method, optimizers)), insist=True)
+    return step
+
+
 @pytest.mark.parametrize("name", cases("pix2pix training run"))
-@pytest.mark.parametrize("through", ["method", "trainer", "captured"])
+@THROUGH
 def test_pix2pix_run(name, through):
     case, run = INDEX[name], tensors(name)
     start_g, start_d = reference_state(f"{name}_G0"), reference_state(f"{name}_D0")
     generator = loaded(generator_of(case, case["normG"]), start_g)
     discriminator = loaded(discriminator_of(case, case["normD"]), start_d)
     method = Pix2Pix(generator, discriminator, gan_loss=case["gan_mode"], l1_weight=case["lambda_L1"])
-    rate, betas = case["lr"], tuple(case["betas"])
-    if through == "trainer":
-        step = Trainer(method, out=None, lr=rate, betas=betas, device="cpu", precision="fp32").train_step
-    else:
-        optimizers = method.make_optimizers(rate, betas)
-
-        def step(batch):
-            return method.step(batch, optimizers)
-
-        if through == "captured":
-            make_capturable(optimizers, torch.device("cpu"))
-            step = CapturedStep(step, Tape(lambda: state_of_run(method, optimizers)), insist=True)
-
+    step = step_of(method, case, through)
     for i, expected in enumerate(run["losses_Dfake_Dreal_Ggan_Gl1"]):
         losses = step({"source": run[f"A{i}"], "target": run[f"B{i}"]})
         ours = torch.stack([losses[key] for key in ("D_fake", "D_real", "G_gan", "G_l1")])
         torch.testing.assert_close(ours.double(), expected, atol=1e-6, rtol=1e-3)
 
-    check_final_weights(generator, generator_of(case, case["normG"]), final(run, "G"), case)
-    check_final_weights(discriminator, discriminator_of(case, case["normD"]), final(run, "D"), case)
+    check_final_weights(generator, generator_of(case, case["normG"]), part(run, "final", "G"), case)
+    check_final_weights(discriminator, discriminator_of(case, case["normD"]), part(run, "final", "D"), case)
     with torch.no_grad(), running_as(generator, "eval"):
         torch.testing.assert_close(generator(run["probe"]), run["probe_output_eval"], atol=1e-3, rtol=1e-3)
 
@@ -201,8 +209,52 @@ def test_pix2pix_run_in_bf16(name):
         torch.testing.assert_close(ours.double(), expected, atol=0.05, rtol=0.1)
 
 
-def final(run, network):
-    prefix = f"final.{network}."
+COLUMNS = {
+    "D_A": "D_target", "G_A": "G_target", "cycle_A": "cycle_source", "idt_A": "identity_target",
+    "D_B": "D_source", "G_B": "G_source", "cycle_B": "cycle_target", "idt_B": "identity_source",
+}  # fmt: skip
+"""Our names of the reference's losses, in which D_A judges what G_A makes of A."""
+
+
+def cyclegan_networks(case):
+    source, target = case.get("input_nc", 3), case.get("output_nc", 3)
+    generator, discriminator = {**case, "input_nc": source, "output_nc": target}, {**case, "input_nc": target}
+    back = {**case, "input_nc": target, "output_nc": source}
+    return {
+        "G_A": generator_of(generator, case["norm"]),
+        "G_B": generator_of(back, case["norm"]),
+        "D_A": discriminator_of(discriminator, case["norm"]),
+        "D_B": discriminator_of({**discriminator, "input_nc": source}, case["norm"]),
+    }
+
+
+@pytest.mark.parametrize("name", cases("CycleGAN training run"))
+@THROUGH
+def test_cyclegan_run(name, through):
+    case, run = INDEX[name], tensors(name)
+    networks = {key: loaded(network, part(run, "start", key)) for key, network in cyclegan_networks(case).items()}
+    method = CycleGAN(
+        networks["G_A"],
+        networks["G_B"],
+        target_discriminator=networks["D_A"],
+        source_discriminator=networks["D_B"],
+        gan_loss=case["gan_mode"],
+        source_cycle_weight=case["lambda_A"],
+        target_cycle_weight=case["lambda_B"],
+        identity_weight=case["lambda_identity"],
+        pool_size=case["pool_size"],
+    )
+    step = step_of(method, case, through)
+    for i, expected in enumerate(run["losses"]):
+        losses = step({"source": run[f"A{i}"], "target": run[f"B{i}"]})
+        ours = torch.stack([losses.get(COLUMNS[column], torch.zeros(())) for column in case["loss_columns"]])
+        torch.testing.assert_close(ours.double(), expected, atol=1e-6, rtol=1e-3)
+    for key, like in cyclegan_networks(case).items():
+        check_final_weights(networks[key], like, part(run, "final", key), case)
+
+
+def part(run, when, network):
+    prefix = f"{when}.{network}."
     return {key.removeprefix(prefix): value for key, value in run.items() if key.startswith(prefix)}
 
 

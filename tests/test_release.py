@@ -142,9 +142,26 @@ def test_one_product_is_the_root_and_the_rest_are_subfolders(tmp_path):
 
 def test_several_products_are_subfolders(tmp_path):
     release_all(tmp_path, "user/repo", TwoWays(), Provenance({}))
-    assert names(tmp_path) == [
-        f"{name}/{file}" for name in ("back", "critic", "there") for file in ("config.json", "model.safetensors")
-    ]
+    assert names(tmp_path) == sorted(
+        [
+            "README.md",
+            *(f"critic/{file}" for file in WITHOUT[1:]),
+            *(f"{name}/{file}" for name in ("back", "there") for file in WITHOUT),
+        ]
+    )
+    card = (tmp_path / "README.md").read_text()
+    assert "| [there](there) | `UNetGenerator` |\n| [back](back) | `ResnetGenerator` |\n| [critic](critic) |" in card
+    assert "# user/repo\n" in card
+    assert "# user/repo/there\n" in (tmp_path / "there" / "README.md").read_text()
+
+
+def test_a_product_is_tried_on_the_column_before_its_own(tmp_path):
+    shown = {name: torch.full((1, 3, 8, 8), value) for name, value in (("source", 0), ("b", 1), ("there", -1))}
+    for name, value in {"there": 255, "b": 128, "source": 128, "other": 128}.items():
+        release(tmp_path / name, generator(), Provenance({}, columns=shown), product=name)
+        with Image.open(tmp_path / name / "source.png") as source:
+            assert source.getpixel((0, 0)) == (value, value, value)
+        assert "![source, b, there](samples.png)" in (tmp_path / name / "README.md").read_text()
 
 
 def test_nothing_that_can_be_saved(hub, tmp_path):

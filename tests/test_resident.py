@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imtrans import PairedImages, ProceduralFacades
+from imtrans import PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
 from imtrans import resident as room
 from imtrans.errors import ArgumentError
 from imtrans.loading import batches
@@ -16,16 +18,24 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five pairs of noise, of which no two windows are alike."""
+    """Five pairs of noise, of which no two windows are alike; and a folder in it with three more pictures."""
     path, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
-    for i in range(5):
-        Image.fromarray(rng.integers(0, 256, (20 + i, 48, 3), dtype=np.uint8)).save(path / f"{i}.png")
+    (path / "few").mkdir()
+    for i in range(8):
+        noise = Image.fromarray(rng.integers(0, 256, (20 + i, 48, 3), dtype=np.uint8))
+        noise.save(path / f"{i}.png" if i < 5 else path / "few" / f"{i}.png")
     return path
 
 
+@cache
 def make(kind, folder, **settings):
+    """A data set, which is a function of its arguments: made once, because facades take their time."""
     if kind == "facades":
         return ProceduralFacades(5, size=16, seed=2, **settings)
+    if kind == "unpaired facades":
+        return UnpairedFacades(5, size=16, seed=2, **settings)
+    if kind.startswith("unpaired"):
+        return UnpairedImages(folder, folder / "few", size=16, load_size=19, seed=2, direction=kind[-4:], **settings)
     return PairedImages(folder, size=16, load_size=19, seed=2, **settings)
 
 
@@ -37,7 +47,9 @@ def check_equal(one, other):
         assert all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
-KINDS = pytest.mark.parametrize("kind", ["facades", "pairs"])
+KINDS = pytest.mark.parametrize(
+    "kind", ["facades", "pairs", "unpaired, AtoB", "unpaired, BtoA", "unpaired facades"]
+)  # fmt: skip
 
 
 @KINDS
@@ -57,12 +69,14 @@ def test_batches_are_exactly_those_that_are_loaded(folder, kind, augment, epoch,
 @KINDS
 def test_each_picture_is_decoded_once(folder, kind, monkeypatch):
     data, seen = make(kind, folder), []
-    load = data.load
-    monkeypatch.setattr(data, "load", lambda index: seen.append(index) or load(index))
+    for side, shelf in enumerate(data.shelves):
+        load = shelf.load
+        count = lambda index, load=load, side=side: seen.append((side, index)) or load(index)  # noqa: E731
+        monkeypatch.setattr(shelf, "load", count)
     kept = Resident(data, CPU, CPU)
-    for epoch in range(3):
+    for epoch in range(9):
         list(kept.batches(2, epoch=epoch, shuffle_seed=1))
-    assert sorted(seen) == list(range(5))
+    assert sorted(seen) == [(side, i) for side, shelf in enumerate(data.shelves) for i in range(len(shelf))]
 
 
 def test_a_batch_is_not_the_memory_that_is_kept(folder):
@@ -84,6 +98,14 @@ def test_pictures_that_do_not_fit_the_card_stay_in_ram_and_else_are_loaded(folde
     assert resident(data, card).device == card
     free["cpu"] = free["cuda"]
     assert resident(data, card) is None
+
+
+def test_unpaired_pictures_need_the_room_of_both_folders(folder, monkeypatch):
+    free = (5 + 3) * 3 * 19 * 19
+    for share, kept in ((1, True), (1.01, False)):
+        monkeypatch.setattr(room, "SHARE", 1 / share)
+        monkeypatch.setattr(room, "free_memory", lambda device: free)
+        assert (resident(make("unpaired, AtoB", folder), CPU) is not None) is kept
 
 
 def test_kept_elsewhere_and_sent_in_batches(folder):
@@ -143,7 +165,7 @@ def test_iteration_leaves_the_global_random_state_alone(folder):
 
 def test_cutting_reads_no_value(folder, monkeypatch):
     data = make("pairs", folder)
-    pixels, windows = data.load(0)["source"][None], torch.tensor([data.window(0, 1)])
+    pixels, windows = data.load(0)["source"][None], torch.tensor([data.cuts(0, 1)[0][1:]])
 
     def refuse(*args):
         raise AssertionError("a tensor's value was read")

@@ -1,0 +1,109 @@
+"""Train CycleGAN on two sets of pictures without pairs: your folders, or procedural facades with no download.
+
+python examples/cyclegan.py                             # labels and pictures of facades, a few minutes on a laptop
+python examples/cyclegan.py --data DIR                  # DIR/trainA and DIR/trainB; DIR/testA and DIR/testB for samples
+python examples/cyclegan.py --data-a HORSES --data-b ZEBRAS
+torchrun --nproc-per-node=4 examples/cyclegan.py --data DIR             # in four processes, on a card each
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from training import add_flags, given, main, plan, trainer_arguments
+
+from imtrans import (
+    CycleGAN,
+    PatchDiscriminator,
+    ResnetGenerator,
+    Trainer,
+    UnpairedFacades,
+    UnpairedImages,
+    init_net,
+)
+from imtrans.distributed import join
+from imtrans.errors import DataError
+from imtrans.init import pick_device
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with trainA/ and trainB/ and, for samples, testA/ and testB/")
+    parser.add_argument("--data-a", type=Path, metavar="DIR", help="folder of pictures, with --data-b")
+    parser.add_argument("--data-b", type=Path, metavar="DIR", help="folder of pictures, with --data-a")
+    parser.add_argument(
+        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: train without what cannot be read"
+    )
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: A has the sources")
+    parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 64 for the procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for the procedural ones)")
+    parser.add_argument("--out", type=Path, default=Path("runs/cyclegan"))
+    add_flags(parser)
+    args = parser.parse_args()
+    if (args.data_a is None) != (args.data_b is None) or (args.data is not None and args.data_a is not None):
+        parser.error("give --data, or both of --data-a and --data-b, or none of them")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    world = join(pick_device(args.device))
+    say = print if world.first else lambda text: None
+    real = args.data is not None or args.data_a is not None
+    size = given(args.size, 256 if real else 64)
+    width = given(args.base_channels, 64 if real else 16)
+    if real:
+        train, test = folders(args, size)
+    else:
+        train = UnpairedFacades(200, size=size, seed=2 * args.seed)
+        test = UnpairedFacades(4, size=size, seed=2 * args.seed + 1, augment=False)
+    say(f"training on   {train}\nsamples of    {test or 'what it trains on: there is no testA/ with testB/'}")
+
+    blocks = 9 if size >= 256 else 6
+    to_target, to_source = (
+        init_net(ResnetGenerator(base_channels=width, num_blocks=blocks), args.device, seed=args.seed + i)
+        for i in (0, 1)
+    )
+    target_discriminator, source_discriminator = (
+        init_net(PatchDiscriminator(3, base_channels=width, norm="instance"), args.device, seed=args.seed + i)
+        for i in (2, 3)
+    )
+    method = CycleGAN(
+        to_target,
+        to_source,
+        target_discriminator=target_discriminator,
+        source_discriminator=source_discriminator,
+    )
+    trainer = Trainer(
+        method,
+        train,
+        val_data=test,
+        epochs=given(args.epochs, 200 if real else 5),
+        **trainer_arguments(args, size=size),
+    )
+    say(plan(trainer, args.batch_size, world))
+    trainer.fit(resume=args.resume)
+    say(f"\ngenerators {args.out / 'to_target'}\n           {args.out / 'to_source'}")
+    say(f"gallery    {(args.out / 'index.html').resolve().as_uri()}")
+    if args.push_to_hub:
+        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+
+
+def folders(args: argparse.Namespace, size: int) -> tuple[UnpairedImages, UnpairedImages | None]:
+    same = {"direction": args.direction, "size": size, "seed": args.seed, "on_bad_image": args.on_bad_image}
+    if args.data is None:
+        return UnpairedImages(args.data_a, args.data_b, **same), None
+    if missing := [name for name in ("trainA", "trainB") if not (args.data / name).is_dir()]:
+        raise DataError(
+            f"{args.data} has no folder {' and no '.join(missing)}. Put the pictures of the one kind in trainA, those "
+            "of the other in trainB; or name two folders with --data-a and --data-b."
+        )
+    train = UnpairedImages(args.data / "trainA", args.data / "trainB", **same)
+    if not all((args.data / name).is_dir() for name in ("testA", "testB")):
+        return train, None
+    return train, UnpairedImages(args.data / "testA", args.data / "testB", augment=False, **same)
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main(run, arguments()))

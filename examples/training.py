@@ -1,0 +1,63 @@
+"""What the training examples share: flags, what the trainer makes of them, and how an error ends them."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from imtrans import Trainer
+from imtrans.distributed import World
+from imtrans.errors import ImtransError
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
+    parser.add_argument("--max-steps", type=int, help="end early")
+    parser.add_argument("--batch-size", type=int, default=1, help="of each process")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
+    parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that load data too large to be kept")
+    parser.add_argument(
+        "--checkpoint-every", type=int, metavar="N", help="steps (a twentieth of the run, at least 100)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks, at the end")
+
+
+def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
+    """The arguments of `imtrans.Trainer` that the flags give."""
+    return {
+        "out": args.out,
+        "decay_epochs": args.decay_epochs,
+        "max_steps": args.max_steps,
+        "batch_size": args.batch_size,
+        "precision": args.precision,
+        "compile": False if args.no_compile else "auto",
+        "device": args.device,
+        "seed": args.seed,
+        "num_workers": args.num_workers,
+        "checkpoint_every": args.checkpoint_every,
+        "config": {"size": size, "command": shlex.join(sys.argv)},
+    }
+
+
+def plan(trainer: Trainer, batch_size: int, world: World) -> str:
+    batch = f"batch {batch_size}" + (f" in each of {world.size} processes" if world.size > 1 else "")
+    return f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}"
+
+
+def given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def main(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run an example; an error of imtrans ends it with one line."""
+    try:
+        run(args)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
