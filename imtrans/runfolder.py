@@ -2,6 +2,7 @@
 
 import json
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from os import PathLike
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from imtrans.checkpoint import newest_state, save_checkpoint
 from imtrans.distributed import job, restarted_job, world
-from imtrans.errors import CheckpointError, TrainingError
+from imtrans.errors import CheckpointError, SavedModelError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.gallery import write_gallery
 from imtrans.lock import locked
@@ -165,10 +166,18 @@ class RunFolder:
             save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 
     def release(self, products: Mapping[str, Pretrained], provenance: Provenance) -> None:
-        """Save the networks as they are to be used."""
+        """Save the networks as they are to be used; a warning names one that cannot be described."""
         if self.path is not None:
             for name, network in products.items():
-                release(self.path / name, network, provenance, product=name)
+                try:
+                    network.description()
+                except SavedModelError as error:
+                    # Not the end of a long run: nothing is lost.
+                    warnings.warn(
+                        f"{error} The checkpoints in {self.path} hold its weights all the same.", stacklevel=2
+                    )
+                else:
+                    release(self.path / name, network, provenance, product=name)
 
     def show(self) -> None:
         """Bring the gallery up to date."""

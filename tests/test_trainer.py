@@ -435,6 +435,20 @@ def test_a_method_without_pairs_or_networks_to_save_trains_all_the_same(tmp_path
     assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000000", "000003"]
 
 
+def test_a_network_that_cannot_be_described_trains_and_is_resumed_all_the_same(tmp_path):
+    """It was made with a callable, as people do who try out a layer of their own."""
+    message = "cannot be saved, because .* The checkpoints in .* hold its weights all the same"
+    with pytest.warns(UserWarning, match=message):
+        Small(tmp_path, changes={"out_act": nn.Tanh}, max_steps=4).fit()
+    resumed = Small(tmp_path, changes={"out_act": nn.Tanh})
+    with pytest.warns(UserWarning, match=message):
+        resumed.fit(resume=True)
+    assert not (tmp_path / "generator").exists()
+    whole = Small(None, changes={"out_act": nn.Tanh})
+    whole.fit()
+    assert equal(everything(resumed), everything(whole))
+
+
 def test_validate_before_training_writes_nothing(tmp_path):
     run = Small(tmp_path / "new")
     found = run.trainer.validate()
