@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from imtrans.distributed import world
-from imtrans.errors import CheckpointError, ImtransError
-from imtrans.files import sync_folder, tensor_bytes, write_atomic
+from imtrans.errors import CheckpointError, ImtransError, shorten
+from imtrans.files import read_file, sync_folder, tensor_bytes, write_atomic
 from imtrans.optimizing import load_state, state_of
 from imtrans.saved import parse_tensors
 
@@ -103,7 +102,7 @@ def fitting() -> Iterator[None]:
         yield
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"the checkpoint does not fit this run: {textwrap.shorten(str(error), 400)} Make the run with the "
+            f"the checkpoint does not fit this run: {shorten(str(error))} Make the run with the "
             "arguments in config.json, or start one in another folder."
         ) from error
 
@@ -156,12 +155,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or is damaged.
     """
     try:
-        contents = {name: (folder / name).read_bytes() for name in (TENSORS, STATE)}
-        if _digests(contents) != (folder / DIGESTS).read_bytes():
+        contents = {name: read_file(folder / name) for name in (TENSORS, STATE)}
+        if _digests(contents) != read_file(folder / DIGESTS, most=1000):
             raise ValueError(f"the files are not those of which {DIGESTS} has the digests")
         state = _put_together(json.loads(contents[STATE]), parse_tensors(folder / TENSORS, contents[TENSORS]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ImtransError) as error:
-        raise CheckpointError(f"{folder} is damaged ({error}).") from error
+        raise CheckpointError(f"{folder} is damaged ({shorten(str(error))}).") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{folder} is damaged ({STATE} holds no dict).")
     return state

@@ -5,7 +5,6 @@ Run as ``python -m imtrans.convert latest_net_G.pth OUT_DIR`` it writes a folder
 
 import argparse
 import sys
-import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, ImtransError, SavedModelError, one_of, some_of
+from imtrans.errors import ArgumentError, ImtransError, SavedModelError, brief, one_of, shorten, some_of
 from imtrans.modes import MODES
 from imtrans.patchgan import PatchDiscriminator, PixelDiscriminator
 from imtrans.pretrained import Pretrained
 from imtrans.reference import reference_names as reference_names
 from imtrans.resnet import ResnetGenerator
+from imtrans.torchfile import read_torch_file
 from imtrans.unet import UNetGenerator
 
 State = Mapping[str, Tensor]
@@ -57,9 +57,10 @@ def from_junyanz(path: str | PathLike[str], *, dropout: bool = True, mode: str =
         raise SavedModelError(f"{path}: {error}") from error
     except KeyError as error:
         raise SavedModelError(
-            f"{path} looks like a network of pytorch-CycleGAN-and-pix2pix, but lacks the tensor {error}."
+            f"{path} looks like a network of pytorch-CycleGAN-and-pix2pix, but lacks the tensor "
+            f"{shorten(str(error), 100)}."
         ) from error
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, RuntimeError, OverflowError) as error:
         raise SavedModelError(
             f"{path} looks like a network of pytorch-CycleGAN-and-pix2pix, but has a tensor of an unknown name or "
             "shape."
@@ -70,40 +71,15 @@ def from_junyanz(path: str | PathLike[str], *, dropout: bool = True, mode: str =
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an archive of another kind is an error below, whatever it is
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SavedModelError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # damaged data leads the unpickler to raise anything
-        raise SavedModelError(
-            f"{path} is no state dict: it is damaged, or holds more than tensors, and what else it holds is not run. "
-            "Give the file that the reference implementation saved, such as latest_net_G.pth."
-        ) from error
+    found = read_torch_file(path)
     if not isinstance(found, dict):
         raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. Give a *_net_*.pth file.")
     for key, value in found.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise SavedModelError(
-                f"{path} holds {value!s:.40} under {key!r}, not a tensor by its name. Give a *_net_*.pth file."
+                f"{path} holds {brief(value)} under {brief(key)}, not a tensor by its name. Give a *_net_*.pth file."
             )
-    _check_storage(path, found)
     return found
-
-
-def _check_storage(path: Path, state: State) -> None:
-    """Refuse what claims more memory than its file fills: strides of zero, no storage, sparse layouts."""
-    stored: dict[int, int] = {}
-    claimed = 0
-    for tensor in state.values():
-        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_complex():
-            raise SavedModelError(f"{path} holds a tensor that is no plain array of real numbers. No network has such.")
-        claimed += tensor.numel() * tensor.element_size()
-        storage = tensor.untyped_storage()
-        stored[storage.data_ptr()] = storage.nbytes()
-    if claimed > sum(stored.values()):
-        raise SavedModelError(f"{path} claims tensors of {claimed:,} bytes, and holds {sum(stored.values()):,}.")
 
 
 def _clean(state: State) -> dict[str, Tensor]:
@@ -225,6 +201,11 @@ def _matched(network: Pretrained, state: State) -> dict[str, Tensor]:
             raise SavedModelError(
                 f"{owner}: the checkpoint has {reference_key} in shape {tuple(state[reference_key].shape)}, "
                 f"the network's {key} has {tuple(own[key].shape)}."
+            )
+        if own[key].is_floating_point() != state[reference_key].is_floating_point():
+            raise SavedModelError(
+                f"{owner}: the checkpoint has {reference_key} of type {state[reference_key].dtype}, the network's "
+                f"{key} has {own[key].dtype}."
             )
     return {key: state[reference_key] for key, reference_key in theirs.items()}
 

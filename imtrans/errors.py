@@ -7,9 +7,14 @@ value also derive from `ValueError`, so code that knows nothing of imtrans catch
 import unicodedata
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_REPR = Repr()
+_REPR.maxlevel = 3
+_REPR.maxstring = _REPR.maxother = 100
 
 
 class ImtransError(Exception):
@@ -44,9 +49,20 @@ class TrainingError(ImtransError, RuntimeError):
     """A training run cannot go on."""
 
 
+def brief(value: object) -> str:
+    """Return the ``repr`` of a value of any size and depth, cut short: what a file holds may be a megabyte."""
+    return _REPR.repr(value)
+
+
+def shorten(text: str, most: int = 400) -> str:
+    """Return `text` on one line, of at most `most` characters, all of which can be printed."""
+    line = shown(" ".join(text[: 10 * most].split()))
+    return line if len(line) <= most else f"{line[: most - 4]} ..."
+
+
 def hint(word: object, known: Collection[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name nearest to `word`, or nothing."""
-    near = get_close_matches(str(word), list(known), n=1)
+    near = get_close_matches(word[:100] if isinstance(word, str) else brief(word), list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -58,7 +74,7 @@ def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -
     """
     if isinstance(value, str) and value in allowed:
         return value
-    raise ArgumentError(f"{owner}: {argument}={value!r} is not one of {sorted(allowed)}.{hint(value, allowed)}")
+    raise ArgumentError(f"{owner}: {argument}={brief(value)} is not one of {sorted(allowed)}.{hint(value, allowed)}")
 
 
 def at_least(owner: str, argument: str, value: object, minimum: int, maximum: int | None = None) -> int:
@@ -71,7 +87,7 @@ def at_least(owner: str, argument: str, value: object, minimum: int, maximum: in
     if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= top:
         return value
     allowed = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    raise ArgumentError(f"{owner}: {argument} must be a whole number {allowed}, got {value!r}.")
+    raise ArgumentError(f"{owner}: {argument} must be a whole number {allowed}, got {brief(value)}.")
 
 
 def in_range(owner: str, argument: str, value: object, low: float, high: float = float("inf")) -> float:
@@ -83,7 +99,7 @@ def in_range(owner: str, argument: str, value: object, low: float, high: float =
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return float(value)
     allowed = f">= {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-    raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {value!r}.")
+    raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {brief(value)}.")
 
 
 def flag(owner: str, argument: str, value: object, *, unset: bool = False) -> None:
@@ -94,12 +110,12 @@ def flag(owner: str, argument: str, value: object, *, unset: bool = False) -> No
     """
     if not (isinstance(value, bool) or (unset and value is None)):
         allowed = "None, True or False" if unset else "True or False"
-        raise ArgumentError(f"{owner}: {argument} must be {allowed}, got {value!r}.")
+        raise ArgumentError(f"{owner}: {argument} must be {allowed}, got {brief(value)}.")
 
 
 def some_of(names: Sequence[T], most: int = 5) -> str:
     """Return the first `most` names as a list in words, and how many more there are."""
-    shown = ", ".join(str(n) for n in names[:most])
+    shown = ", ".join(shorten(str(n), 100) for n in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 

@@ -1,5 +1,6 @@
 """Files that are either the old ones or the new ones, whatever happens while they are written."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -21,6 +22,21 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
+    """The content of a file, or its first `most` bytes.
+
+    Raises:
+        OSError: it cannot be read; or it is a pipe or a device, which may never end; or it is larger than the memory.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    try:
+        with open(path, "rb") as file:
+            return file.read() if most is None else file.read(most)
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "Larger than the memory", str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:

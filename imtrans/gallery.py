@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from string import Template
 from urllib.parse import quote
 
 from imtrans.errors import DataError, at_least
-from imtrans.files import write_atomic
+from imtrans.files import read_file, write_atomic
+from imtrans.gallery_page import PAGE
 from imtrans.rows import rows_header
 
 Line = tuple[int, dict[str, object]]  # step, fields
 Point = tuple[int, float | None]  # step, and a loss if it can be drawn
 
 MOST_POINTS = 300  # a chart is about as many pixels wide
+MOST_CURVES, MOST_COLUMNS, MOST_ROWS = 60, 60, 1000  # a file of nothing but names would make a page without end
+LONGEST_INDENTED = 10_000
 LARGEST = 1e30  # sums and spans of such values are still finite
 LEFT, RIGHT, TOP, MIDDLE, BOTTOM = 52, 344, 12, 80, 148  # the plot within the chart's 352 x 172 units
 ARROWS = {"l1": "↓", "psnr": "↑", "ssim": "↑", "iou": "↑"}  # where the better values lie
@@ -64,15 +66,18 @@ def _page(root: Path, newest: int) -> str:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    with suppress(OSError):
+        return read_file(path).decode("utf-8", "replace")
+    return ""
 
 
 def _read_config(path: Path) -> tuple[dict[str, object], str]:
-    """Return the configuration and its text, indented; what is no JSON has only the text."""
+    """Return the configuration and its text, indented if it is short; what is no JSON has only the text."""
     config, text = None, _read(path).strip()
     with suppress(ValueError, RecursionError):
         config = json.loads(text)
-        text = json.dumps(config, indent=2, ensure_ascii=False)
+        # Of deeply nested entries, indenting would make a thousand times as much.
+        text = json.dumps(config, indent=2, ensure_ascii=False) if len(text) <= LONGEST_INDENTED else text
     return (config if isinstance(config, dict) else {}), text
 
 
@@ -84,10 +89,10 @@ def _read_metrics(path: Path) -> tuple[list[Line], list[Line]]:
             fields = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        step = fields.get("step") if isinstance(fields, dict) else None
-        if type(step) is not int or not 0 <= step < 2**53:
+        step, kind = (fields.get("step"), fields.get("kind")) if isinstance(fields, dict) else (None, None)
+        if type(step) is not int or not 0 <= step < 2**53 or kind not in ("train", "validation"):
             continue
-        lines = kinds.setdefault(str(fields.get("kind")), [])
+        lines = kinds[kind]
         # A resumed run repeats the steps since its checkpoint; what it says replaces what was there.
         while lines and lines[-1][0] >= step:
             lines.pop()
@@ -137,7 +142,7 @@ def _facts(config: dict[str, object], train: Sequence[Line]) -> str:
 
 def _samples(folder: Path, newest: int) -> str:
     """Return the section of the newest samples, or nothing if there are none."""
-    steps = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
+    steps = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal() and path.is_file()}
     figures = ""
     for step, path in sorted(steps.items(), reverse=True)[:newest]:
         # With its size from the PNG's header, an image has its place on the page before it has loaded.
@@ -160,7 +165,8 @@ def _losses(train: Sequence[Line]) -> str:
     for step, fields in train:
         losses = fields.get("losses")
         for name, value in losses.items() if isinstance(losses, dict) else ():
-            curves.setdefault(name, []).append((step, _number(value)))
+            if name in curves or len(curves) < MOST_CURVES:
+                curves.setdefault(name, []).append((step, _number(value)))
     charts = "".join(_chart(name, curve) for name, curve in curves.items())
     return _section("Losses", f'<div class="grid wide">{charts}</div>') if charts else ""
 
@@ -230,6 +236,8 @@ def _validation(lines: Sequence[Line]) -> str:
     for _, fields in lines:
         for mode, metrics in fields.items():
             for metric, value in metrics.items() if isinstance(metrics, dict) else ():
+                if metric not in best.get(mode, {}) and sum(map(len, best.values())) >= MOST_COLUMNS:
+                    continue
                 so_far, number = best.setdefault(mode, {}).setdefault(metric, None), _number(value)
                 better = {"↓": min, "↑": max}.get(ARROWS.get(metric.lower(), ""))
                 if better and number is not None:
@@ -241,7 +249,7 @@ def _validation(lines: Sequence[Line]) -> str:
         groups += f'<th scope="colgroup" colspan="{len(metrics)}">{escape(mode)}</th>'
         names += "".join(f'<th scope="col">{escape(m)} {ARROWS.get(m.lower(), "")}</th>' for m in metrics)
     step, epoch, won = (f'<th scope="col" rowspan="2">{name}</th>' for name in ("Step", "Epoch", "Best mode"))
-    rows = "".join(_row(step, fields, best) for step, fields in reversed(lines))
+    rows = "".join(_row(step, fields, best) for step, fields in reversed(lines[-MOST_ROWS:]))
     return _section(
         "Validation",
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="validation"><table><thead>'
@@ -260,38 +268,3 @@ def _row(step: int, fields: dict[str, object], best: dict[str, dict[str, float |
             cells += f'<td class="won">{text}</td>' if mode == winner else f"<td>{text}</td>"
     epoch = escape(_text(fields.get("epoch")))
     return f'<tr><th scope="row">{step:,}</th><td>{epoch}</td>{cells}<td>{escape(winner)}</td></tr>'
-
-
-PAGE = Template("""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>$title</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root { color-scheme: light dark; --page: #f5f6f8; --card: #fff; --ink: #1a1e26; --soft: #576070;
-  --edge: #dfe3e9; --line: #2f5bd8; --tint: #e4ebff; --warn: #a4421a }
-@media (prefers-color-scheme: dark) { :root { --page: #0f1217; --card: #181c23; --ink: #e8ebf0;
-  --soft: #9ca6b5; --edge: #2a303a; --line: #83a8ff; --tint: #24335a; --warn: #f0a07a } }
-* { box-sizing: border-box; margin: 0 }
-body { margin: auto; padding: 2.5rem 1.25rem; max-width: 72rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
-h1 { font-size: 2.25rem; line-height: 1.2 } h2 { font-size: 1.25rem; margin: 3rem 0 1rem }
-p, dt { color: var(--soft) } p, dt, figcaption, table, summary { font-size: .875rem }
-code, pre { font: .8125rem/1.5 ui-monospace, monospace; white-space: pre-wrap }
-dl, figure, details, .scroll, .empty { background: var(--card); border: 1px solid var(--edge);
-  border-radius: .75rem; overflow: hidden } figure, details { padding: 1rem }
-details, .empty { margin-top: 3rem } .empty { padding: 4rem 1rem; text-align: center }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); margin: 1.5rem 0 1rem }
-dl div { padding: .75rem 1rem; box-shadow: 1px 1px var(--edge) } dd { font-weight: 600 }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 45%), 1fr)); gap: 1rem }
-.wide { grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)) }
-.wide figcaption { display: flex; justify-content: space-between; gap: 1rem }
-.newest { grid-column: 1 / -1; justify-self: center; width: min(100%, 85vh * var(--ratio)) }
-.newest p { display: flex; justify-content: space-around }
-img, svg { display: block; width: 100%; height: auto; margin: .5rem 0 }
-text { font-size: 11px; fill: var(--soft); text-anchor: end } .first { text-anchor: start }
-path { fill: none; stroke: var(--line); stroke-linejoin: round; stroke-linecap: round }
-.level { stroke: var(--edge) } .raw { opacity: .3 } .smooth { stroke-width: 2 } .note { color: var(--warn) }
-.scroll { overflow: auto; max-height: 32rem; margin-bottom: .75rem }
-table { border-spacing: 0; width: 100%; white-space: nowrap } th { background: var(--card) }
-th, td { padding: .5rem .75rem; text-align: right; border-bottom: 1px solid var(--edge) }
-th[colspan] { text-align: center } thead { position: sticky; top: 0; z-index: 1; color: var(--soft) }
-tbody th { position: sticky; left: 0 } .won { background: var(--tint) }
-</style></head><body><header>$header</header><main>$body</main></body></html>""")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from imtrans.blocks import ConvNormAct
 from imtrans.errors import ArgumentError, ShapeError, at_least, flag
@@ -12,6 +12,14 @@ from imtrans.init import init_weights
 from imtrans.layers import Act, Norm, act_from, check_image, check_norm_values, has_shift, norm_from
 from imtrans.pretrained import Pretrained
 from imtrans.receptive_field import receptive_field
+
+
+class _SpectralNorm(parametrizations._SpectralNorm):
+    """PyTorch's, but it looks for no singular value on the meta device: there is none, and looking takes seconds."""
+
+    def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
+        if not weight_mat.is_meta:
+            super()._power_method(weight_mat, n_power_iterations)
 
 
 class _ConvDiscriminator(Pretrained):
@@ -140,7 +148,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         init_weights(self)
         if spectral_norm:
             for layer in layers:
-                parametrizations.spectral_norm(layer.conv)
+                parametrize.register_parametrization(layer.conv, "weight", _SpectralNorm(layer.conv.weight))
 
     @classmethod
     def for_receptive_field(cls, size: int, in_channels: int = 6, **kwargs: Any) -> "PatchDiscriminator":

@@ -1,7 +1,6 @@
 """What every network inherits: its description, and saving and loading by it."""
 
 import inspect
-import textwrap
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.card import CARD, model_card
-from imtrans.errors import ArgumentError, SavedModelError, hint, one_of, some_of
+from imtrans.errors import ArgumentError, SavedModelError, brief, hint, one_of, shorten, some_of
 from imtrans.files import write_atomic
 from imtrans.hub import push
 from imtrans.modes import MODES
@@ -20,6 +19,8 @@ from imtrans.saved import CONFIG, WEIGHTS, Saved, write_saved, writing
 from imtrans.version import __version__
 
 P = TypeVar("P", bound="Pretrained")
+
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 class Pretrained(nn.Module):
@@ -182,9 +183,10 @@ class Pretrained(nn.Module):
     def from_saved(cls: type[P], saved: Saved, config: dict[str, Any]) -> P:
         """Make the network that `saved`, whose description is `config`, holds; see `from_pretrained`."""
         if config["class"] != cls.__name__:
+            kind = shorten(config["class"], 100)
             raise SavedModelError(
-                f"{cls.__name__}: {saved} holds a {config['class']}. Use {config['class']}.from_pretrained, or "
-                "load_pretrained, which picks the class."
+                f"{cls.__name__}: {saved} holds a {kind}. Use {kind}.from_pretrained, or load_pretrained, which picks "
+                "the class."
             )
         network = cls._from_arguments(saved, config["arguments"])
         try:
@@ -210,15 +212,16 @@ class Pretrained(nn.Module):
         for name in arguments:
             if name not in known:
                 raise SavedModelError(
-                    f"{cls.__name__}: {CONFIG} of {saved} has an unknown argument {name!r}.{hint(name, known)} "
+                    f"{cls.__name__}: {CONFIG} of {saved} has an unknown argument {brief(name)}.{hint(name, known)} "
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         try:
             with torch.device("meta"):
                 return cls(**arguments)
         except (ArgumentError, TypeError, RuntimeError, ValueError, OverflowError) as error:
-            reason = textwrap.shorten(str(error), 400)
-            raise SavedModelError(f"{cls.__name__}: {CONFIG} of {saved} does not describe one. {reason}") from error
+            raise SavedModelError(
+                f"{cls.__name__}: {CONFIG} of {saved} does not describe one. {shorten(str(error))}"
+            ) from error
 
     def _check_fit(self, saved: Saved, found: Mapping[str, Tensor]) -> None:
         owner, wanted = f"{type(self).__name__}: {WEIGHTS} of {saved}", self.state_dict()
@@ -229,9 +232,10 @@ class Pretrained(nn.Module):
         for name, tensor in wanted.items():
             if tensor.shape != found[name].shape:
                 raise SavedModelError(
-                    f"{owner} has {name} in shape {tuple(found[name].shape)}, {CONFIG} asks for {tuple(tensor.shape)}."
+                    f"{owner} has {name} in shape {brief(tuple(found[name].shape))}, {CONFIG} asks for "
+                    f"{tuple(tensor.shape)}."
                 )
-            if tensor.is_floating_point() != found[name].is_floating_point():
+            if found[name].dtype != tensor.dtype and {found[name].dtype, tensor.dtype} - _FLOATS:
                 raise SavedModelError(
                     f"{owner} has {name} of type {found[name].dtype}, the network's is {tensor.dtype}."
                 )

@@ -91,7 +91,7 @@ class ResnetGenerator(Pretrained):
         self.size_multiple = 2**self.num_downs
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         at_least(OWNER, "base_channels", base_channels, 1)
-        at_least(OWNER, "num_blocks", num_blocks, 0, 1000)
+        at_least(OWNER, "num_blocks", num_blocks, 0, 200)
         in_range(OWNER, "dropout", dropout, 0.0, 1.0)
         one_of(OWNER, "padding_mode", padding_mode, PADDING_MODES)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)

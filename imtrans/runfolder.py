@@ -189,6 +189,6 @@ class RunFolder:
 def _is_until(line: str, step: int) -> bool:
     try:
         return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # A line torn by a kill belongs to no step.
         return False

@@ -14,8 +14,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, SavedModelError, hint
-from imtrans.files import tensor_bytes, write_atomic, write_json
+from imtrans.errors import ArgumentError, SavedModelError, brief, hint
+from imtrans.files import read_file, tensor_bytes, write_atomic, write_json
 from imtrans.hub import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -125,21 +125,22 @@ class Saved:
         options: dict[str, Any] = {"revision": self.revision, "token": self.token, "subfolder": self.subfolder}
         return pull(str(self.name), file, **options, fresh=fresh)
 
-    def _bytes(self, path: Path) -> bytes:
+    def _bytes(self, path: Path, most: int | None = None) -> bytes:
         try:
-            return path.read_bytes()
+            return read_file(path, most=most)
         except OSError as error:
+            parts = path.with_name(f"{WEIGHTS}.index.json").exists()
             raise SavedModelError(
                 f"{self} is no saved model: {path.name} cannot be read ({error.strerror}). A saved model is {CONFIG} "
-                f"and {WEIGHTS}."
+                f"and {WEIGHTS}{', not an index of parts' if parts else ''}."
             ) from error
 
     def _parse_config(self, path: Path) -> dict[str, Any]:
-        content = self._bytes(path)
+        content = self._bytes(path, _LARGEST_CONFIG + 1)
+        if len(content) > _LARGEST_CONFIG:
+            raise SavedModelError(f"{path} has more than {_LARGEST_CONFIG:,} bytes. It is no description of a network.")
         if self.remote and not is_intact(path, content):
             raise SavedModelError(f"{path} is damaged: it is not what the Hub has. Fetch it again.")
-        if len(content) > _LARGEST_CONFIG:
-            raise SavedModelError(f"{path} has {len(content):,} bytes. It is no description of a network.")
         try:
             saved = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -148,12 +149,12 @@ class Saved:
             raise SavedModelError(f'{path} was not written by imtrans: it does not say "library": "imtrans".')
         for key, kind in _KINDS.items():
             if not isinstance(saved.get(key), kind):
-                raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {saved.get(key)!r}.")
+                raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {brief(saved.get(key))}.")
         for key, value in saved.items():
             if key not in _KINDS and value not in _OPTIONAL.get(key, ()):
                 raise SavedModelError(
-                    f"{path} has an unknown entry {key!r}: {value!r}.{hint(key, {**_KINDS, **_OPTIONAL})} It may come "
-                    "from a newer imtrans; update, or correct the file."
+                    f"{path} has an unknown entry {brief(key)}: {brief(value)}.{hint(key, {**_KINDS, **_OPTIONAL})} "
+                    "It may come from a newer imtrans; update, or correct the file."
                 )
         return saved
 

@@ -113,7 +113,7 @@ class UNetGenerator(Pretrained):
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)
-        at_least(OWNER, "num_convs", num_convs, 1, 100)
+        at_least(OWNER, "num_convs", num_convs, 1, 16)
         make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
         make_decoder_act = act_from(OWNER, "decoder_act", decoder_act)
         biased = not has_shift(make_norm(self.channels[-1])) if bias is None else bias

@@ -3,7 +3,7 @@
 from os import PathLike
 
 from imtrans.enhancer import LocalEnhancer
-from imtrans.errors import SavedModelError, hint
+from imtrans.errors import SavedModelError, brief, hint
 from imtrans.multiscale import MultiscaleDiscriminator
 from imtrans.patchgan import PatchDiscriminator, PixelDiscriminator
 from imtrans.pretrained import Pretrained
@@ -48,7 +48,7 @@ def load_pretrained(
     kind = config["class"]
     if kind not in CLASSES:
         raise SavedModelError(
-            f"{CONFIG} of {saved} names the class {kind!r}, which imtrans does not have.{hint(kind, CLASSES)} "
+            f"{CONFIG} of {saved} names the class {brief(kind)}, which imtrans does not have.{hint(kind, CLASSES)} "
             f"It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
         )
     return CLASSES[kind].from_saved(saved, config)

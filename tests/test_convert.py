@@ -387,11 +387,11 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     assert refusal(tmp_path) == f"{tmp_path} cannot be read: Is a directory."
 
 
-def test_an_archive_of_another_kind_makes_no_warning(tmp_path):
+def test_an_archive_of_torchscript_makes_no_warning(tmp_path):
     path = tmp_path / "a.pth"
-    torch.save({}, path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("a/constants.pkl", b"x")  # what marks a TorchScript archive
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/constants.pkl", b"x")
+        archive.writestr("a/data.pkl", b"\x80\x02c__torch__\nNet\n)\x81}b.")
     assert refusal(path) == f"{path}{NO_STATE}"
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imtrans import errors
-from imtrans.errors import ArgumentError, ImtransError, at_least, hint, in_range, one_of, some_of
+from imtrans.errors import ArgumentError, ImtransError, at_least, brief, hint, in_range, one_of, shorten, some_of
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,19 @@ def test_letters_of_every_script_are_shown():
     for name in ("façade", "ファイル", "می\u200cخواهم", "𝔣", "a b", "\u3000"):
         assert errors.shown(name) == name
     assert errors.shown("a\nb\x1b[2J\udce9\u2028\x85") == "a\\nb\\x1b[2J\\udce9\\u2028\\x85"
+
+
+def test_values_of_any_size_and_depth_are_shown_in_brief():
+    nested = []
+    for _ in range(10**5):
+        nested = [nested]
+    assert brief(nested) == "[[[[...]]]]"
+    assert brief("x" * 10**6) == "'" + "x" * 47 + "..." + "x" * 48 + "'"
+    assert len(brief(list(range(10**6)))) < 100
+    assert brief(10**100) == "100000000000000000...0000000000000000000"
+
+
+def test_text_is_shortened_to_one_line_that_can_be_printed():
+    assert shorten(" a\n b\ud800\x1b[31m ") == "a b\\ud800\\x1b[31m"
+    assert shorten("x" * 10**6, 10) == "xxxxxx ..."
+    assert shorten("x" * 10, 10) == "x" * 10

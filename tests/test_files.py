@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from imtrans import files
-from imtrans.files import write_atomic, write_json, write_tensors
+from imtrans.files import read_file, write_atomic, write_json, write_tensors
 
 
 def test_it_writes_and_replaces(tmp_path):
@@ -96,3 +96,22 @@ def test_the_folder_is_synced_where_the_system_can(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "name", "nt")
     monkeypatch.setattr(os, "open", lambda *args: pytest.fail("Windows cannot open a folder"))
     files.sync_folder(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices are POSIX's")
+def test_a_pipe_and_a_device_are_not_read(tmp_path):
+    """Reading the one would wait for ever, reading the other would fill the memory."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device"):
+        with pytest.raises(OSError, match="Not a regular file"):
+            read_file(tmp_path / name)
+
+
+def test_a_file_is_read_whole_or_to_a_length(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert (read_file(tmp_path / "file"), read_file(tmp_path / "file", most=3)) == (b"content", b"con")
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path)

@@ -362,3 +362,18 @@ def test_newest_must_be_a_whole_number_of_at_least_one(tmp_path, newest):
     with pytest.raises(ArgumentError) as error:
         write_gallery(tmp_path, newest=newest)
     assert str(error.value) == f"write_gallery: newest must be a whole number >= 1, got {newest!r}."
+
+
+def test_names_without_end_make_no_page_without_end(tmp_path):
+    lines = [{"kind": "train", "step": step, "losses": {f"loss {step}": 1.0}} for step in range(2000)]
+    lines += [{"kind": "validation", "step": step, f"mode {step}": {"l1": 1.0}} for step in range(2000)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "config.json").write_text('{"a": ' + "[" * 800 + "1," * 20_000 + "1" + "]" * 800 + "}")
+    assert write_gallery(tmp_path).stat().st_size < 2_000_000
+
+
+def test_what_is_no_file_is_left_out(tmp_path):
+    for name in ("config.json", "metrics.jsonl", "samples/000001.png"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "samples" / "000002.png").symlink_to("/dev/zero")
+    assert "Nothing has been logged yet" in write_gallery(tmp_path).read_text()

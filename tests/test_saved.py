@@ -24,6 +24,7 @@ from imtrans import (
     saved,
 )
 from imtrans.errors import ArgumentError, SavedModelError
+from imtrans.files import tensor_bytes
 from imtrans.saved import Saved, parse_tensors
 
 NETWORKS = {
@@ -186,6 +187,30 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         network.save_pretrained(tmp_path / "x")
 
 
+def test_an_index_of_parts_is_not_followed(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "/etc/passwd"}}')
+    assert refused(load_pretrained, folder) == (
+        f"{folder} is no saved model: model.safetensors cannot be read (No such file or directory). A saved model is "
+        "config.json and model.safetensors, not an index of parts."
+    )
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_device_in_place_of_a_file_is_not_read(folder, file):
+    (folder / file).unlink()
+    (folder / file).symlink_to("/dev/zero")
+    assert f"{file} cannot be read (Not a regular file)" in refused(load_pretrained, folder)
+
+
+def test_a_type_that_no_network_computes_in_is_refused(folder):
+    tensors = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_pretrained(folder).state_dict().items()}
+    content = tensor_bytes(tensors)
+    (folder / "model.safetensors").write_bytes(content)
+    rewrite(folder, {**config_of(folder), "sha256": hashlib.sha256(content).hexdigest()})
+    assert " of type torch.float8_e5m2, the network's is torch." in refused(load_pretrained, folder)
+
+
 # Damage
 
 
@@ -338,12 +363,19 @@ def test_a_hostile_description_is_refused_without_memory(folders, tmp_path, case
         assert len(message) < 1000
 
 
-def test_the_largest_networks_that_are_allowed_take_no_memory_to_refuse(folders, tmp_path):
-    for cls, changes in {UNetGenerator: {"depth": 16, "num_convs": 100}, ResnetGenerator: {"num_blocks": 1000}}.items():
-        config = config_of(folders[cls])
-        rewrite(tmp_path, {**config, "arguments": {**config["arguments"], **changes}})
-        (tmp_path / "model.safetensors").write_bytes((folders[cls] / "model.safetensors").read_bytes())
-        assert " lacks " in refused(load_pretrained, tmp_path, seconds=20)
+LARGEST = {
+    UNetGenerator: {"depth": 16, "num_convs": 16},
+    ResnetGenerator: {"num_blocks": 200},
+    PatchDiscriminator: {"n_layers": 16, "spectral_norm": True},
+}
+
+
+@pytest.mark.parametrize("cls", LARGEST)
+def test_the_largest_networks_that_are_allowed_take_no_memory_to_refuse(folders, tmp_path, cls):
+    config = config_of(folders[cls])
+    rewrite(tmp_path, {**config, "arguments": {**config["arguments"], **LARGEST[cls]}})
+    (tmp_path / "model.safetensors").write_bytes((folders[cls] / "model.safetensors").read_bytes())
+    assert " lacks " in refused(load_pretrained, tmp_path, seconds=20)
 
 
 ARGUMENTS = [(cls, name) for cls in NETWORKS for name in cls(**NETWORKS[cls]).config]
@@ -426,7 +458,7 @@ def test_a_description_that_is_too_large_is_not_parsed(folder, monkeypatch):
     (folder / "config.json").write_text("[" * 1_000_001)
     monkeypatch.setattr(saved.json, "loads", lambda *_: pytest.fail("parsed"))
     message = refused(load_pretrained, folder)
-    assert message == f"{folder / 'config.json'} has 1,000,001 bytes. It is no description of a network."
+    assert message == f"{folder / 'config.json'} has more than 1,000,000 bytes. It is no description of a network."
 
 
 @pytest.mark.parametrize(
@@ -460,6 +492,7 @@ def test_a_missing_entry(folder, key):
 def test_another_class_by_name(folder, name):
     rewrite(folder, {**config_of(folder), "class": name})
     refused(load_pretrained, folder)
+    name = name.replace("\0", "\\x00")
     assert refused(UNetGenerator.from_pretrained, folder) == (
         f"UNetGenerator: {folder} holds a {name}. Use {name}.from_pretrained, or load_pretrained, which picks the "
         "class."
