@@ -137,7 +137,8 @@ class PairedImages(Pictures):
 def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
     """The pairs, in order, and the files that have no partner."""
     if (folder / "A").is_dir() or (folder / "B").is_dir():
-        return _match(folder / "A", folder / "B")
+        named, alone = like_named(folder / "A", folder / "B")
+        return [_Pair(a, b) for a, b in named], alone
     pairs = [_Pair(path) for path in image_files(folder)]
     if not pairs:
         raise DataError(
@@ -147,12 +148,19 @@ def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
     return pairs, []
 
 
-def _match(folder_a: Path, folder_b: Path) -> tuple[list[_Pair], list[Path]]:
+def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """The pictures of two folders in pairs of the same name, by name, and those without a partner.
+
+    The suffixes of a pair may differ.
+
+    Raises:
+        DataError: two pictures of one name in a folder, no pictures; a folder that does not exist.
+    """
     a, b = _by_stem(folder_a), _by_stem(folder_b)
     if not a and not b:
         raise DataError(f"{shown(folder_a)} and {shown(folder_b)} hold no pictures.")
     alone = [a[s] for s in sorted(a.keys() - b.keys())] + [b[s] for s in sorted(b.keys() - a.keys())]
-    return [_Pair(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
+    return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -172,7 +180,12 @@ def _reports_of_alone(folder: Path, alone: list[Path], on_bad_image: str) -> lis
         return []
     if on_bad_image == "skip":
         return [f"{shown(path)} has no partner of the same name." for path in alone]
-    return [
-        f"{len(alone)} of the files in {shown(folder / 'A')} and {shown(folder / 'B')} have no partner of the same "
-        f"name: {some_of([shown(path) for path in alone])}. Add the missing ones, or take these out."
-    ]
+    return [without_partner(folder / "A", folder / "B", alone)]
+
+
+def without_partner(folder_a: Path, folder_b: Path, alone: list[Path]) -> str:
+    """What to say where pictures that are `alone` are an error."""
+    return (
+        f"{len(alone)} of the files in {shown(folder_a)} and {shown(folder_b)} have no partner of the same name: "
+        f"{some_of([shown(path) for path in alone])}. Add the missing ones, or take these out."
+    )
