@@ -8,6 +8,7 @@ from imtrans.blocks import UpBlock as UpBlock
 from imtrans.cyclegan import CycleGAN as CycleGAN
 from imtrans.data import PairedImages as PairedImages
 from imtrans.enhancer import LocalEnhancer as LocalEnhancer
+from imtrans.evaluate import evaluate as evaluate
 from imtrans.facades import ProceduralFacades as ProceduralFacades
 from imtrans.init import init_net as init_net
 from imtrans.init import init_weights as init_weights
@@ -27,6 +28,7 @@ from imtrans.receptive_field import ReceptiveField as ReceptiveField
 from imtrans.receptive_field import receptive_field as receptive_field
 from imtrans.resnet import ResnetGenerator as ResnetGenerator
 from imtrans.schedule import decay_factor as decay_factor
+from imtrans.segmentation import fcn_score as fcn_score
 from imtrans.trainer import Trainer as Trainer
 from imtrans.translate import translate as translate
 from imtrans.translator import Translator as Translator

@@ -1,24 +1,78 @@
-"""How near a method's translations come to their targets."""
+"""How near translations come to their targets, over a data set."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from imtrans.loading import Batch
+from imtrans.errors import DataError
+from imtrans.loading import Batch, batches, length_of
+from imtrans.metrics import Scores
 from imtrans.modes import MODES, running_as
 
 Preview = Callable[[Batch], dict[str, Tensor]]
 
 
-@torch.no_grad()
+def evaluate(
+    generator: nn.Module,
+    data: Dataset[Batch],
+    *,
+    metrics: Sequence[str] = ("l1", "psnr", "ssim", "histogram"),
+    mode: str | None = None,
+    batch_size: int = 1,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Translate every source of a data set, and compare with the targets.
+
+    Args:
+        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``; it is run where its weights are, and left as it was.
+        data: of ``{"source": (c, h, w), "target": (c', h, w)}`` in [-1, 1], without augmentation as a rule.
+        metrics: any of
+
+            - ``"l1"`` and ``"psnr"``: means over the pictures, scaled to [0, 1]; PSNR in dB, at most 100.
+            - ``"ssim"``: the mean structural similarity; by torchmetrics, the extra ``metrics``.
+            - ``"histogram"``: ``histogram_l``, ``histogram_a`` and ``histogram_b``, the shares that the colours of all
+              pictures and of all targets have in common; see `imtrans.metrics.LabHistograms`.
+            - ``"lpips"`` and ``"fid"``: by torchmetrics, with networks whose packages (torchvision, torch-fidelity)
+              and weights must be there; nothing is downloaded.
+        mode: of `imtrans.modes.running_as`; if None, the generator's `inference_mode`, or ``"eval"``.
+        batch_size: pictures at a time. In the modes that use the statistics of the batch, the result depends on it.
+        seed: of dropout in the mode ``"paper"``; the caller's random state is left alone.
+
+    Returns:
+        Each value under its name, ready for JSON.
+
+    Raises:
+        ArgumentError: an unknown metric, or one whose package or weights are not there, with the way to get them.
+        DataError: no data.
+        ShapeError: translations of another shape than their targets, or of one that a metric cannot take.
+
+    >>> from imtrans import ProceduralFacades
+    >>> scores = evaluate(nn.Identity(), ProceduralFacades(2, size=16, augment=False), metrics=("l1", "histogram"))
+    >>> sorted(scores)
+    ['histogram_a', 'histogram_b', 'histogram_l', 'l1']
+    """
+    if length_of(data) == 0:
+        raise DataError("evaluate: the data set is empty.")
+    used = getattr(generator, "inference_mode", "eval") if mode is None else mode
+    device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
+
+    def preview(batch: Batch) -> dict[str, Tensor]:
+        return {"fake": generator(batch["source"]), "target": batch["target"]}
+
+    found = _scores(generator, preview, batches(data, batch_size), device, mode=used, metrics=metrics, seed=seed)
+    return cast(dict[str, float], found)
+
+
 def compare_modes(
     network: nn.Module,
     preview: Preview,
     data: Callable[[], Iterable[Batch]],
     device: torch.device,
     *,
+    metrics: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, Any] | None:
     """Compare translations with their targets in each mode of `imtrans.modes.running_as`.
@@ -28,40 +82,45 @@ def compare_modes(
         preview: from a batch to columns of pictures ``(b, c, h, w)`` in [-1, 1].
         data: makes the batches, once for each mode.
         device: that the batches are moved to.
+        metrics: further ones of `evaluate`, beside L1 and PSNR.
         seed: of dropout, the same for each mode; the caller's random state is left alone.
 
     Returns:
-        ``{mode: {"l1": ..., "psnr": ...}, "best": mode}``: means over the pictures, scaled to [0, 1], PSNR in dB; the
-        best has the lowest L1. None if the columns lack ``"fake"`` or ``"target"``.
+        ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`; the best has the lowest
+        L1. None if the columns lack ``"fake"`` or ``"target"``.
     """
+    wanted = ("l1", "psnr", *metrics)
     results: dict[str, Any] = {}
     for mode in MODES:
-        scores = []
-        with keep_randomness(device), running_as(network, mode):
-            torch.manual_seed(seed)
-            for batch in data():
-                columns = preview({name: tensor.to(device) for name, tensor in batch.items()})
-                if "fake" not in columns or "target" not in columns:
-                    return None
-                scores.append(l1_and_psnr(columns["fake"], columns["target"]))
-        l1, psnr = torch.cat(scores, dim=1).mean(dim=1).tolist()
-        results[mode] = {"l1": l1, "psnr": psnr}
+        found = _scores(network, preview, data(), device, mode=mode, metrics=wanted, seed=seed)
+        if found is None:
+            return None
+        results[mode] = found
     return {**results, "best": min(MODES, key=lambda mode: results[mode]["l1"])}
+
+
+@torch.no_grad()
+def _scores(
+    network: nn.Module,
+    preview: Preview,
+    data: Iterable[Batch],
+    device: torch.device,
+    *,
+    mode: str,
+    metrics: Sequence[str],
+    seed: int,
+) -> dict[str, float] | None:
+    scores = Scores(metrics, device=device)
+    with keep_randomness(device), running_as(network, mode):
+        torch.manual_seed(seed)
+        for batch in data:
+            columns = preview({name: tensor.to(device) for name, tensor in batch.items()})
+            if "fake" not in columns or "target" not in columns:
+                return None
+            scores.add(columns["fake"], columns["target"])
+    return scores.result()
 
 
 def keep_randomness(device: torch.device) -> Any:
     """A context that gives the caller's random state back at its end."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def l1_and_psnr(fake: Tensor, target: Tensor) -> Tensor:
-    """L1 and PSNR of each picture, scaled to [0, 1]; PSNR in dB, at most 100, so that means stay finite.
-
-    Shape: ``(b, c, h, w)`` in [-1, 1], twice -> ``(2, b)``.
-
-    >>> l1_and_psnr(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)).flatten().round(decimals=2)
-    tensor([0.5000, 6.0200])
-    """
-    difference = (fake.float() - target.float()) / 2
-    psnr = -10 * difference.square().mean(dim=(1, 2, 3)).clamp_min(1e-10).log10()
-    return torch.stack([difference.abs().mean(dim=(1, 2, 3)), psnr])

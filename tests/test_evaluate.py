@@ -1,38 +1,17 @@
-import math
+import json
+import re
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
-from imtrans.evaluate import compare_modes, keep_randomness, l1_and_psnr
+from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, UNetGenerator, evaluate
+from imtrans.errors import ArgumentError, DataError, ShapeError
+from imtrans.evaluate import compare_modes, keep_randomness
+from imtrans.metrics import l1, psnr, ssim
 from imtrans.modes import MODES, running_as
 
 CPU = torch.device("cpu")
-
-
-@given(seed=st.integers(0, 2**16), batch=st.integers(1, 3), channels=st.integers(1, 3))
-def test_l1_and_psnr_are_those_of_the_formulas(seed, batch, channels):
-    rng = np.random.default_rng(seed)
-    fake, target = rng.uniform(-1, 1, (2, batch, channels, 4, 5))
-    l1, psnr = l1_and_psnr(torch.from_numpy(fake), torch.from_numpy(target)).numpy()
-    for i in range(batch):
-        one, other = (fake[i] + 1) / 2, (target[i] + 1) / 2
-        assert l1[i] == pytest.approx(np.abs(one - other).mean(), rel=1e-5)
-        assert psnr[i] == pytest.approx(10 * math.log10(1 / ((one - other) ** 2).mean()), rel=1e-5)
-
-
-def test_an_identical_picture_has_a_finite_psnr():
-    picture = torch.rand(1, 3, 4, 4)
-    assert l1_and_psnr(picture, picture).flatten().tolist() == [0, 100]
-
-
-def test_half_precision_is_compared_in_full():
-    fake, target = torch.full((1, 1, 64, 64), 0.5, dtype=torch.bfloat16), torch.zeros(1, 1, 64, 64)
-    assert l1_and_psnr(fake, target)[0].item() == 0.25
 
 
 class Scale(nn.Module):
@@ -76,10 +55,19 @@ def test_each_mode_is_that_of_running_as(samples):
     for mode in ("eval", "batch_stats"):
         with torch.no_grad(), running_as(method.generator, mode):
             fake = method.generator(samples[0]["source"])
-        l1, psnr = l1_and_psnr(fake, samples[0]["target"]).mean(dim=1).tolist()
-        assert found[mode] == {"l1": pytest.approx(l1), "psnr": pytest.approx(psnr)}
+        expected = {of.__name__: pytest.approx(of(fake, samples[0]["target"]).mean().item()) for of in (l1, psnr)}
+        assert found[mode] == expected
     assert found["paper"] == found["batch_stats"]
     assert found["eval"] != found["batch_stats"]
+
+
+def test_further_metrics_are_beside_l1_and_psnr(samples):
+    method = pix2pix(dropout=())
+    found = compare_modes(method, method.preview, lambda: samples, CPU, metrics=("ssim", "l1"))
+    assert [list(found[mode]) for mode in MODES] == [["l1", "psnr", "ssim"]] * 3
+    with torch.no_grad(), running_as(method.generator, "eval"):
+        fake = method.generator(samples[0]["source"])
+    assert found["eval"]["ssim"] == pytest.approx(ssim(fake, samples[0]["target"]).mean().item())
 
 
 def test_dropout_is_drawn_from_the_seed(samples):
@@ -120,3 +108,68 @@ def test_keep_randomness_gives_the_state_back_even_after_an_error(device):
     with pytest.raises(ZeroDivisionError), keep_randomness(device):
         torch.manual_seed(9).seed() / 0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.fixture
+def facades():
+    return ProceduralFacades(3, size=16, augment=False)
+
+
+def test_evaluate_compares_each_translation_with_its_target(facades):
+    generator = UNetGenerator(base_channels=4, depth=3, dropout=())
+    found = evaluate(generator, facades)
+    assert list(found) == ["l1", "psnr", "ssim", "histogram_l", "histogram_a", "histogram_b"]
+    assert json.loads(json.dumps(found)) == found
+    with torch.no_grad(), running_as(generator, "eval"):
+        fakes = [generator(facades[i]["source"][None]) for i in range(3)]
+    for of in (l1, psnr, ssim):
+        each = [of(fake, facades[i]["target"][None]).item() for i, fake in enumerate(fakes)]
+        assert found[of.__name__] == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_evaluate_is_what_the_trainer_validates_by(facades):
+    method = pix2pix()
+    batch = {name: torch.stack([facades[i][name] for i in range(3)]) for name in ("source", "target")}
+    compared = compare_modes(method, method.preview, lambda: [batch], CPU, seed=4)
+    for mode in MODES:
+        found = evaluate(method.generator, facades, mode=mode, batch_size=3, metrics=("l1", "psnr"), seed=4)
+        assert found == compared[mode]
+
+
+def test_evaluate_runs_the_generator_as_it_is_saved(facades):
+    generator = UNetGenerator(base_channels=4, depth=3)
+    generator.inference_mode = "batch_stats"
+    own = evaluate(generator, facades, metrics=("l1",))
+    assert own == evaluate(generator, facades, mode="batch_stats", metrics=("l1",))
+    assert own != evaluate(generator, facades, mode="eval", metrics=("l1",))
+    assert generator.training
+
+
+def test_evaluate_takes_any_module_and_perfect_ones_are_perfect(facades):
+    same = [{"source": facades[i]["target"], "target": facades[i]["target"]} for i in range(3)]
+    found = evaluate(nn.Identity(), same)
+    assert found == pytest.approx(
+        {"l1": 0, "psnr": 100, "ssim": 1, "histogram_l": 1, "histogram_a": 1, "histogram_b": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metrics": ("l1", "sim")}, "evaluate: each of metrics='sim' is not one of"),
+        ({"metrics": "l1"}, "evaluate: metrics must be a sequence of names of ["),
+        ({"metrics": ()}, "evaluate: metrics must be a sequence of names of ["),
+        ({"mode": "evl"}, "running_as: mode='evl' is not one of"),
+    ],
+)
+def test_evaluate_refuses_what_it_does_not_know(facades, arguments, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        evaluate(nn.Identity(), facades, **arguments)
+
+
+def test_evaluate_refuses_no_data_and_outputs_of_another_shape(facades):
+    with pytest.raises(DataError, match=re.escape("evaluate: the data set is empty.")):
+        evaluate(nn.Identity(), [])
+    message = "evaluate: pictures (1, 1, 16, 16) and targets (1, 3, 16, 16) must be (b, c, h, w), and the same."
+    with pytest.raises(ShapeError, match=re.escape(message)):
+        evaluate(nn.Conv2d(3, 1, 1), facades)

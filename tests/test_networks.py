@@ -2,6 +2,7 @@
 
 import copy
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from imtrans import (
     PixelDiscriminator,
     ResnetGenerator,
     UNetGenerator,
+    init_weights,
     load_pretrained,
 )
 from imtrans.errors import ArgumentError, SavedModelError, ShapeError
@@ -61,6 +63,13 @@ OPTIONS = {
         {"downsample": "blur"},
         {"downsample": "pool", "num_convs": 2},
         {"num_convs": 3, "skips": "none"},
+        {"stem": True},
+        {"stem": True, "downsample": "pool", "num_convs": 2, "deconv_size": 2, "norm": "none"},
+        {"stem": True, "attention": (0,), "upsample": "shuffle"},
+        {"stem": True, "depth": 1},
+        {"deconv_size": 2},
+        {"deconv_size": 3},
+        {"width_cap": 1},
         {"attention": (1,)},
         {"attention": (0, 2), "norm": "group"},
         {"base_channels": 64, "depth": 8, "channels": (3, 5, 7)},
@@ -442,6 +451,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(cls, argument, value, al
         *((UNetGenerator, "depth", depth, "from 1 to 16") for depth in (0, 17)),
         *((UNetGenerator, "num_convs", count, "from 1 to 16") for count in (0, 17)),
         *((ResnetGenerator, "num_blocks", count, "from 0 to 200") for count in (-1, 201)),
+        (UNetGenerator, "width_cap", 0, ">= 1"),
+        *((UNetGenerator, "deconv_size", size, "from 2 to 16") for size in (1, 17)),
         *((ResnetGenerator, "num_downs", count, "from 0 to 16") for count in (-1, 17)),
         *((LocalEnhancer, "num_enhancers", count, "from 1 to 4") for count in (0, 5)),
         *((LocalEnhancer, name, -1, "from 0 to 200") for name in ("num_blocks", "global_blocks")),
@@ -487,6 +498,12 @@ def test_a_count_outside_its_range_is_refused(cls, argument, value, allowed):
             "dropout must be a sequence of probabilities, one a decoder level from the innermost outward, got 0.5. "
             "For example (0.5, 0.5, 0.5), or () for none.",
         ),
+        (
+            {"deconv_size": 2, "upsample": "nearest"},
+            "deconv_size=2 is of upsample='deconv', and upsample='nearest' has a kernel of its own. "
+            "Leave deconv_size out.",
+        ),
+        ({"stem": 1}, "stem must be True or False, got 1."),
         ({"dropout": (0.5, 1.5)}, "each of dropout must be a number between 0 and 1, got 1.5."),
         ({"attention": (3,), "depth": 3}, "attention names level 3, the innermost of depth 3 is 2."),
         ({"attention": (-1,), "depth": 3}, "each of attention must be a whole number >= 0, got -1."),
@@ -662,6 +679,48 @@ def test_every_preset_builds_and_takes_changes(cls):
         assert network.config == {**network.config, **settings_of_preset, "norm": "none", "base_channels": 1}
 
 
+def test_the_unet_of_2015_is_as_wide_as_in_the_figure_of_its_paper():
+    """64 to 1024 channels, two convolutions a level, 2x2 up-convolutions that halve the channels; 1 in, 2 out."""
+
+    def conv(of, to, size):
+        return of * to * size**2 + to
+
+    widths = (64, 128, 256, 512, 1024)
+    down = sum(conv(of, to, 3) + conv(to, to, 3) for of, to in zip((1, *widths), widths, strict=False))
+    up = sum(conv(below, here, 2) + conv(2 * here, here, 3) + conv(here, here, 3) for here, below in pairwise(widths))
+    with torch.device("meta"):
+        network = UNetGenerator.preset("unet_2015", 1, 2)
+    assert network.channels == widths
+    assert network.num_parameters() == down + up + conv(64, 2, 1) == 31_030_658
+    convs = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert len(convs) == 23, "the number that the paper tells"
+
+
+def test_the_unet_of_2015_computes_what_its_paper_draws():
+    network = UNetGenerator.preset("unet_2015", 1, 2, base_channels=2)
+    init_weights(network, "kaiming")
+    weights = network.state_dict()
+    relu, pool = torch.relu, nn.functional.max_pool2d
+
+    def conv(x, name):
+        return nn.functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    image = images_for(network, (32, 48))
+    x = relu(conv(relu(conv(image, "encoder.0.0.conv")), "encoder.0.1.conv"))
+    levels = [x]
+    for level in range(1, 5):
+        x = relu(conv(relu(conv(pool(x, 2), f"encoder.{level}.conv")), f"encoder.{level}.conv2.conv"))
+        levels.append(x)
+    assert [tuple(level.shape[1:]) for level in levels] == [(2 * 2**i, 32 // 2**i, 48 // 2**i) for i in range(5)]
+    for step, skip in enumerate(reversed(levels[:-1])):
+        of = f"decoder.{step}"
+        x = nn.functional.conv_transpose2d(x, weights[f"{of}.up.weight"], weights[f"{of}.up.bias"], stride=2)
+        x = relu(torch.cat([skip, x], dim=1))
+        x = relu(conv(relu(conv(x, f"{of}.convs.0.conv")), f"{of}.convs.1.conv"))
+    expected = nn.functional.conv2d(x, weights["head.weight"], weights["head.bias"])
+    torch.testing.assert_close(network(image), expected)
+
+
 def test_an_unknown_preset_gets_a_hint():
     with pytest.raises(ArgumentError) as caught:
         UNetGenerator.preset("junyanz/unet256")
@@ -710,6 +769,7 @@ def test_the_logit_map_of_a_256_image(n_layers, size):
 def test_the_widths_double_up_to_eight_times_the_base():
     unet = UNetGenerator(base_channels=2, depth=6)
     assert unet.channels == (2, 4, 8, 16, 16, 16)
+    assert UNetGenerator(base_channels=2, depth=4, width_cap=2).channels == (2, 4, 4, 4)
     discriminator = PatchDiscriminator(base_channels=2, n_layers=5)
     assert [layer.conv.out_channels for layer in discriminator.layers] == [2, 4, 8, 16, 16, 16, 1]
 
@@ -824,6 +884,18 @@ def test_the_summary_shows_each_level():
     ]
 
 
+def test_the_summary_of_a_stem_begins_at_full_resolution():
+    lines = UNetGenerator.preset("unet_2015", base_channels=2).summary().splitlines()
+    assert [line.split()[1:3] for line in lines[2:]] == [
+        ["1/1", "2"],
+        ["1/2", "4"],
+        ["1/4", "8"],
+        ["1/8", "16"],
+        ["1/16", "32"],
+    ]
+    assert [line.split()[-1] for line in lines[2:]] == ["5", "14", "32", "68", "140"]
+
+
 def test_the_summary_names_a_merge_module_of_ones_own():
     class MySkip(ConcatSkip):
         pass
@@ -879,6 +951,17 @@ GOLDEN_KEYS = [
         + of("encoder.1.conv", "weight", "bias")
         + of("decoder.0.up.0", "weight", "bias")
         + of("head.0", "weight", "bias"),
+    ),
+    (
+        UNetGenerator.preset("unet_2015", base_channels=2, depth=2),
+        of("encoder.0.0.conv", "weight", "bias")
+        + of("encoder.0.1.conv", "weight", "bias")
+        + of("encoder.1.conv", "weight", "bias")
+        + of("encoder.1.conv2.conv", "weight", "bias")
+        + of("decoder.0.up", "weight", "bias")
+        + of("decoder.0.convs.0.conv", "weight", "bias")
+        + of("decoder.0.convs.1.conv", "weight", "bias")
+        + of("head", "weight", "bias"),
     ),
     (
         ResnetGenerator(base_channels=2, num_blocks=1, num_downs=1),

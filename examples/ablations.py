@@ -1,0 +1,178 @@
+"""The ablations of the pix2pix paper: train each combination with one seed, and print its scores as a table.
+
+python examples/ablations.py                                        # all, on procedural facades
+python examples/ablations.py --data DIR --runs l1 l1+cgan --segmenter runs/segmenter
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from train_segmenter import fit, in_words, load, pairs, read_palette, score
+
+from imtrans import (
+    PairedImages,
+    PatchDiscriminator,
+    Pix2Pix,
+    PixelDiscriminator,
+    Trainer,
+    UNetGenerator,
+    evaluate,
+    init_net,
+)
+from imtrans.errors import ImtransError
+from imtrans.images import sample_rows
+from imtrans.init import pick_device
+from imtrans.loading import Batch, batches
+from imtrans.modes import running_as
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What is trained: the terms of the loss, what the discriminator sees, and the generator's skips."""
+
+    title: str
+    l1: bool = True
+    gan: bool = True
+    conditional: bool = True
+    skips: str = "concat"
+    receptive_field: int = 70
+
+    def method(self, depth: int, base_channels: int, device: torch.device, seed: int) -> Pix2Pix:
+        generator = UNetGenerator(base_channels=base_channels, depth=depth, skips=self.skips)
+        return Pix2Pix(
+            init_net(generator, device, seed=seed),
+            init_net(self.discriminator(base_channels), device, seed=seed + 1) if self.gan else None,
+            l1_weight=100.0 if self.l1 else 0.0,
+            conditional=self.conditional,
+        )
+
+    def discriminator(self, base_channels: int) -> nn.Module:
+        channels = 6 if self.conditional else 3
+        if self.receptive_field == 1:
+            return PixelDiscriminator(channels, base_channels=base_channels)
+        return PatchDiscriminator.for_receptive_field(self.receptive_field, channels, base_channels=base_channels)
+
+
+RUNS = {
+    # table 1: the terms of the loss
+    "l1": Combination("L1", gan=False),
+    "gan": Combination("GAN", l1=False, conditional=False),
+    "cgan": Combination("cGAN", l1=False),
+    "l1+gan": Combination("L1 + GAN", conditional=False),
+    "l1+cgan": Combination("L1 + cGAN (U-Net, 70x70)"),
+    # table 2: the generator without its skips
+    "encoder-decoder-l1": Combination("encoder-decoder, L1", gan=False, skips="none"),
+    "encoder-decoder": Combination("encoder-decoder, L1 + cGAN", skips="none"),
+    # table 3: what one logit sees; 70 is l1+cgan
+    "1x1": Combination("L1 + cGAN, 1x1", receptive_field=1),
+    "16x16": Combination("L1 + cGAN, 16x16", receptive_field=16),
+    "286x286": Combination("L1 + cGAN, 286x286", receptive_field=286),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="DIR/train and DIR/val with pairs (procedural facades)")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help=", ".join(RUNS))
+    parser.add_argument("--epochs", type=int, help="of each run (200; 5 for the procedural facades)")
+    parser.add_argument("--max-steps", type=int, help="end each run early")
+    parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for the procedural ones)")
+    parser.add_argument("--segmenter", type=Path, help="of train_segmenter.py (one that is trained first)")
+    parser.add_argument("--segmenter-epochs", type=int, help="of that (120; 4 for the procedural facades)")
+    parser.add_argument("--palette", type=Path, help='a JSON file, {"wall": [0, 0, 255], ...} (that of the facades)')
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        run(args)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    real = args.data is not None
+    size = args.size or (256 if real else 128)
+    device = pick_device(args.device)
+    train, val = pairs(args.data, args.direction, size, args.seed)
+    if args.segmenter:
+        segmenter, palette = load(args.segmenter, device)
+    else:
+        palette = read_palette(args.palette)
+        epochs = args.segmenter_epochs or (120 if real else 4)
+        segmenter = fit(train, palette, epochs=epochs, seed=args.seed, device=device)
+    found = {"real photos": score((b["target"] for b in batches(val, 1)), val, segmenter, palette)}
+    # The segmenter learns from pictures as they are, the generators from the jittered ones of the paper.
+    jittered = PairedImages(args.data / "train", direction=args.direction, size=size, seed=args.seed) if real else train
+    few = next(iter(batches(val, 4)))
+    columns = {"source": few["source"]}
+    for name in args.runs:
+        generator = trained(RUNS[name], jittered, size, args, args.out / name)
+        found[name] = {
+            **evaluate(generator, val, metrics=("l1", "psnr", "ssim"), mode="paper", seed=args.seed),
+            **score(translations(generator, val, device), val, segmenter, palette),
+        }
+        columns[name] = next(iter(translations(generator, val, device, batch_size=4))).cpu()
+    sample_rows({**columns, "target": few["target"]}).save(args.out / "ablations.png")
+    (args.out / "ablations.json").write_text(json.dumps(found, indent=2))
+    print(f"\n{table(found)}\n\nsource | {' | '.join(args.runs)} | target: {args.out / 'ablations.png'}")
+
+
+def trained(
+    combination: Combination, train: Dataset[Batch], size: int, args: argparse.Namespace, out: Path
+) -> nn.Module:
+    real, depth = args.data is not None, min(8, size.bit_length() - 1)
+    method = combination.method(depth, args.base_channels or (64 if real else 16), pick_device(args.device), args.seed)
+    print(f"\n{combination.title}")
+    Trainer(
+        method,
+        train,
+        out=out,
+        epochs=args.epochs or (200 if real else 5),
+        max_steps=args.max_steps,
+        precision=args.precision,
+        device=args.device,
+        seed=args.seed,
+        config={"combination": asdict(combination)},
+    ).fit()
+    return method.generator
+
+
+@torch.no_grad()
+def translations(
+    generator: nn.Module, val: Dataset[Batch], device: torch.device, batch_size: int = 1
+) -> Iterator[Tensor]:
+    """As the paper tests: with dropout, and the statistics of the batch."""
+    with running_as(generator, "paper"):
+        for batch in batches(val, batch_size):
+            yield generator(batch["source"].to(device))
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':<28}    L1   PSNR   SSIM  pixel  class    IoU"]
+    for name, scores in found.items():
+        title = RUNS[name].title if name in RUNS else name
+        own = f"{scores['l1']:6.3f} {scores['psnr']:6.2f} {scores['ssim']:6.3f}" if "l1" in scores else " " * 20
+        lines.append(f"{title:<28} {own}  {in_words(scores)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main())

@@ -1,0 +1,248 @@
+"""Train the segmenter of the FCN-score on real photos and their labels, and score generated photos with it.
+
+python examples/train_segmenter.py --data DIR                                  DIR/train and DIR/val, photo | labels
+python examples/train_segmenter.py --data DIR --segmenter runs/segmenter --score runs/facades/generator PICTURES
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
+from imtrans.errors import DataError, ImtransError
+from imtrans.facade_plan import LABELS
+from imtrans.images import image_files, read_image, to_tensor
+from imtrans.init import pick_device, pick_precision
+from imtrans.labels import ids_from_colours
+from imtrans.loading import Batch, batches
+from imtrans.saved import CONFIG
+
+UNKNOWN = "unknown"  # the class that is not learned, and not scored
+OUTSIDE = -1
+RECTANGLES = 12
+PALETTE = "palette.json"  # beside the segmenter's weights
+SHARE = 0.75  # of the height and width of a photo: what one step sees of it
+Palette = dict[str, list[int]]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="DIR/train and DIR/val with pairs (procedural facades)")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: the labels are B")
+    parser.add_argument("--palette", type=Path, help='a JSON file, {"wall": [0, 0, 255], ...} (that of the facades)')
+    parser.add_argument("--segmenter", type=Path, metavar="FOLDER", help="score with this one, and train none")
+    parser.add_argument("--score", nargs="+", default=[], metavar="GENERATOR_OR_FOLDER", help="see docs/evaluation.md")
+    parser.add_argument("--epochs", type=int, help="(120; 4 for the procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 64 for the procedural facades)")
+    parser.add_argument("--base-channels", type=int, default=16, help="width of the U-Net; 64 in 2015")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=2e-3, help="at its highest")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/segmenter"))
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        run(args)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    device = pick_device(args.device)
+    size = args.size or (64 if args.data is None else 256)
+    train, val = pairs(args.data, args.direction, size, args.seed)
+    if args.segmenter:
+        segmenter, palette = load(args.segmenter, device)
+    else:
+        palette = read_palette(args.palette)
+        epochs = args.epochs or (4 if args.data is None else 120)
+        segmenter = fit(
+            train,
+            palette,
+            epochs=epochs,
+            base_channels=args.base_channels,
+            batch_size=args.batch_size,
+            lr=args.lr,
+            seed=args.seed,
+            device=device,
+            precision=args.precision,
+        )
+        segmenter.save_pretrained(args.out)
+        (args.out / PALETTE).write_text(json.dumps(palette))
+    print(f"scored on {val}\n{'':<32} pixel  class    IoU")
+    for name, photos in rows(args.score, train, val, palette, device):
+        print(f"{shortened(name):<32} {in_words(score(photos, val, segmenter, palette))}")
+
+
+def pairs(data: Path | None, direction: str, size: int, seed: int) -> tuple[Dataset[Batch], Dataset[Batch]]:
+    if data is None:
+        train = ProceduralFacades(200, size=size, seed=2 * seed)
+        return train, ProceduralFacades(20, size=size, seed=2 * seed + 1, augment=False)
+    # A resized label map has colours between those of two classes; so pictures are flipped, and no more.
+    train = PairedImages(data / "train", direction=direction, size=size, load_size=size, seed=seed)
+    return train, PairedImages(data / "val", direction=direction, size=size, augment=False)
+
+
+def load(folder: Path, device: torch.device) -> tuple[nn.Module, Palette]:
+    return load_pretrained(folder).to(device), read_palette(folder / PALETTE)
+
+
+def read_palette(path: Path | None) -> Palette:
+    if path is None:
+        return {name: list(colour) for name, colour in LABELS.items()}
+    try:
+        return {name: [int(c) for c in colour] for name, colour in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path} is no palette: {error}. It has the colour of each class: {{name: [r, g, b]}}."
+        ) from error
+
+
+def labels_of(batch: Batch, palette: Palette) -> Tensor:
+    return ids_from_colours(batch["source"], [tuple(colour) for colour in palette.values()])
+
+
+def unknown(palette: Palette) -> int | None:
+    return list(palette).index(UNKNOWN) if UNKNOWN in palette else None
+
+
+def fit(
+    train: Dataset[Batch],
+    palette: Palette,
+    *,
+    epochs: int,
+    base_channels: int = 16,
+    batch_size: int = 4,
+    lr: float = 2e-3,
+    seed: int = 0,
+    device: torch.device,
+    precision: str = "auto",
+) -> UNetGenerator:
+    settings = {"base_channels": base_channels, "norm": "batch", "bias": None}
+    network = UNetGenerator.preset("unet_2015", 3, len(palette), **settings)
+    network = init_net(network, device, scheme="kaiming", seed=seed).train()
+    steps = epochs * math.ceil(len(train) / batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    ignore = unknown(palette)
+    draw = torch.Generator().manual_seed(seed)
+    half = pick_precision(precision, device) == "bf16"
+    bar = tqdm(total=steps, unit="step")
+    for epoch in range(epochs):
+        for batch in batches(train, batch_size, epoch=epoch, shuffle_seed=seed):
+            photos, labels = distort(batch["target"], labels_of(batch, palette), draw)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                logits = network(photos.to(device)).float()
+            if ignore is not None:
+                labels = labels.masked_fill(labels == ignore, OUTSIDE)
+            loss = F.cross_entropy(logits, labels.to(device), ignore_index=OUTSIDE)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            bar.update()
+        bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+    bar.close()
+    return network.eval()
+
+
+def distort(photos: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cut a window out of each photo, zoomed and tinted, and the same out of its labels; OUTSIDE is where they end.
+
+    Rectangles of each photo are tinted once more, as if it had been painted over with glass: what is drawn has to tell
+    the class, not a patch of colour with an edge around it.
+    """
+
+    def between(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(len(photos), *shape, generator=draw)
+
+    shape = [*photos.shape[:2], *(max(16, int(SHARE * side)) for side in photos.shape[-2:])]
+    zoom, move = SHARE * torch.exp(between(-0.35, 0.35, 1, 1)), between(-0.35, 0.35, 2, 1)
+    grid = F.affine_grid(torch.cat([zoom * torch.eye(2), move], dim=2), shape, align_corners=False)
+    cut = F.grid_sample(photos, grid, align_corners=False, padding_mode="reflection")
+    # What comes in from outside is 0, so the ids travel as id + 1.
+    ids = F.grid_sample(labels[:, None].float() + 1, grid, mode="nearest", align_corners=False)[:, 0].round().long() - 1
+    contrast, tint = between(0.7, 1.3, 1, 1, 1), between(-0.15, 0.15, 3, 1, 1) + between(-0.2, 0.2, 1, 1, 1)
+    middle, half = between(-1, 1, RECTANGLES, 2), between(0.05, 0.5, RECTANGLES, 2)
+    rows, columns = (torch.linspace(-1, 1, side) for side in shape[2:])
+    inside_y = ((rows - middle[..., :1]).abs() < half[..., :1]).float()
+    inside_x = ((columns - middle[..., 1:]).abs() < half[..., 1:]).float()
+    glass = between(-0.2, 0.2, RECTANGLES, 3) + between(-0.3, 0.3, RECTANGLES, 1)
+    tint = tint + torch.einsum("b n h, b n w, b n c -> b c h w", inside_y, inside_x, glass)
+    return (cut * contrast + tint).clamp(-1, 1), ids
+
+
+def rows(
+    names: list[str], train: Dataset[Batch], val: Dataset[Batch], palette: Palette, device: torch.device
+) -> Iterator[tuple[str, Iterator[Tensor]]]:
+    """What is scored, the ground truth first: a name, and the photos one by one."""
+    yield "real photos", (batch["target"] for batch in batches(val, 1))
+    means = mean_colours(train, palette)
+    means = mean_colours(train, palette)
+    painted = (rearrange(means[labels_of(batch, palette)], "b h w c -> b c h w") for batch in batches(val, 1))
+    yield "the mean colour of each class", painted
+    for name in names:
+        # A run saves pictures beside its generator.
+        of_pictures = Path(name).is_dir() and not Path(name, CONFIG).is_file()
+        yield name, from_folder(name, image_files(Path(name)), val) if of_pictures else generated(name, val, device)
+
+
+def mean_colours(train: Dataset[Batch], palette: Palette) -> Tensor:
+    """``(classes, 3)`` in [-1, 1]."""
+    total, count = torch.zeros(len(palette), 3, dtype=torch.float64), torch.zeros(len(palette), dtype=torch.float64)
+    for batch in batches(train, 1):
+        ids = labels_of(batch, palette).flatten()
+        total.index_add_(0, ids, rearrange(batch["target"], "b c h w -> (b h w) c").double())
+        count += ids.bincount(minlength=len(palette))
+    return (total / count.clamp_min(1)[:, None]).float()
+
+
+def from_folder(name: str, pictures: list[Path], val: Dataset[Batch]) -> Iterator[Tensor]:
+    if len(pictures) != len(val):
+        raise DataError(f"{name} holds {len(pictures)} pictures, and there are {len(val)} to score, in order of name.")
+    for picture, batch in zip(pictures, batches(val, 1), strict=True):
+        height, width = batch["target"].shape[-2:]
+        yield to_tensor(read_image(picture).resize((width, height)))[None]
+
+
+@torch.no_grad()
+def generated(name: str, val: Dataset[Batch], device: torch.device) -> Iterator[Tensor]:
+    generator = load_pretrained(name).to(device)
+    with running_as(generator, generator.inference_mode):
+        for batch in batches(val, 1):
+            yield generator(batch["source"].to(device))
+
+
+def score(photos: Iterable[Tensor], val: Dataset[Batch], segmenter: nn.Module, palette: Palette) -> dict[str, float]:
+    labels = (labels_of(batch, palette) for batch in batches(val, 1))
+    return fcn_score(photos, labels, segmenter, ignore=unknown(palette))
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= 32 else f"...{name[-29:]}"
+
+
+def in_words(scores: dict[str, float]) -> str:
+    return f"{scores['pixel_accuracy']:5.3f}  {scores['class_accuracy']:5.3f}  {scores['iou']:5.3f}"
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""Colours as CIE Lab: lightness apart from colour, in steps that the eye sees as equal."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imtrans.errors import ArgumentError, ShapeError
+
+Matrix = Sequence[Sequence[float]]
+
+# Linear sRGB to XYZ, IEC 61966-2-1; the rows add up to the white point, D65.
+_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_WHITE = _TO_XYZ.sum(axis=1, keepdims=True)
+_FROM_RGB: Matrix = (_TO_XYZ / _WHITE).tolist()
+_TO_RGB: Matrix = np.linalg.inv(_TO_XYZ / _WHITE).tolist()
+_CORNER = 6 / 29  # below it, CIE's cube root is a straight line
+_AB = 110.0  # no colour of sRGB has an a or b beyond 108
+
+
+def rgb_to_lab(image: Tensor) -> Tensor:
+    """Turn sRGB pictures into CIE Lab, white point D65.
+
+    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, 3, h, w)``: L in [0, 100], a in [-87, 99], b in [-108, 95]. Half
+    precision comes back as float32, which 8 bit of colour need.
+
+    Raises:
+        ShapeError: not three channels.
+        ArgumentError: not a floating-point tensor.
+
+    Source: IEC 61966-2-1 (sRGB), CIE 15 (Lab).
+
+    >>> rgb_to_lab(torch.ones(1, 3, 1, 1)).flatten().round(decimals=2).abs()
+    tensor([100.,   0.,   0.])
+    """
+    unit = (_checked("rgb_to_lab", image) + 1) / 2
+    bent = ((unit.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    xyz = _mixed(torch.where(unit > 0.04045, bent, unit / 12.92), _FROM_RGB)
+    # The clamp keeps the gradient of the branch that is not taken finite.
+    root = xyz.clamp_min(_CORNER**3) ** (1 / 3)
+    x, y, z = torch.where(xyz > _CORNER**3, root, xyz / (3 * _CORNER**2) + 4 / 29).unbind(-3)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """Turn CIE Lab into sRGB pictures; a colour that sRGB lacks is clipped, channel by channel.
+
+    Shape: ``(b, 3, h, w)``, L in [0, 100] -> ``(b, 3, h, w)`` in [-1, 1]. The inverse of `rgb_to_lab`, with the same
+    errors.
+    """
+    lightness, a, b = _checked("lab_to_rgb", lab).unbind(-3)
+    y = (lightness + 16) / 116
+    roots = torch.stack([y + a / 500, y, y - b / 200], dim=-3)
+    linear = _mixed(torch.where(roots > _CORNER, roots**3, 3 * _CORNER**2 * (roots - 4 / 29)), _TO_RGB)
+    bent = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
+    return (torch.where(linear > 0.0031308, bent, 12.92 * linear) * 2 - 1).clamp(-1, 1)
+
+
+def encode_lab(lab: Tensor) -> Tensor:
+    """Scale Lab for a network: L / 50 - 1, and a and b / 110.
+
+    Shape: ``(b, 3, h, w)`` -> ``(b, 3, h, w)``; in [-1, 1] for every colour of sRGB.
+
+    Source: Isola et al. 2017, section 6.2 (colorization), and their code.
+    """
+    lightness, a, b = lab.unbind(-3)
+    return torch.stack([lightness / 50 - 1, a / _AB, b / _AB], dim=-3)
+
+
+def decode_lab(encoded: Tensor) -> Tensor:
+    """Undo `encode_lab`; values beyond [-1, 1], which stand for no colour of sRGB, are clamped first.
+
+    Shape: ``(b, 3, h, w)`` -> ``(b, 3, h, w)``, L in [0, 100], a and b in [-110, 110].
+    """
+    lightness, a, b = encoded.clamp(-1, 1).unbind(-3)
+    return torch.stack([(lightness + 1) * 50, a * _AB, b * _AB], dim=-3)
+
+
+def _checked(owner: str, image: Tensor) -> Tensor:
+    if image.ndim < 3 or image.shape[-3] != 3:
+        raise ShapeError(f"{owner}: expects three channels, (b, 3, h, w), got a tensor of shape {tuple(image.shape)}.")
+    if not image.is_floating_point():
+        raise ArgumentError(f"{owner}: expects floats, got {image.dtype}. For uint8 pixels: x.float() / 127.5 - 1.")
+    return image if image.dtype == torch.float64 else image.float()
+
+
+def _mixed(image: Tensor, matrix: Matrix) -> Tensor:
+    """Each pixel times `matrix`; written out, because a matrix product may run in bf16 or TF32."""
+    r, g, b = image.unbind(-3)
+    return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=-3)
