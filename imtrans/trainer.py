@@ -40,8 +40,7 @@ class Trainer:
         train_data: a data set of dicts of tensors. One with a method ``draw(index, epoch)`` is asked for the sample
             as it is augmented in that epoch.
         val_data: likewise, without augmentation; validated in each of the three modes of `imtrans.modes.running_as`.
-            The best by L1 becomes the `inference_mode` of the networks that are saved; ``"batch_stats"`` if there is
-            nothing to validate.
+            The best by L1 becomes the `inference_mode` of the networks that are saved; else ``"batch_stats"`` does.
         out: the run's folder; None writes nothing.
         epochs: in all.
         decay_epochs: how many of them, at the end, decay the learning rate to zero; half if None.

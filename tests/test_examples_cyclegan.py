@@ -81,7 +81,16 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
     assert checkpoints == ["000002", "000004"]
 
     listed = succeeded("--help", cwd=tmp_path)
-    tested = {*flags, "--no-compile", "--help", "--data-a", "--data-b", "--resume", "--push-to-hub"}
+    tested = {
+        *flags,
+        "--no-compile",
+        "--help",
+        "--nproc-per-node=4",
+        "--data-a",
+        "--data-b",
+        "--resume",
+        "--push-to-hub",
+    }
     assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
 
 
