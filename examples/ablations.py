@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for the procedural ones)")
     parser.add_argument("--segmenter", type=Path, help="of train_segmenter.py (one that is trained first)")
-    parser.add_argument("--segmenter-epochs", type=int, help="of that (120; 4 for the procedural facades)")
+    parser.add_argument("--segmenter-epochs", type=int, help="of that (60; 4 for the procedural facades)")
     parser.add_argument("--palette", type=Path, help='a JSON file, {"wall": [0, 0, 255], ...} (that of the facades)')
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--device", default="auto")
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         segmenter, palette = load(args.segmenter, device)
     else:
         palette = read_palette(args.palette)
-        epochs = args.segmenter_epochs or (120 if real else 4)
+        epochs = args.segmenter_epochs or (60 if real else 4)
         segmenter = fit(train, palette, epochs=epochs, seed=args.seed, device=device)
     found = {"real photos": score((b["target"] for b in batches(val, 1)), val, segmenter, palette)}
     # The segmenter learns from pictures as they are, the generators from the jittered ones of the paper.
@@ -159,6 +159,7 @@ def translations(
     generator: nn.Module, val: Dataset[Batch], device: torch.device, batch_size: int = 1
 ) -> Iterator[Tensor]:
     """As the paper tests: with dropout, and the statistics of the batch."""
+    torch.manual_seed(0)
     with running_as(generator, "paper"):
         for batch in batches(val, batch_size):
             yield generator(batch["source"].to(device))

@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--palette", type=Path, help='a JSON file, {"wall": [0, 0, 255], ...} (that of the facades)')
     parser.add_argument("--segmenter", type=Path, metavar="FOLDER", help="score with this one, and train none")
     parser.add_argument("--score", nargs="+", default=[], metavar="GENERATOR_OR_FOLDER", help="see docs/evaluation.md")
-    parser.add_argument("--epochs", type=int, help="(120; 4 for the procedural facades)")
+    parser.add_argument("--epochs", type=int, help="(60; 4 for the procedural facades)")
     parser.add_argument("--size", type=int, help="height and width (256; 64 for the procedural facades)")
     parser.add_argument("--base-channels", type=int, default=16, help="width of the U-Net; 64 in 2015")
     parser.add_argument("--batch-size", type=int, default=4)
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         segmenter, palette = load(args.segmenter, device)
     else:
         palette = read_palette(args.palette)
-        epochs = args.epochs or (4 if args.data is None else 120)
+        epochs = args.epochs or (4 if args.data is None else 60)
         segmenter = fit(
             train,
             palette,
@@ -225,6 +225,7 @@ def from_folder(name: str, pictures: list[Path], val: Dataset[Batch]) -> Iterato
 @torch.no_grad()
 def generated(name: str, val: Dataset[Batch], device: torch.device) -> Iterator[Tensor]:
     generator = load_pretrained(name).to(device)
+    torch.manual_seed(0)  # of dropout, where the generator is run with it
     with running_as(generator, generator.inference_mode):
         for batch in batches(val, 1):
             yield generator(batch["source"].to(device))
