@@ -58,7 +58,9 @@ def unpack(
     )
     source, target = Path(archive), Path(folder)
     if target.exists() or target.is_symlink():
-        raise DataError(f"{shown(source)} cannot be unpacked: {shown(target)} is there already.")
+        raise DataError(
+            f"{shown(source)} cannot be unpacked: {shown(target)} is there already. Remove it, or unpack elsewhere."
+        )
     try:
         _check(source, limits)
         target.parent.mkdir(parents=True, exist_ok=True)

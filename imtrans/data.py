@@ -158,7 +158,9 @@ def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]],
     """
     a, b = _by_stem(folder_a), _by_stem(folder_b)
     if not a and not b:
-        raise DataError(f"{shown(folder_a)} and {shown(folder_b)} hold no pictures.")
+        raise DataError(
+            f"{shown(folder_a)} and {shown(folder_b)} hold no pictures. Put those of a pair into both, under one name."
+        )
     alone = [a[s] for s in sorted(a.keys() - b.keys())] + [b[s] for s in sorted(b.keys() - a.keys())]
     return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
 

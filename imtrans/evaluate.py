@@ -55,7 +55,7 @@ def evaluate(
     ['histogram_a', 'histogram_b', 'histogram_l', 'l1']
     """
     if length_of(data) == 0:
-        raise DataError("evaluate: the data set is empty.")
+        raise DataError("evaluate: the data set is empty. Give it samples.")
     used = getattr(generator, "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
 

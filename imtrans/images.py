@@ -36,7 +36,9 @@ def image_files(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if _is_named_like_a_picture(entry)]
     except OSError as error:
-        raise DataError(f"{shown(folder)} cannot be read as a folder of pictures: {error.strerror}.") from error
+        raise DataError(
+            f"{shown(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
+        ) from error
     return [folder / name for name in sorted(names)]
 
 

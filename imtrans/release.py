@@ -90,7 +90,7 @@ def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Prove
     if not networks:
         raise SavedModelError(
             f"{type(method).__name__} has no network that can be saved: none of its children is one of imtrans's, or "
-            "derives from imtrans.pretrained.Pretrained."
+            "derives from imtrans.pretrained.Pretrained. Use one that does, or save tensors with safetensors."
         )
     products = method.products() if isinstance(method, Method) else {}
     alone = len(products) == 1

@@ -158,7 +158,9 @@ class Trainer:
                 the same weights, bit for bit, as one that was never interrupted.
         """
         if self.total_steps == 0:
-            raise TrainingError("Trainer: there is nothing to train on: train_data is missing or empty.")
+            raise TrainingError(
+                "Trainer: there is nothing to train on: train_data is missing or empty. Give it samples."
+            )
         self._validator.check()
         with keep_randomness(self.device), self.folder.held(resume=resume) as goes_on, stop_on_signals() as asked:
             self._begin(self.folder.newest_state() if goes_on else None)

@@ -10,6 +10,16 @@ import imtrans.errors
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
 START, END = "<!-- errors: begin -->", "<!-- errors: end -->"
+# For texts that only say what is wrong, or end in what another error says.
+WAYS_OUT = {
+    "ArgumentError": "Give what is asked for.",
+    "ShapeError": "Give what is asked for.",
+    "DataError": "Repair what is named, or take it out.",
+    "SavedModelError": "Fetch the file again, or save it again with what made it.",
+    "HubError": "What is to be done stands at the end of the text.",
+    "CheckpointError": "None is needed: the one before it is taken.",
+    "TrainingError": "What is to be done stands at the end of the text.",
+}
 KINDS = {name for name, kind in vars(imtrans.errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
@@ -52,11 +62,9 @@ def errors() -> Iterator[tuple[str, str, str]]:
 
 
 def halves(kind: str, text: str) -> tuple[str, str]:
-    """What happened, and the way out: for a wrong value, that is what the text asks for."""
+    """What happened, and the way out."""
     sentences = re.split(r"(?<=[.›]) (?=[A-Z])", text)
-    if len(sentences) == 1 and kind in ("ArgumentError", "ShapeError"):
-        sentences.append("Give what is asked for.")
-    return sentences[0], " ".join(sentences[1:])
+    return sentences[0], " ".join(sentences[1:]) or WAYS_OUT[kind]
 
 
 def table() -> str:

@@ -304,7 +304,10 @@ def test_what_is_there_is_not_touched(tmp_path, packer):
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError) as caught:
         unpacked(tmp_path, packer(CONTENT.items()))
-    assert str(caught.value) == f"{tmp_path / 'a.archive'} cannot be unpacked: {tmp_path / 'out'} is there already."
+    target = tmp_path / "out"
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.archive'} cannot be unpacked: {target} is there already. Remove it, or unpack elsewhere."
+    )
     assert list((tmp_path / "out").iterdir()) == []
 
 

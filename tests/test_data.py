@@ -118,25 +118,31 @@ def test_an_empty_folder(tmp_path):
 def test_empty_folders_a_and_b(tmp_path):
     (tmp_path / "A").mkdir()
     (tmp_path / "B").mkdir()
-    assert error_of(tmp_path) == f"{tmp_path / 'A'} and {tmp_path / 'B'} hold no pictures."
+    assert (
+        error_of(tmp_path)
+        == f"{tmp_path / 'A'} and {tmp_path / 'B'} hold no pictures. Put those of a pair into both, under one name."
+    )
 
 
 @pytest.mark.parametrize("present", ["A", "B"])
 def test_one_of_the_two_folders_is_missing(tmp_path, present):
     save(tmp_path / present / "1.png", GREY)
     missing = tmp_path / {"A": "B", "B": "A"}[present]
-    assert error_of(tmp_path) == f"{missing} cannot be read as a folder of pictures: No such file or directory."
+    assert (
+        error_of(tmp_path)
+        == f"{missing} cannot be read as a folder of pictures: No such file or directory. Check the path."
+    )
 
 
 def test_a_missing_folder(tmp_path):
     assert error_of(tmp_path / "no") == (
-        f"{tmp_path / 'no'} cannot be read as a folder of pictures: No such file or directory."
+        f"{tmp_path / 'no'} cannot be read as a folder of pictures: No such file or directory. Check the path."
     )
 
 
 def test_a_file_instead_of_a_folder(tmp_path):
     path = save(tmp_path / "1.png", GREY)
-    assert error_of(path) == f"{path} cannot be read as a folder of pictures: Not a directory."
+    assert error_of(path) == f"{path} cannot be read as a folder of pictures: Not a directory. Check the path."
 
 
 def test_files_without_partner(tmp_path):

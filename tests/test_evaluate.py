@@ -168,7 +168,7 @@ def test_evaluate_refuses_what_it_does_not_know(facades, arguments, message):
 
 
 def test_evaluate_refuses_no_data_and_outputs_of_another_shape(facades):
-    with pytest.raises(DataError, match=re.escape("evaluate: the data set is empty.")):
+    with pytest.raises(DataError, match=re.escape("evaluate: the data set is empty. Give it samples.")):
         evaluate(nn.Identity(), [])
     message = "evaluate: pictures (1, 1, 16, 16) and targets (1, 3, 16, 16) must be (b, c, h, w), and the same."
     with pytest.raises(ShapeError, match=re.escape(message)):

@@ -147,7 +147,7 @@ def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError) as caught:
         image_files(tmp_path / "none")
     assert str(caught.value) == (
-        f"{tmp_path / 'none'} cannot be read as a folder of pictures: No such file or directory."
+        f"{tmp_path / 'none'} cannot be read as a folder of pictures: No such file or directory. Check the path."
     )
 
 

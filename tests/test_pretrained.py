@@ -69,6 +69,7 @@ def test_the_config_holds_the_class_and_every_argument(tmp_path):
             "n_layers": 3,
             "norm": "batch",
             "act": "leaky_relu",
+            "padding": 1,
             "spectral_norm": True,
             "bias": None,
         },

@@ -167,7 +167,7 @@ def test_a_product_is_tried_on_the_column_before_its_own(tmp_path):
 def test_nothing_that_can_be_saved(hub, tmp_path):
     text = (
         "Nothing has no network that can be saved: none of its children is one of imtrans's, or derives from "
-        "imtrans.pretrained.Pretrained."
+        "imtrans.pretrained.Pretrained. Use one that does, or save tensors with safetensors."
     )
     with pytest.raises(SavedModelError) as caught:
         release_all(tmp_path, "user/repo", Nothing(), Provenance({}))

@@ -711,7 +711,9 @@ def signalled_run(out, signum, twice):
 def test_nothing_to_train_on(tmp_path, data):
     with pytest.raises(TrainingError) as caught:
         Trainer(Recorder(), data, out=tmp_path / "run", **QUIET).fit()
-    assert str(caught.value) == "Trainer: there is nothing to train on: train_data is missing or empty."
+    assert (
+        str(caught.value) == "Trainer: there is nothing to train on: train_data is missing or empty. Give it samples."
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -143,7 +143,7 @@ def test_an_empty_folder(folders, tmp_path):
 def test_a_missing_folder(folders, tmp_path):
     for pair in ((tmp_path / "no", folders[0]), (folders[0], tmp_path / "no")):
         assert error_of(*pair) == (
-            f"{tmp_path / 'no'} cannot be read as a folder of pictures: No such file or directory."
+            f"{tmp_path / 'no'} cannot be read as a folder of pictures: No such file or directory. Check the path."
         )
 
 
