@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import error_table
 import pytest
 import torch
 from loopback_hub import hub_fixture  # noqa: F401
@@ -77,3 +78,10 @@ def test_the_runner_runs_what_is_marked_python_and_keeps_line_numbers():
         "a\n```python\nx = 1\n```\n<!-- not run: slow -->\n```python\nx = 2\n```\n```bash\nls\n```\n```python\ny\n```\n"
     )
     assert code_of(page).splitlines() == ["", "", "x = 1", "", "", "", "", "", "", "", "", "", "y", ""]
+
+
+def test_the_table_of_errors_is_that_of_the_code_and_each_has_a_way_out():
+    """``python tests/error_table.py`` renews it."""
+    page = error_table.PAGE.read_text()
+    assert error_table.renewed(page) == page
+    assert all(halves[1] for halves in (error_table.halves(kind, text) for _, kind, text in error_table.errors()))
