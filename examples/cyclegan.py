@@ -31,9 +31,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with trainA/ and trainB/ and, for samples, testA/ and testB/")
     parser.add_argument("--data-a", type=Path, metavar="DIR", help="folder of pictures, with --data-b")
     parser.add_argument("--data-b", type=Path, metavar="DIR", help="folder of pictures, with --data-a")
-    parser.add_argument(
-        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: train without what cannot be read"
-    )
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: A has the sources")
     parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
     parser.add_argument("--size", type=int, help="height and width (256; 64 for the procedural facades)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, main, plan, trainer_arguments
+from training import add_flags, given, main, plan, report, trainer_arguments
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.archive import unpack
@@ -30,9 +30,6 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
     parser.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
-    parser.add_argument(
-        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: train without what cannot be read"
-    )
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
     parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
@@ -96,15 +93,6 @@ def download(into: Path, sha256: str | None) -> Path:
         finally:
             archive.unlink()
     return folder
-
-
-def report(validation: dict | None, out: Path) -> str:
-    lines = ["", "validation, pictures in [0, 1]:", "    mode           L1    PSNR"] if validation else []
-    for mode in ("eval", "batch_stats", "paper") if validation else ():
-        best = "  <- saved with the generator" if mode == validation["best"] else ""
-        lines.append(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
-    gallery = (out / "index.html").resolve().as_uri()
-    return "\n".join([*lines, "", f"generator  {out / 'generator'}", f"gallery    {gallery}"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What the training examples share: flags, what the trainer makes of them, and how an error ends them."""
+"""What the training examples share: flags, what the trainer makes of them, and how they end."""
 
 import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from imtrans import Trainer
@@ -12,6 +13,9 @@ from imtrans.errors import ImtransError
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: train without what cannot be read"
+    )
     parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
     parser.add_argument("--max-steps", type=int, help="end early")
     parser.add_argument("--batch-size", type=int, default=1, help="of each process")
@@ -51,6 +55,15 @@ def plan(trainer: Trainer, batch_size: int, world: World) -> str:
 
 def given(value: int | None, default: int) -> int:
     return default if value is None else value
+
+
+def report(validation: dict | None, out: Path) -> str:
+    lines = ["", "validation, pictures in [0, 1]:", "    mode           L1    PSNR"] if validation else []
+    for mode in ("eval", "batch_stats", "paper") if validation else ():
+        best = "  <- saved with the generator" if mode == validation["best"] else ""
+        lines.append(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
+    gallery = (out / "index.html").resolve().as_uri()
+    return "\n".join([*lines, "", f"generator  {out / 'generator'}", f"gallery    {gallery}"])
 
 
 def main(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if not (sources and args.input.exists()):
         raise DataError(f"{args.input} is no picture, and no folder that holds some.")
     generator = load_pretrained(args.weights).to(pick_device(args.device))
-    if generator.config.get("out_channels") not in PIL_MODES:
+    if generator.colours is None and generator.config.get("out_channels") not in PIL_MODES:
         raise DataError(f"{args.weights} is no generator of pictures that a PNG can hold.")
     make_folder(args.out, sources)
     figures, skipped = [], 0

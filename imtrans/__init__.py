@@ -5,6 +5,7 @@ from imtrans.blocks import ConvNormAct as ConvNormAct
 from imtrans.blocks import DownBlock as DownBlock
 from imtrans.blocks import ResidualBlock as ResidualBlock
 from imtrans.blocks import UpBlock as UpBlock
+from imtrans.colorization import Colorization as Colorization
 from imtrans.cyclegan import CycleGAN as CycleGAN
 from imtrans.data import PairedImages as PairedImages
 from imtrans.enhancer import LocalEnhancer as LocalEnhancer
@@ -22,6 +23,8 @@ from imtrans.modes import running_as as running_as
 from imtrans.multiscale import MultiscaleDiscriminator as MultiscaleDiscriminator
 from imtrans.patchgan import PatchDiscriminator as PatchDiscriminator
 from imtrans.patchgan import PixelDiscriminator as PixelDiscriminator
+from imtrans.photos import LabFacades as LabFacades
+from imtrans.photos import LabImages as LabImages
 from imtrans.pix2pix import Pix2Pix as Pix2Pix
 from imtrans.pool import ImagePool as ImagePool
 from imtrans.receptive_field import ReceptiveField as ReceptiveField

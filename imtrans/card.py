@@ -38,6 +38,8 @@ def model_card(
         blocks.append(f"![{columns}]({SAMPLES})")
     if {"in_channels", "out_channels"} <= arguments.keys():
         blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
+        if description.get("colours") == "lab":
+            blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
         blocks.append(f"It runs in the mode `{description['inference_mode']}` unless told otherwise.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))

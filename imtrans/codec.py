@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.images import converted, open_image, upright
+from imtrans.lab import join_lab, split_lab
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -25,6 +26,38 @@ class Decoded:
 
     tensor: Tensor
     encode: Callable[[Tensor], Any]
+
+
+def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
+    """Turn a picture into a batch for `network`, and back: `decode`, with the channels that it takes.
+
+    For a network whose attribute `colours` is ``"lab"`` it is the lightness of a grey or coloured picture, and the way
+    back adds what the network makes of it, a and b, to that lightness: see `imtrans.lab.join_lab`.
+
+    Raises:
+        ArgumentError: as for `decode`.
+        ShapeError: as for `decode`.
+        DataError: as for `decode`.
+    """
+    if getattr(network, "colours", None) != "lab":
+        return decode(owner, image, cast(int, network.in_channels))
+    decoded = decode(owner, image, _grey_or_colour(owner, image))
+    lightness, _ = split_lab(decoded.tensor.expand(-1, 3, -1, -1))
+    return Decoded(lightness, lambda ab: decoded.encode(join_lab(lightness, ab)))
+
+
+def _grey_or_colour(owner: str, image: Picture) -> int:
+    if not isinstance(image, (np.ndarray, Tensor)):
+        return 3
+    if image.ndim < 3:
+        return 1
+    channels = image.shape[-3 if isinstance(image, Tensor) else -1]
+    if channels not in (1, 3):
+        raise ShapeError(
+            f"{owner}: the generator gives colours to grey pictures, and takes 1 channel, or 3 of which it uses the "
+            f"lightness; got shape {tuple(image.shape)}."
+        )
+    return channels
 
 
 def decode(owner: str, image: Picture, channels: int) -> Decoded:

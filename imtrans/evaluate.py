@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imtrans.errors import DataError
+from imtrans.lab import join_lab
 from imtrans.loading import Batch, batches, length_of
 from imtrans.metrics import Scores
 from imtrans.modes import MODES, running_as
@@ -28,6 +29,8 @@ def evaluate(
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``; it is run where its weights are, and left as it was.
+            If its attribute `colours` is ``"lab"``, the RGB pictures that sources make with translations and with
+            targets are compared.
         data: of ``{"source": (c, h, w), "target": (c', h, w)}`` in [-1, 1], without augmentation as a rule.
         metrics: any of
 
@@ -60,7 +63,10 @@ def evaluate(
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
 
     def preview(batch: Batch) -> dict[str, Tensor]:
-        return {"fake": generator(batch["source"]), "target": batch["target"]}
+        columns = {"fake": generator(batch["source"]), "target": batch["target"]}
+        if getattr(generator, "colours", None) == "lab":
+            return {name: join_lab(batch["source"], ab) for name, ab in columns.items()}
+        return columns
 
     found = _scores(generator, preview, batches(data, batch_size), device, mode=used, metrics=metrics, seed=seed)
     return cast(dict[str, float], found)

@@ -44,7 +44,10 @@ def rgb_to_lab(image: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Turn CIE Lab into sRGB pictures; a colour that sRGB lacks is clipped, channel by channel.
+    """Turn CIE Lab into sRGB pictures; a colour that sRGB lacks is faded until it has it, and keeps its lightness.
+
+    Such a colour is mixed with the grey of its luminance, no more than it must be. (To clip it channel by channel would
+    change its lightness.)
 
     Shape: ``(b, 3, h, w)``, L in [0, 100] -> ``(b, 3, h, w)`` in [-1, 1]. The inverse of `rgb_to_lab`, with the same
     errors.
@@ -52,7 +55,8 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     lightness, a, b = _checked("lab_to_rgb", lab).unbind(-3)
     y = (lightness + 16) / 116
     roots = torch.stack([y + a / 500, y, y - b / 200], dim=-3)
-    linear = _mixed(torch.where(roots > _CORNER, roots**3, 3 * _CORNER**2 * (roots - 4 / 29)), _TO_RGB)
+    xyz = torch.where(roots > _CORNER, roots**3, 3 * _CORNER**2 * (roots - 4 / 29))
+    linear = _faded(_mixed(xyz, _TO_RGB), xyz[..., 1:2, :, :].clamp(0, 1))
     bent = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
     return (torch.where(linear > 0.0031308, bent, 12.92 * linear) * 2 - 1).clamp(-1, 1)
 
@@ -75,6 +79,37 @@ def decode_lab(encoded: Tensor) -> Tensor:
     """
     lightness, a, b = encoded.clamp(-1, 1).unbind(-3)
     return torch.stack([(lightness + 1) * 50, a * _AB, b * _AB], dim=-3)
+
+
+def split_lab(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Take sRGB pictures apart into lightness and colour, scaled for a network: see `encode_lab`.
+
+    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, 1, h, w)`` and ``(b, 2, h, w)``, both in [-1, 1]. Errors as for
+    `rgb_to_lab`.
+    """
+    lightness, ab = encode_lab(rgb_to_lab(image)).split([1, 2], dim=-3)
+    return lightness.contiguous(), ab.contiguous()
+
+
+def join_lab(lightness: Tensor, ab: Tensor) -> Tensor:
+    """Undo `split_lab`, with any `ab`: what the picture comes to has the lightness that is given.
+
+    Shape: ``(b, 1, h, w)`` and ``(b, 2, h, w)``, of any dtype and on any device -> ``(b, 3, h, w)`` in [-1, 1], where
+    the lightness is.
+
+    >>> join_lab(torch.ones(1, 1, 1, 1), torch.rand(1, 2, 1, 1)).flatten().round(decimals=3)
+    tensor([1., 1., 1.])
+    """
+    return lab_to_rgb(decode_lab(torch.cat([lightness, ab.to(lightness)], dim=-3)))
+
+
+def _faded(linear: Tensor, grey: Tensor) -> Tensor:
+    """Mix colours that have a channel beyond [0, 1] with grey: a straight way on which the luminance stays."""
+    away = linear - grey
+    room, far = torch.where(away > 0, 1 - grey, grey), away.abs()
+    # The clamp keeps the gradient of the branch that is not taken finite.
+    share = torch.where(far > room, room / far.clamp_min(1e-6), 1.0).amin(dim=-3, keepdim=True)
+    return grey + share * away
 
 
 def _checked(owner: str, image: Tensor) -> Tensor:

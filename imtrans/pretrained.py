@@ -46,6 +46,7 @@ class Pretrained(nn.Module):
         given = list(bound.arguments.items())[1:]
         object.__setattr__(network, "config", {name: _frozen(value) for name, value in given})
         object.__setattr__(network, "_inference_mode", "eval")
+        object.__setattr__(network, "_colours", None)
         return network
 
     @property
@@ -60,6 +61,26 @@ class Pretrained(nn.Module):
     @inference_mode.setter
     def inference_mode(self, mode: str) -> None:
         object.__setattr__(self, "_inference_mode", one_of(type(self).__name__, "inference_mode", mode, MODES))
+
+    @property
+    def colours(self) -> str | None:
+        """What the channels stand for; saved with the network.
+
+        None: those of pictures. ``"lab"``: the network gives colours to grey pictures, from lightness (1 channel) to
+        a and b (2 channels), scaled as `imtrans.lab.split_lab` does. `imtrans.translate` puts them together.
+        """
+        colours: str | None = self.__dict__["_colours"]
+        return colours
+
+    @colours.setter
+    def colours(self, colours: str | None) -> None:
+        owner, found = type(self).__name__, [self.config.get(f"{side}_channels") for side in ("in", "out")]
+        if colours is not None and one_of(owner, "colours", colours, ("lab",)) and found != [1, 2]:
+            raise ArgumentError(
+                f"{owner}: colours='lab' is for a network from 1 channel (lightness) to 2 (a and b), and this one has "
+                f"in_channels={found[0]}, out_channels={found[1]}. Build it with 1 and 2."
+            )
+        object.__setattr__(self, "_colours", colours)
 
     @classmethod
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
@@ -97,6 +118,8 @@ class Pretrained(nn.Module):
             "arguments": {name: self._as_json(name, value) for name, value in self.config.items()},
             "inference_mode": self.inference_mode,
         }
+        if self.colours is not None:
+            described["colours"] = self.colours
         # `is_contiguous` cannot tell the formats of a 1x1 kernel apart, but a convolution does.
         other = [p for p in self.parameters() if p.stride() != torch.empty(p.shape, device="meta").stride()]
         if any(p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in other):
@@ -190,7 +213,7 @@ class Pretrained(nn.Module):
             )
         network = cls._from_arguments(saved, config["arguments"])
         try:
-            network.inference_mode = config["inference_mode"]
+            network.inference_mode, network.colours = config["inference_mode"], config.get("colours")
         except ArgumentError as error:
             raise SavedModelError(f"{saved}: {CONFIG} does not describe one. {error}") from error
         tensors = saved.tensors(config["sha256"])
@@ -200,7 +223,8 @@ class Pretrained(nn.Module):
             # What is not saved must be computed, which takes memory: no more than the weights let expect.
             computed = cls(**config["arguments"])
             computed.load_state_dict(tensors, strict=True, assign=True)
-            computed.inference_mode, network = network.inference_mode, computed
+            computed.inference_mode, computed.colours = network.inference_mode, network.colours
+            network = computed
         if config.get("memory_format") == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval()

@@ -54,6 +54,13 @@ class CutPictures(Dataset[Batch], ABC):
     def cuts(self, index: int, epoch: int) -> list[Cut]:
         """What sample `index` is in `epoch`: of each shelf, which picture, and where it is cut."""
 
+    def sample(self, windows: Batch) -> Batch:
+        """What a sample, or a batch of them, makes of its windows, floats in [-1, 1]: here, nothing else.
+
+        It runs where the training does, and maps each window by itself, whatever axes come before ``c h w``.
+        """
+        return windows
+
     def at(self, index: int) -> int:
         """The index that is meant by `index`, which may count from the end.
 
@@ -69,11 +76,11 @@ class CutPictures(Dataset[Batch], ABC):
 
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` as it is augmented in `epoch`."""
-        sample: Batch = {}
+        windows: Batch = {}
         for shelf, (picture, *window) in zip(self.shelves, self.cuts(self.at(index), epoch), strict=True):
             for name, pixels in shelf.load(picture).items():
-                sample[name] = self.jitter.cut(pixels[None], torch.tensor([window]))[0]
-        return sample
+                windows[name] = self.jitter.cut(pixels[None], torch.tensor([window]))[0]
+        return self.sample(windows)
 
     def __getitem__(self, index: int) -> Batch:
         return self.draw(index, epoch=0)
@@ -130,12 +137,12 @@ class Resident:
         drawn = torch.tensor([sample for part in cuts for sample in part]).reshape(-1, len(self._kept), 4)
         on_device = drawn.to(self.device).split([len(part) for part in parts])
         for part, chosen in zip(cuts, on_device, strict=True):
-            batch: Batch = {}
+            windows: Batch = {}
             for shelf, kept in enumerate(self._kept):
                 indices = [sample[shelf][0] for sample in part]
                 for name, pixels in kept.take(indices, chosen[:, shelf, 0]):
-                    batch[name] = self.data.jitter.cut(pixels, chosen[:, shelf, 1:])
-            yield batch
+                    windows[name] = self.data.jitter.cut(pixels, chosen[:, shelf, 1:])
+            yield self.data.sample(windows)
 
 
 class _Kept:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtrans.codec import Picture, decode
+from imtrans.codec import Picture, decode_for
 from imtrans.errors import ArgumentError, at_least, one_of
 from imtrans.modes import MODES, running_as
 from imtrans.tiles import plan_tiles, run_tiled
@@ -29,6 +29,9 @@ def translate(
     an array ``h w``, ``h w c``, ``b h w c``   uint8, uint16, floats in [0, 1]  an array of that dtype
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
     =========================================  ===============================  =====================
+
+    A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) gives colours to grey pictures, of
+    any of these kinds, or to the lightness of coloured ones. What comes back has three channels, and that lightness.
 
     Any height and width. The generator runs where it is, and comes back exactly as it was: training flags, running
     statistics, hooks.
@@ -59,7 +62,7 @@ def translate(
     channels, mode = check_generator("translate", generator, mode, precision)
     if tile is not None:
         at_least("translate", "tile", tile, 1)
-    decoded = decode("translate", image, channels)
+    decoded = decode_for("translate", image, generator)
     weights = next(generator.parameters(), decoded.tensor)
 
     def run(source: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtrans.codec import Picture, decode
+from imtrans.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.modes import running_as
 from imtrans.translate import check_generator
@@ -75,7 +75,7 @@ class Translator:
     @torch.no_grad()
     def __call__(self, image: Picture) -> Any:
         """Translate a picture, or a batch of them of one size; kinds and errors as for `imtrans.translate`."""
-        decoded = decode("Translator", image, self.in_channels)
+        decoded = decode_for("Translator", image, self._network)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             fake = self._run(source)

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
 from imtrans.data import DIRECTIONS
-from imtrans.errors import DataError, at_least, one_of, shown, some_of
+from imtrans.errors import at_least, one_of
 from imtrans.facades import ProceduralFacades
-from imtrans.images import Jitter, image_files, image_size, read_image
+from imtrans.folder import PictureFolder
+from imtrans.images import Jitter
 from imtrans.loading import Batch
 from imtrans.resident import Cut, CutPictures, Pictures, Shelf
-from imtrans.screening import screen
 
 
 class Unpaired(CutPictures):
@@ -93,43 +92,20 @@ class UnpairedImages(Unpaired):
         self.seed = at_least("UnpairedImages", "seed", seed, 0)
         names = ("source", "target") if direction == "AtoB" else ("target", "source")
         self.a, self.b = (
-            _Folder(Path(folder), name, self.jitter, self.loaded_size, on_bad_image)
+            PictureFolder(
+                "UnpairedImages",
+                folder,
+                name=name,
+                jitter=self.jitter,
+                size=self.loaded_size,
+                on_bad_image=on_bad_image,
+            )
             for folder, name in zip((folder_a, folder_b), names, strict=True)
         )
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
 
     def __repr__(self) -> str:
         return f"{self.a!r}, and, without pairs, {self.b!r}, {self.direction}, as {self.jitter}"
-
-
-class _Folder:
-    """A folder of pictures as one side of the samples. (A `Shelf`.)"""
-
-    def __init__(self, folder: Path, name: str, jitter: Jitter, size: int, on_bad_image: str) -> None:
-        self.folder, self.name, self.jitter, self.size = folder, name, jitter, size
-        paths = image_files(folder)
-        if not paths:
-            raise DataError(f"{shown(folder)} holds no pictures. Put some (.png, .jpg, .tif, .webp) in it.")
-        sound, self.bad_images = screen(
-            "UnpairedImages",
-            paths,
-            glance=image_size,
-            decode=lambda path: read_image(path).size,
-            on_bad_image=on_bad_image,
-        )
-        self.paths = [path for path, _ in sound]
-        self.sizes = sorted({size for _, size in sound})
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def load(self, index: int) -> Batch:
-        return {self.name: self.jitter.load([read_image(self.paths[index])], self.size)[0]}
-
-    def __repr__(self) -> str:
-        sizes = some_of([f"{width}x{height}" for width, height in self.sizes], most=3)
-        bad = f" ({len(self.bad_images)} bad ones left out)" if self.bad_images else ""
-        return f"{len(self)} pictures in {shown(self.folder)}{bad}, {sizes} pixels"
 
 
 class UnpairedFacades(Unpaired):

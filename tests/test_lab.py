@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.lab import decode_lab, encode_lab, lab_to_rgb, rgb_to_lab
+from imtrans.lab import decode_lab, encode_lab, join_lab, lab_to_rgb, rgb_to_lab, split_lab
 
 KNOWN = {  # as tables have them, which differ in the fourth digit of the matrix
     (255, 255, 255): (100.0, 0.0, 0.0),
@@ -60,10 +60,58 @@ def test_grey_has_no_colour_and_lighter_grey_has_more_lightness(level):
     assert lab[0, 0, 0, 1] >= lab[0, 0, 0, 0]
 
 
-def test_beyond_the_gamut_is_clipped_and_beyond_the_scale_is_clamped():
-    assert lab_to_rgb(torch.tensor([50.0, 200.0, -200.0]).reshape(1, 3, 1, 1)).abs().max() <= 1
+numbers = st.floats(-1.5, 1.5, width=32)
+
+
+@given(st.floats(-1, 1, width=32), numbers, numbers)
+def test_any_colour_keeps_its_lightness_in_and_beyond_the_gamut(lightness, a, b):
+    """To 0.001 of 100 in floats; to 0.3 when it is rounded to 8 bit."""
+    image = join_lab(*(torch.tensor(v).reshape(1, -1, 1, 1) for v in ([lightness], [a, b])))
+    assert image.abs().max() <= 1
+    eight_bit = (image * 127.5 + 127.5).round() / 127.5 - 1
+    for made, most in ((image, 0.001), (eight_bit, 0.3)):
+        assert abs(rgb_to_lab(made)[0, 0, 0, 0] - (lightness + 1) * 50) <= most
+
+
+def test_beyond_the_gamut_a_colour_fades_no_more_than_it_must():
+    lab = torch.tensor([[60.0, 30, 20], [60.0, 90, 60]]).T.reshape(1, 3, 1, 2)
+    back = rgb_to_lab(lab_to_rgb(lab))
+    torch.testing.assert_close(back[..., 0], lab[..., 0], atol=1e-3, rtol=0)
+    assert lab_to_rgb(lab)[..., 1].max() == pytest.approx(1, abs=1e-5)
+    faded, asked = back[0, 1:, 0, 1], lab[0, 1:, 0, 1]
+    assert 0 < faded.norm() < asked.norm()
+    assert torch.cosine_similarity(faded, asked, dim=0) > 0.95
+
+
+def test_beyond_the_scale_is_clamped():
     decoded = decode_lab(torch.tensor([-3.0, 2.0, -2.0]).reshape(1, 3, 1, 1))
     assert decoded.flatten().tolist() == [0.0, 110.0, -110.0]
+    outside, most = (join_lab(torch.zeros(1, 1, 1, 1), torch.full((1, 2, 1, 1), v)) for v in (7.0, 1.0))
+    assert torch.equal(outside, most)
+
+
+@given(colours)
+def test_lightness_and_colour_come_apart_and_together(pixels):
+    image = picture(pixels)
+    lightness, ab = split_lab(image)
+    assert (lightness.shape[1], ab.shape[1]) == (1, 2)
+    assert torch.equal(torch.cat([lightness, ab], dim=1), encode_lab(rgb_to_lab(image)))
+    assert torch.equal(((join_lab(lightness, ab) + 1) * 127.5).round(), ((image + 1) * 127.5).round())
+
+
+@pytest.mark.slow
+def test_every_colour_of_8_bit_survives():
+    level = torch.arange(256) / 127.5 - 1
+    plane = torch.stack(torch.meshgrid(level, level, indexing="ij"))
+    for red in level:
+        image = torch.cat([red.expand(1, 256, 256), plane])[None]
+        torch.testing.assert_close(join_lab(*split_lab(image)), image, atol=0.1 / 127.5, rtol=0)
+
+
+def test_colours_of_another_dtype_come_to_the_lightness():
+    lightness, ab = torch.zeros(1, 1, 2, 2), torch.full((1, 2, 2, 2), 0.25)
+    assert torch.equal(join_lab(lightness, ab.bfloat16()), join_lab(lightness, ab))
+    assert join_lab(lightness.double(), ab).dtype == torch.float64
 
 
 @pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb])

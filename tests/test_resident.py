@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imtrans import PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
+from imtrans import LabFacades, LabImages, PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
 from imtrans import resident as room
 from imtrans.errors import ArgumentError
 from imtrans.loading import batches
@@ -34,6 +34,10 @@ def make(kind, folder, **settings):
         return ProceduralFacades(5, size=16, seed=2, **settings)
     if kind == "unpaired facades":
         return UnpairedFacades(5, size=16, seed=2, **settings)
+    if kind == "lab facades":
+        return LabFacades(5, size=16, seed=2, **settings)
+    if kind == "lab":
+        return LabImages(folder, size=16, load_size=19, seed=2, **settings)
     if kind.startswith("unpaired"):
         return UnpairedImages(folder, folder / "few", size=16, load_size=19, seed=2, direction=kind[-4:], **settings)
     return PairedImages(folder, size=16, load_size=19, seed=2, **settings)
@@ -48,7 +52,7 @@ def check_equal(one, other):
 
 
 KINDS = pytest.mark.parametrize(
-    "kind", ["facades", "pairs", "unpaired, AtoB", "unpaired, BtoA", "unpaired facades"]
+    "kind", ["facades", "pairs", "unpaired, AtoB", "unpaired, BtoA", "unpaired facades", "lab", "lab facades"]
 )  # fmt: skip
 
 

@@ -428,7 +428,7 @@ def folder_of_any(tmp_path_factory):
 @given(data=st.data(), value=WRONG)
 def test_any_json_as_any_entry_is_our_error_or_a_network(folders, folder_of_any, data, value):
     config = config_of(folders[UNetGenerator])
-    key = data.draw(st.sampled_from([*config, "memory_format", "auto_map"]))
+    key = data.draw(st.sampled_from([*config, "memory_format", "colours", "auto_map"]))
     rewrite(folder_of_any, {**config, key: value})
     (folder_of_any / "model.safetensors").write_bytes((folders[UNetGenerator] / "model.safetensors").read_bytes())
     try:
@@ -443,6 +443,8 @@ def test_any_json_as_any_entry_is_our_error_or_a_network(folders, folder_of_any,
         ({"auto_map": "evil.py"}, "has an unknown entry 'auto_map': 'evil.py'. It may come"),
         ({"memory_fromat": "channels_last"}, ": 'channels_last'. Did you mean 'memory_format'? It may come"),
         ({"memory_format": "contiguous"}, "has an unknown entry 'memory_format': 'contiguous'. Did you mean"),
+        ({"colours": "rgb"}, "has an unknown entry 'colours': 'rgb'. Did you mean"),
+        ({"colours": None}, "has an unknown entry 'colours': None. Did you mean"),
         ({"memory_format": ["channels_last"]}, "has an unknown entry 'memory_format': ['channels_last']. Did you mean"),
     ],
 )

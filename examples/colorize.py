@@ -1,0 +1,72 @@
+"""Train pix2pix to give colours to grey pictures: on a folder of photos, or on procedural facades with no download.
+
+python examples/colorize.py                             # pictures of facades, a few minutes on a laptop
+python examples/colorize.py --data DIR                  # DIR/*.jpg, or DIR/train/*.jpg and DIR/val/*.jpg
+torchrun --nproc-per-node=4 examples/colorize.py --data DIR             # in four processes, on a card each
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from training import add_flags, given, main, plan, report, trainer_arguments
+
+from imtrans import Colorization, LabFacades, LabImages, PatchDiscriminator, Trainer, UNetGenerator, init_net
+from imtrans.distributed import join
+from imtrans.init import pick_device
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of photos; or with train/ and, for validation, val/ or test/")
+    parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
+    parser.add_argument("--out", type=Path, default=Path("runs/colorize"))
+    add_flags(parser)
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    world = join(pick_device(args.device))
+    say = print if world.first else lambda text: None
+    real = args.data is not None
+    size = given(args.size, 256 if real else 128)
+    base_channels = given(args.base_channels, 64 if real else 32)
+    if real:
+        train, val = photos(args.data, seed=args.seed, size=size, on_bad_image=args.on_bad_image)
+    else:
+        train = LabFacades(400, size=size, seed=2 * args.seed)
+        val = LabFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
+    say(f"training on   {train}\nvalidating on {val or 'nothing: there is no train/ with val/ or test/'}")
+
+    depth = min(8, size.bit_length() - 1)
+    generator = init_net(UNetGenerator(1, 2, base_channels=base_channels, depth=depth), args.device, seed=args.seed)
+    discriminator = init_net(PatchDiscriminator(3, base_channels=base_channels), args.device, seed=args.seed + 1)
+    trainer = Trainer(
+        Colorization(generator, discriminator),
+        train,
+        val_data=val,
+        epochs=given(args.epochs, 200 if real else 5),
+        **trainer_arguments(args, size=size),
+    )
+    say(plan(trainer, args.batch_size, world))
+    say(report(trainer.fit(resume=args.resume), args.out))
+    if args.push_to_hub:
+        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+
+
+def photos(folder: Path, **settings: Any) -> tuple[LabImages, LabImages | None]:
+    if not (folder / "train").is_dir():
+        return LabImages(folder, **settings), None
+    train = LabImages(folder / "train", **settings)
+    for name in ("val", "test"):
+        if (folder / name).is_dir():
+            return train, LabImages(folder / name, augment=False, **settings)
+    return train, None
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main(run, arguments()))

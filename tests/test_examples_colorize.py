@@ -1,0 +1,97 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+from test_examples import ROOT, config_of
+
+from imtrans import load_pretrained, translate
+
+TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
+
+
+def run(*arguments, cwd, script="colorize.py"):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def succeeded(*arguments, cwd, **options):
+    done = run(*arguments, cwd=cwd, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fill(folder, count, size=(24, 18)):
+    folder.mkdir(parents=True)
+    for n in range(count):
+        noise = np.random.default_rng(n).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{n}.jpg")
+
+
+def test_with_no_data_it_trains_on_procedural_facades_and_gives_colours(tmp_path):
+    output = succeeded(*TINY, "--max-steps", "2", cwd=tmp_path)
+    out = tmp_path / "runs" / "colorize"
+    assert "training on   400 procedural facades of seed 0, grey to colour" in output
+    assert "validating on 20 procedural facades of seed 1, grey to colour" in output
+    assert "2 steps of batch 1 on cpu in " in output
+    assert "<- saved with the generator" in output
+    assert f"gallery    {(out / 'index.html').as_uri()}" in output
+    generator = load_pretrained(out / "generator")
+    assert (generator.colours, generator.config["base_channels"]) == ("lab", 4)
+    with Image.open(out / "samples" / "000002.png") as rows:
+        assert rows.size == (3 * 36 - 4, 4 * 36 - 4)
+
+    Image.new("L", (50, 40), 90).save(tmp_path / "grey.png")
+    flags = ("--weights", out / "generator", "--input", "grey.png", "--out", "made", "--device", "cpu")
+    assert "1 of 1 translated, 0 skipped" in succeeded(*flags, cwd=tmp_path, script="translate.py")
+    with Image.open(tmp_path / "made" / "grey.png") as made:
+        assert made.mode == "RGB"
+        assert np.array_equal(np.asarray(made), np.asarray(translate(generator, tmp_path / "grey.png")))
+
+    assert run(*TINY, cwd=tmp_path).stderr.strip().splitlines()[-1].startswith("error: runs/colorize already holds")
+    assert "3 steps of batch 1" in succeeded(*TINY, "--max-steps", "3", "--resume", cwd=tmp_path)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [2, 3]
+
+
+def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
+    fill(tmp_path / "mine" / "train", 3)
+    fill(tmp_path / "mine" / "test", 2)
+    (tmp_path / "mine" / "train" / "bad.jpg").write_bytes(b"<html>")
+    flags = {
+        "--data": "mine", "--on-bad-image": "skip", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 4, "--size": 32,
+        "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
+        "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine",
+    }  # fmt: skip
+    words = [word for pair in flags.items() for word in pair]
+    failed = run(*[w for w in words if w not in ("--on-bad-image", "skip")], cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: mine/train/bad.jpg cannot be read as a picture")
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # the warning is no error here
+    command = [sys.executable, str(ROOT / "examples" / "colorize.py"), *map(str, words), "--no-compile"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "training on   3 pictures in mine/train (1 bad ones left out), 24x18 pixels, grey to colour" in done.stdout
+    assert "validating on 2 pictures in mine/test, 24x18 pixels, grey to colour" in done.stdout
+    assert "4 steps of batch 2 on cpu in bf16" in done.stdout
+    config = config_of(tmp_path / "runs" / "mine")
+    given = {"epochs": 3, "decay_epochs": 1, "steps": 4, "batch_size": 2, "precision": "bf16", "seed": 5, "size": 32}
+    assert {name: config[name] for name in given} == given
+    assert config["method"] == "Colorization"
+    checkpoints = sorted(p.name for p in (tmp_path / "runs" / "mine" / "checkpoints").iterdir())
+    assert checkpoints == ["000002", "000004"]
+
+    listed = succeeded("--help", cwd=tmp_path)
+    tested = {*flags, "--no-compile", "--help", "--nproc-per-node=4", "--resume", "--push-to-hub"}
+    assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
+
+
+def test_a_folder_of_photos_alone(tmp_path):
+    fill(tmp_path / "mine", 2)
+    output = succeeded(*TINY, "--data", "mine", "--epochs", 1, "--max-steps", 1, "--out", "run", cwd=tmp_path)
+    assert "training on   2 pictures in mine, 24x18 pixels" in output
+    assert "validating on nothing: there is no train/ with val/ or test/" in output
+    assert load_pretrained(tmp_path / "run" / "generator").inference_mode == "batch_stats"
