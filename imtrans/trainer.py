@@ -1,7 +1,7 @@
 """The training loop, for any method."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from typing import Any, cast
@@ -61,6 +61,7 @@ class Trainer:
         validate_every: epochs between validations; a tenth of the run if None.
         checkpoint_every: steps between checkpoints; a twentieth of the run, but at least 100, if None.
         keep: checkpoints that remain.
+        metrics: of the validation, beside L1 and PSNR; see `imtrans.evaluate.evaluate`.
         progress: whether to show a bar.
         config: further facts for ``config.json``.
 
@@ -94,6 +95,7 @@ class Trainer:
         validate_every: int | None = None,
         checkpoint_every: int | None = None,
         keep: int = 2,
+        metrics: Sequence[str] = (),
         progress: bool = True,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -123,9 +125,8 @@ class Trainer:
         self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
         self.progress = progress and self._world.first
         self.extra = dict(config or {})
-        self._validator = Validator(
-            method, val_data, shown=train_data, feed=self._feed, batch_size=batch_size, seed=seed
-        )
+        shown: dict[str, Any] = {"shown": train_data, "feed": self._feed, "batch_size": batch_size}
+        self._validator = Validator(method, val_data, **shown, metrics=metrics, seed=seed)
         self._meter = Meter()
         self.step = 0
 
@@ -147,7 +148,7 @@ class Trainer:
         return self._validator.validate()
 
     def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
-        """Train to the end, and return the last validation: ``{mode: {"l1", "psnr"}, "best": mode}``.
+        """Train to the end, and return the last validation: ``{mode: {"l1", "psnr", ...}, "best": mode}``.
 
         The whole state is saved at the start, every `checkpoint_every` steps, and when Ctrl-C or SIGTERM asks the run
         to stop: it finishes the step, saves, and raises `imtrans.signals.Stopped`, with which a process ends in status
@@ -158,9 +159,7 @@ class Trainer:
                 the same weights, bit for bit, as one that was never interrupted.
         """
         if self.total_steps == 0:
-            raise TrainingError(
-                "Trainer: there is nothing to train on: train_data is missing or empty. Give it samples."
-            )
+            raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
         self._validator.check()
         with keep_randomness(self.device), self.folder.held(resume=resume) as goes_on, stop_on_signals() as asked:
             self._begin(self.folder.newest_state() if goes_on else None)

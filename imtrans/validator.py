@@ -1,5 +1,6 @@
 """What is seen of a method while it trains: translations of held-out pictures, judged and shown."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from imtrans.errors import TrainingError
 from imtrans.evaluate import compare_modes, keep_randomness
 from imtrans.loading import Batch, length_of
 from imtrans.method import Method
+from imtrans.metrics import Scores
 from imtrans.modes import running_as
 from imtrans.resident import Feed
 
@@ -25,7 +27,11 @@ class Validator:
         shown: samples to show where there is no `data`.
         feed: makes batches of them.
         batch_size: of the batches.
+        metrics: beside L1 and PSNR; see `imtrans.evaluate.evaluate`.
         seed: of dropout, so that two comparisons differ in the weights alone.
+
+    Raises:
+        ArgumentError: a metric that there is not.
     """
 
     def __init__(
@@ -36,10 +42,14 @@ class Validator:
         shown: Dataset[Batch] | None,
         feed: Feed,
         batch_size: int,
+        metrics: Sequence[str],
         seed: int,
     ) -> None:
         self.method, self.data, self.shown = method, data, shown
         self.feed, self.batch_size, self.seed = feed, batch_size, seed
+        self.metrics = tuple(metrics)
+        if metrics:  # what is missing is told before the training, not after its first epochs
+            Scores(metrics, device=feed.device)
         self.found: dict[str, Any] | None = None
 
     def check(self) -> None:
@@ -57,9 +67,8 @@ class Validator:
             return None
         data, preview = self.data, cast(Method, self.method).preview
         batches = partial(self.feed.batches, data, self.batch_size)
-        found = world().from_first(
-            lambda: compare_modes(self.method, preview, batches, self.feed.device, seed=self.seed)
-        )
+        settings: dict[str, Any] = {"metrics": self.metrics, "seed": self.seed}
+        found = world().from_first(lambda: compare_modes(self.method, preview, batches, self.feed.device, **settings))
         if found is not None:
             self.take(found)
         return found

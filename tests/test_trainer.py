@@ -409,6 +409,16 @@ def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(w
     assert again == validation
 
 
+def test_further_metrics_are_validated_logged_and_shown(tmp_path):
+    validation = Small(tmp_path, metrics=["ssim", "histogram"]).fit()
+    names = ["l1", "psnr", "ssim", "histogram_l", "histogram_a", "histogram_b"]
+    assert all(list(validation[mode]) == names for mode in ("eval", "batch_stats", "paper"))
+    assert metrics(tmp_path)[-1]["paper"] == validation["paper"]
+    assert "ssim" in (tmp_path / "index.html").read_text().lower()
+    with pytest.raises(ArgumentError, match="Did you mean 'ssim'"):
+        Small(None, metrics=["sim"])
+
+
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     Trainer(Recorder(), numbers(1), out=tmp_path, epochs=1, **QUIET).fit()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
@@ -711,9 +721,7 @@ def signalled_run(out, signum, twice):
 def test_nothing_to_train_on(tmp_path, data):
     with pytest.raises(TrainingError) as caught:
         Trainer(Recorder(), data, out=tmp_path / "run", **QUIET).fit()
-    assert (
-        str(caught.value) == "Trainer: there is nothing to train on: train_data is missing or empty. Give it samples."
-    )
+    assert str(caught.value) == "Trainer: there is nothing to train on: train_data is empty. Give it samples."
     assert not (tmp_path / "run").exists()
 
 
