@@ -103,11 +103,11 @@ def test_it_shows_pictures_in_rgb():
 
 def test_the_discriminator_may_see_the_colours_alone_or_be_absent():
     batch = {name: tensor[None] for name, tensor in LabFacades(1, size=16)[0].items()}
-    for made in (
-        Colorization(unet(), PatchDiscriminator(2, base_channels=4, n_layers=1), conditional=False),
-        Colorization(unet(), None),
-    ):
-        made.step(batch, made.make_optimizers(1e-3, (0.5, 0.999)))
+    for discriminator, terms in ((PatchDiscriminator(2, base_channels=4, n_layers=1), 4), (None, 1)):
+        made = Colorization(unet(), discriminator, conditional=False)
+        losses = made.step(batch, made.make_optimizers(1e-3, (0.5, 0.999)))
+        assert len(losses) == terms
+        assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("channels", [(3, 3), (1, 3), (3, 2)])
