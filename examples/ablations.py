@@ -27,10 +27,10 @@ from imtrans import (
     init_net,
 )
 from imtrans.errors import ImtransError
-from imtrans.images import sample_rows
 from imtrans.init import pick_device
 from imtrans.loading import Batch, batches
 from imtrans.modes import running_as
+from imtrans.rows import sample_rows
 
 
 @dataclass(frozen=True)

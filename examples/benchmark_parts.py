@@ -198,10 +198,10 @@ def trainer_loop(setting: Setting, precision: str, count: int) -> dict[str, floa
         )
         step = trainer.train_step
 
-        def timed(batch: dict[str, Tensor]) -> Any:
+        def timed(batch: dict[str, Tensor], **settings: Any) -> Any:
             setting.wait()
             started = time.perf_counter()
-            losses = step(batch)
+            losses = step(batch, **settings)
             setting.wait()
             spans.append((started, time.perf_counter()))
             return losses

@@ -167,7 +167,7 @@ class Trainer:
             with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
                 for batch in self._upcoming():
                     signum = self._world.largest(lambda: asked.signum or 0)
-                    losses = self._stepper(batch, samples=self.schedule.samples_after(self.step))
+                    losses = self.train_step(batch, samples=self.schedule.samples_after(self.step))
                     self._meter.add(losses, self.step + 1)
                     self.step += 1
                     self._after_step(bar)
@@ -199,9 +199,9 @@ class Trainer:
                 if self.schedule.is_last(self.step):
                     return
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Move a batch, or its part in each process, to the device and train on it; return losses, detached, there."""
-        return self._stepper(batch)
+    def train_step(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
+        """Move a batch to the device and train on it; return losses, detached, there: see `Stepper`."""
+        return self._stepper(batch, samples=samples)
 
     def _after_step(self, bar: "tqdm[None]") -> None:
         plan, step = self.schedule, self.step

@@ -57,13 +57,14 @@ def test_train_push_pull_in_a_fresh_process_and_translate(hub, tmp_path):
 
 def test_an_example_that_cannot_push_says_why(hub, tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("pix2pix_facades", EXAMPLE)
+    monkeypatch.syspath_prepend(EXAMPLE.parent)  # it imports from its own folder
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     monkeypatch.setenv("HF_TOKEN", "hf_bad")
     monkeypatch.chdir(tmp_path)
     settings = ["--max-steps", "1", "--size", "32", "--base-channels", "4", "--device", "cpu", "--out", "run"]
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *settings, "--push-to-hub", "user/facades"])
-    assert script.main() == 1
+    assert script.main(script.run, script.arguments()) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: user/facades: there is no token, or not a valid one, or it does not permit this")
     assert load_pretrained(tmp_path / "run" / "generator").in_channels == 3

@@ -726,7 +726,7 @@ def test_an_unknown_preset_gets_a_hint():
         UNetGenerator.preset("junyanz/unet256")
     assert str(caught.value) == (
         "UNetGenerator: preset='junyanz/unet256' is not one of ['junyanz/unet_128', 'junyanz/unet_256', "
-        "'phillipi/unet_128', 'phillipi/unet_256']. Did you mean 'junyanz/unet_256'?"
+        "'phillipi/unet_128', 'phillipi/unet_256', 'unet_2015']. Did you mean 'junyanz/unet_256'?"
     )
 
 

@@ -8,6 +8,14 @@ from imtrans import signals as room
 from imtrans.signals import Stopped, stop_on_signals
 
 
+@pytest.fixture(autouse=True)
+def _as_in_the_foreground():
+    """A shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_noted_and_the_handlers_come_back(signum, status, capfd):
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}

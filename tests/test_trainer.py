@@ -666,6 +666,15 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path):
 # Being asked to stop
 
 
+@pytest.fixture
+def _in_the_foreground():
+    """A shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_in_the_foreground")
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_signal_lets_the_step_end_and_saves(tmp_path, whole, capfd, signum, status, at):
@@ -703,6 +712,7 @@ def test_a_process_that_is_asked_to_stop_ends_with_its_status(tmp_path, signum, 
 
 
 def signalled_run(out, signum, twice):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = Small(out, checkpoint_every=99)
     step = run.method.step
 
