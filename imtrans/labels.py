@@ -42,7 +42,7 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
     at_least("one_hot", "num_classes", num_classes, 1)
     flat = _whole_numbers("one_hot", "ids", ids)
     _check_ids("one_hot", flat, num_classes, "num_classes")
-    channels = rearrange(F.one_hot(flat.long(), num_classes), "b h w k -> b k h w").float()
+    channels = rearrange(F.one_hot(flat, num_classes), "b h w k -> b k h w").float()
     if instances is None:
         return channels
     boundary = edges(instances)
@@ -116,7 +116,7 @@ def colours_from_ids(ids: Tensor, palette: Palette) -> Tensor:
     flat = _whole_numbers("colours_from_ids", "ids", ids)
     colours = _colours("colours_from_ids", palette, ids.device)
     _check_ids("colours_from_ids", flat, len(colours), "len(palette)")
-    return rearrange(colours[flat.long()], "b h w c -> b c h w").contiguous()
+    return rearrange(colours[flat], "b h w c -> b c h w").contiguous()
 
 
 def _whole_numbers(owner: str, argument: str, ids: Tensor) -> Tensor:
@@ -132,7 +132,8 @@ def _whole_numbers(owner: str, argument: str, ids: Tensor) -> Tensor:
             f"{owner}: expects {argument} (b, h, w) or (b, 1, h, w), got shape {tuple(ids.shape)}. "
             f"Add the batch axis with {argument}[None]."
         )
-    return ids
+    # A small type cannot hold num_classes to be compared with, and torch compares no unsigned ones beyond uint8.
+    return ids.long()
 
 
 def _check_ids(owner: str, ids: Tensor, classes: int, argument: str) -> None:

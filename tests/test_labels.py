@@ -28,11 +28,19 @@ def test_each_pixel_is_1_in_the_channel_of_its_class_alone(seed, size, classes, 
     assert set(hot.unique().tolist()) <= {0.0, 1.0}
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32])
 def test_ids_of_any_whole_numbers(dtype):
     ids = random_ids(0, (3, 4), 5)
     assert torch.equal(one_hot(ids.to(dtype), 5), one_hot(ids, 5))
     assert torch.equal(edges(ids.to(dtype)), edges(ids))
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [(torch.int8, 128), (torch.uint8, 256), (torch.uint8, 300)])
+def test_there_may_be_more_classes_than_the_ids_have_numbers(dtype, classes):
+    ids = torch.tensor([[[0, 44, 127]]], dtype=dtype)
+    assert one_hot(ids, classes).argmax(dim=1).tolist() == [[[0, 44, 127]]]
+    palette = [(i % 256, i // 256, 0) for i in range(classes)]
+    assert torch.equal(ids_from_colours(colours_from_ids(ids, palette), palette), ids.long())
 
 
 @given(st.integers(0, 2**16), st.tuples(st.integers(1, 5), st.integers(1, 5)))
