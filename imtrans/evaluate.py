@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imtrans.errors import DataError
+from imtrans.errors import DataError, at_least
 from imtrans.lab import join_lab
 from imtrans.loading import Batch, batches, length_of
 from imtrans.metrics import Scores
@@ -48,7 +48,8 @@ def evaluate(
         Each value under its name, ready for JSON.
 
     Raises:
-        ArgumentError: an unknown metric, or one whose package or weights are not there, with the way to get them.
+        ArgumentError: an unknown metric, or one whose package or weights are not there, with the way to get them; an
+            unknown mode, a `batch_size` below 1.
         DataError: no data.
         ShapeError: translations of another shape than their targets, or of one that a metric cannot take.
 
@@ -57,6 +58,7 @@ def evaluate(
     >>> sorted(scores)
     ['histogram_a', 'histogram_b', 'histogram_l', 'l1']
     """
+    at_least("evaluate", "batch_size", batch_size, 1)
     if length_of(data) == 0:
         raise DataError("evaluate: the data set is empty. Give it samples.")
     used = getattr(generator, "inference_mode", "eval") if mode is None else mode

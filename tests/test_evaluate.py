@@ -160,6 +160,7 @@ def test_evaluate_takes_any_module_and_perfect_ones_are_perfect(facades):
         ({"metrics": "l1"}, "evaluate: metrics must be a sequence of names of ["),
         ({"metrics": ()}, "evaluate: metrics must be a sequence of names of ["),
         ({"mode": "evl"}, "running_as: mode='evl' is not one of"),
+        ({"batch_size": 0}, "evaluate: batch_size must be a whole number >= 1, got 0."),
     ],
 )
 def test_evaluate_refuses_what_it_does_not_know(facades, arguments, message):
