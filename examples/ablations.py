@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from train_segmenter import fit, in_words, load, pairs, read_palette, score
+from training import given
 
 from imtrans import (
     PairedImages,
@@ -26,7 +27,7 @@ from imtrans import (
     evaluate,
     init_net,
 )
-from imtrans.errors import ImtransError
+from imtrans.errors import ImtransError, at_least
 from imtrans.init import pick_device
 from imtrans.loading import Batch, batches
 from imtrans.modes import running_as
@@ -108,14 +109,14 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> None:
     real = args.data is not None
-    size = args.size or (256 if real else 128)
+    size = given(args.size, 256 if real else 128)
     device = pick_device(args.device)
     train, val = pairs(args.data, args.direction, size, args.seed)
     if args.segmenter:
         segmenter, palette = load(args.segmenter, device)
     else:
         palette = read_palette(args.palette)
-        epochs = args.segmenter_epochs or (60 if real else 4)
+        epochs = at_least("ablations", "--segmenter-epochs", given(args.segmenter_epochs, 60 if real else 4), 1)
         segmenter = fit(train, palette, epochs=epochs, seed=args.seed, device=device)
     found = {"real photos": score((b["target"] for b in batches(val, 1)), val, segmenter, palette)}
     # The segmenter learns from pictures as they are, the generators from the jittered ones of the paper.
@@ -138,13 +139,15 @@ def trained(
     combination: Combination, train: Dataset[Batch], size: int, args: argparse.Namespace, out: Path
 ) -> nn.Module:
     real, depth = args.data is not None, min(8, size.bit_length() - 1)
-    method = combination.method(depth, args.base_channels or (64 if real else 16), pick_device(args.device), args.seed)
+    method = combination.method(
+        depth, given(args.base_channels, 64 if real else 16), pick_device(args.device), args.seed
+    )
     print(f"\n{combination.title}")
     Trainer(
         method,
         train,
         out=out,
-        epochs=args.epochs or (200 if real else 5),
+        epochs=given(args.epochs, 200 if real else 5),
         max_steps=args.max_steps,
         precision=args.precision,
         device=args.device,

@@ -17,9 +17,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
+from training import given
 
 from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
-from imtrans.errors import DataError, ImtransError
+from imtrans.errors import DataError, ImtransError, at_least
 from imtrans.facade_plan import LABELS
 from imtrans.images import image_files, read_image, to_tensor
 from imtrans.init import pick_device, pick_precision
@@ -66,17 +67,18 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
-    size = args.size or (64 if args.data is None else 256)
+    at_least("train_segmenter", "--batch-size", args.batch_size, 1)
+    size = given(args.size, 64 if args.data is None else 256)
     train, val = pairs(args.data, args.direction, size, args.seed)
     if args.segmenter:
         segmenter, palette = load(args.segmenter, device)
     else:
         palette = read_palette(args.palette)
-        epochs = args.epochs or (4 if args.data is None else 60)
+        epochs = given(args.epochs, 4 if args.data is None else 60)
         segmenter = fit(
             train,
             palette,
-            epochs=epochs,
+            epochs=at_least("train_segmenter", "--epochs", epochs, 1),
             base_channels=args.base_channels,
             batch_size=args.batch_size,
             lr=args.lr,
@@ -194,7 +196,6 @@ def rows(
 ) -> Iterator[tuple[str, Iterator[Tensor]]]:
     """What is scored, the ground truth first: a name, and the photos one by one."""
     yield "real photos", (batch["target"] for batch in batches(val, 1))
-    means = mean_colours(train, palette)
     means = mean_colours(train, palette)
     painted = (rearrange(means[labels_of(batch, palette)], "b h w c -> b c h w") for batch in batches(val, 1))
     yield "the mean colour of each class", painted

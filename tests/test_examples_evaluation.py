@@ -82,6 +82,23 @@ def test_the_segmenter_learns_scores_the_real_photos_first_and_is_saved(data, tm
     assert rows_of(again.stdout)["real photos"] == rows["real photos"]
 
 
+@pytest.mark.parametrize(
+    ("script", "flag", "message"),
+    [
+        ("train_segmenter.py", "--epochs", "train_segmenter: --epochs must be a whole number >= 1, got 0."),
+        ("train_segmenter.py", "--batch-size", "train_segmenter: --batch-size must be a whole number >= 1, got 0."),
+        ("train_segmenter.py", "--size", "size must be a whole number >= 1, got 0."),
+        ("ablations.py", "--segmenter-epochs", "ablations: --segmenter-epochs must be a whole number >= 1, got 0."),
+        ("ablations.py", "--size", "size must be a whole number >= 1, got 0."),
+    ],
+)
+def test_0_is_a_value_and_refused(data, tmp_path, script, flag, message):
+    done = run(script, "--data", data, flag, 0, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_segmenter_takes_other_classes(data, tmp_path):
     (tmp_path / "two.json").write_text('{"dark": [0, 0, 100], "bright": [200, 200, 255]}')
     fit = ("--data", data, "--size", 32, "--base-channels", 2, "--epochs", 1, "--palette", "two.json")
