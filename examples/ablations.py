@@ -2,6 +2,7 @@
 
 python examples/ablations.py                                        # all, on procedural facades
 python examples/ablations.py --data DIR --runs l1 l1+cgan --segmenter runs/segmenter
+python examples/ablations.py --data DIR --segmenter runs/segmenter --resume             # after an interruption
 """
 
 import argparse
@@ -27,7 +28,7 @@ from imtrans import (
     evaluate,
     init_net,
 )
-from imtrans.errors import ImtransError, at_least
+from imtrans.errors import DataError, ImtransError, at_least, some_of
 from imtrans.init import pick_device
 from imtrans.loading import Batch, batches
 from imtrans.modes import running_as
@@ -93,8 +94,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on with those in --out, and start the others")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.runs = list(dict.fromkeys(args.runs))
+    return args
 
 
 def main() -> int:
@@ -108,6 +112,9 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.resume and (there := [name for name in args.runs if (args.out / name).exists()]):
+        # Before hours go into the runs that come first.
+        raise DataError(f"{args.out} has runs of {some_of(there)} already. Go on with --resume, or give another --out.")
     real = args.data is not None
     size = given(args.size, 256 if real else 128)
     device = pick_device(args.device)
@@ -153,7 +160,7 @@ def trained(
         device=args.device,
         seed=args.seed,
         config={"combination": asdict(combination)},
-    ).fit()
+    ).fit(resume=args.resume and out.is_dir())
     return method.generator
 
 

@@ -212,13 +212,26 @@ def test_the_ablations_leave_a_table_and_a_picture(data, tmp_path):
     assert config["combination"]["receptive_field"] == 1
 
 
-def test_the_ablations_take_a_segmenter_and_refuse_an_unknown_run(data, tmp_path):
+def test_the_ablations_take_a_segmenter_go_on_and_refuse_an_unknown_run(data, tmp_path):
     UNetGenerator.preset("unet_2015", 3, 8, base_channels=2, depth=2).save_pretrained(tmp_path / "segmenter")
     (tmp_path / "segmenter" / "palette.json").write_text(json.dumps(LABELS))
     budget = ("--size", 32, "--base-channels", 2, "--max-steps", 1, "--segmenter", "segmenter")
     done = run("ablations.py", "--data", data, "--runs", "l1", *budget, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(rows_of(done.stdout)) == 2
+    scores = tmp_path / "runs" / "ablations" / "ablations.json"
+    first = json.loads(scores.read_text())
+
+    there = run("ablations.py", "--data", data, "--runs", "1x1", "l1", *budget, cwd=tmp_path)
+    assert there.returncode == 1
+    assert "runs/ablations has runs of l1 already. Go on with --resume, or give another --out." in there.stderr
+    assert not (tmp_path / "runs" / "ablations" / "1x1").exists()
+    more = run("ablations.py", "--data", data, "--runs", "l1", "1x1", "l1", *budget, "--resume", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    both = json.loads(scores.read_text())
+    assert list(both) == ["real photos", "l1", "1x1"]
+    assert both["l1"] == first["l1"]
+
     refused = run("ablations.py", "--runs", "l2", cwd=tmp_path)
     assert refused.returncode == 2
     assert "invalid choice: 'l2'" in refused.stderr
