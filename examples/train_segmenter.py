@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -22,15 +23,18 @@ from training import given
 from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
 from imtrans.errors import DataError, ImtransError, at_least
 from imtrans.facade_plan import LABELS
+from imtrans.files import write_atomic
 from imtrans.images import image_files, read_image, to_tensor
 from imtrans.init import pick_device, pick_precision
-from imtrans.labels import ids_from_colours
+from imtrans.labels import colours_from_ids, ids_from_colours
 from imtrans.loading import Batch, batches
+from imtrans.rows import rows_png
 from imtrans.saved import CONFIG
 
 UNKNOWN = "unknown"  # the class that is not learned, and not scored
 OUTSIDE = -1
 RECTANGLES = 12
+ROWS = 4  # of the picture
 PALETTE = "palette.json"  # beside the segmenter's weights
 SHARE = 0.75  # of the height and width of a photo: what one step sees of it
 Palette = dict[str, list[int]]
@@ -89,8 +93,15 @@ def run(args: argparse.Namespace) -> None:
         segmenter.save_pretrained(args.out)
         (args.out / PALETTE).write_text(json.dumps(palette))
     print(f"scored on {val}\n{'':<32} pixel  class    IoU")
+    columns = {"labels": next(iter(batches(val, ROWS)))["source"]}
     for name, photos in rows(args.score, train, val, palette, device):
-        print(f"{shortened(name):<32} {in_words(score(photos, val, segmenter, palette))}")
+        few = list(islice(photos, ROWS))
+        print(f"{shortened(name):<32} {in_words(score(chain(few, photos), val, segmenter, palette))}")
+        columns[name] = torch.cat(few).cpu()
+        columns[f"found in {name}"] = found(columns[name], segmenter, palette, device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.out / "segmented.png", rows_png(columns))
+    print(f"{' | '.join(columns)}: {args.out / 'segmented.png'}")
 
 
 def pairs(data: Path | None, direction: str, size: int, seed: int) -> tuple[Dataset[Batch], Dataset[Batch]]:
@@ -235,6 +246,14 @@ def generated(name: str, val: Dataset[Batch], device: torch.device) -> Iterator[
 def score(photos: Iterable[Tensor], val: Dataset[Batch], segmenter: nn.Module, palette: Palette) -> dict[str, float]:
     labels = (labels_of(batch, palette) for batch in batches(val, 1))
     return fcn_score(photos, labels, segmenter, ignore=unknown(palette))
+
+
+@torch.no_grad()
+def found(photos: Tensor, segmenter: nn.Module, palette: Palette, device: torch.device) -> Tensor:
+    """What the segmenter reads in photos, in the colours of the palette."""
+    with running_as(segmenter, "eval"):
+        ids = segmenter(photos.to(device)).argmax(dim=1)
+    return colours_from_ids(ids, [tuple(colour) for colour in palette.values()]).cpu()
 
 
 def shortened(name: str) -> str:

@@ -74,6 +74,13 @@ def test_the_segmenter_learns_scores_the_real_photos_first_and_is_saved(data, tm
     assert rows["the mean colour of each class"] == pytest.approx(rows["real photos"], abs=0.05)
     assert rows["real photos"][0] > 0.6 > 0.4 > rows["untrained"][0]
     saved = tmp_path / "runs" / "segmenter"
+    with Image.open(saved / "segmented.png") as sheet:
+        assert sheet.size == (9 * 32 + 8 * 4, 3 * 32 + 2 * 4)  # the labels; of each row, photos and what was found
+        seen = np.asarray(sheet.convert("RGB"))
+    assert sheet.text["columns"].startswith(
+        "labels, real photos, found in real photos, the mean colour of each class, "
+    )
+    assert {tuple(colour) for colour in seen[:32, 72:104].reshape(-1, 3)} <= {tuple(colour) for colour in COLOURS}
     assert load_pretrained(saved).config["out_channels"] == 8
     assert json.loads((saved / "palette.json").read_text()) == {name: list(colour) for name, colour in LABELS.items()}
 
