@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
     if real:
         train, test = folders(args, size)
     else:
-        train = UnpairedFacades(200, size=size, seed=2 * args.seed)
-        test = UnpairedFacades(4, size=size, seed=2 * args.seed + 1, augment=False)
+        train = UnpairedFacades(200, size=size, seed=2 * args.seed, direction=args.direction)
+        test = UnpairedFacades(4, size=size, seed=2 * args.seed + 1, direction=args.direction, augment=False)
     say(f"training on   {train}\nsamples of    {test or 'what it trains on: there is no testA/ with testB/'}")
 
     blocks = 9 if size >= 256 else 6

@@ -118,35 +118,41 @@ class UnpairedFacades(Unpaired):
         size: height and width of a sample.
         seed: of the buildings and of the augmentation. Two data sets with different seeds share no building.
         augment: see `UnpairedImages`.
+        direction: ``"AtoB"``: the label maps are the sources and the pictures the targets, or ``"BtoA"``.
 
     Raises:
-        ArgumentError: a `length` below 1, a `size` below 16, or a negative `seed`.
+        ArgumentError: a `length` below 1, a `size` below 16, a negative `seed`, or an unknown direction.
 
     >>> sample = UnpairedFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
     (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
 
-    def __init__(self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True) -> None:
+    def __init__(
+        self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True, direction: str = "AtoB"
+    ) -> None:
+        self.direction = one_of("UnpairedFacades", "direction", direction, DIRECTIONS)
         at_least("UnpairedFacades", "length", length, 1)
         buildings = ProceduralFacades(2 * length, size=size, seed=seed, augment=augment)
         self.jitter, self.augment, self.seed = buildings.jitter, augment, seed
-        self.a = _Side(buildings, "source", range(0, 2 * length, 2))
-        self.b = _Side(buildings, "target", range(1, 2 * length, 2))
+        names = ("source", "target") if direction == "AtoB" else ("target", "source")
+        self.a = _Side(buildings, "source", names[0], range(0, 2 * length, 2))
+        self.b = _Side(buildings, "target", names[1], range(1, 2 * length, 2))
 
     def __repr__(self) -> str:
         count = len(self)
-        return f"labels of {count}, pictures of {count} other procedural facades of seed {self.seed}, as {self.jitter}"
+        sides = f"labels of {count}, pictures of {count} other procedural facades of seed {self.seed}"
+        return f"{sides}, {self.direction}, as {self.jitter}"
 
 
 class _Side:
-    """One side of some of the pairs of a data set. (A `Shelf`.)"""
+    """One `side` of some of the pairs of a data set, by another `name`. (A `Shelf`.)"""
 
-    def __init__(self, pairs: Pictures, name: str, indices: range) -> None:
-        self.pairs, self.name, self.indices = pairs, name, indices
+    def __init__(self, pairs: Pictures, side: str, name: str, indices: range) -> None:
+        self.pairs, self.side, self.name, self.indices = pairs, side, name, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def load(self, index: int) -> Batch:
-        return {self.name: self.pairs.load(self.indices[index])[self.name]}
+        return {self.name: self.pairs.load(self.indices[index])[self.side]}

@@ -34,10 +34,10 @@ def fill(folder, count, size=(24, 18)):
 
 
 def test_with_no_data_it_trains_on_procedural_facades_and_resumes(tmp_path):
-    output = succeeded(*TINY, "--max-steps", "2", cwd=tmp_path)
+    output = succeeded(*TINY, "--max-steps", "2", "--direction", "BtoA", cwd=tmp_path)
     out = tmp_path / "runs" / "cyclegan"
-    assert "training on   labels of 200, pictures of 200 other procedural facades of seed 0" in output
-    assert "samples of    labels of 4, pictures of 4 other procedural facades of seed 1" in output
+    assert "training on   labels of 200, pictures of 200 other procedural facades of seed 0, BtoA" in output
+    assert "samples of    labels of 4, pictures of 4 other procedural facades of seed 1, BtoA" in output
     assert "2 steps of batch 1 on cpu in " in output
     assert f"gallery    {(out / 'index.html').as_uri()}" in output
     for name in ("to_target", "to_source"):

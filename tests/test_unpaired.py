@@ -200,6 +200,15 @@ def test_the_two_sides_are_of_different_buildings():
         assert torch.equal(sample["target"], buildings[2 * i + 1]["target"])
 
 
+def test_facades_in_the_other_direction():
+    there = UnpairedFacades(3, size=16, seed=5)
+    back = UnpairedFacades(3, size=16, seed=5, direction="BtoA")
+    for index, epoch in ((0, 0), (1, 4), (2, 1)):
+        sample, mirrored = there.draw(index, epoch), back.draw(index, epoch)
+        assert torch.equal(mirrored["source"], sample["target"])
+        assert torch.equal(mirrored["target"], sample["source"])
+
+
 def test_facades_are_augmented_side_by_side():
     data, large = UnpairedFacades(3, size=32), Jitter(32).large
     assert data.draw(1, 4)["source"].shape == (3, 32, 32)
@@ -209,7 +218,8 @@ def test_facades_are_augmented_side_by_side():
 
 def test_repr_of_facades():
     assert repr(UnpairedFacades(7, size=16, seed=2)) == (
-        "labels of 7, pictures of 7 other procedural facades of seed 2, as Jitter(size=16, load_size=None, flip=True)"
+        "labels of 7, pictures of 7 other procedural facades of seed 2, AtoB, "
+        "as Jitter(size=16, load_size=None, flip=True)"
     )
 
 
@@ -218,6 +228,10 @@ def test_repr_of_facades():
     [
         ({"length": 0}, "UnpairedFacades: length must be a whole number >= 1, got 0."),
         ({"length": 1, "size": 15}, "ProceduralFacades: size must be a whole number >= 16, got 15."),
+        (
+            {"length": 1, "direction": "BtoB"},
+            "UnpairedFacades: direction='BtoB' is not one of ['AtoB', 'BtoA']. Did you mean 'BtoA'?",
+        ),
         ({"length": 1, "seed": -1}, "ProceduralFacades: seed must be a whole number >= 0, got -1."),
     ],
 )
