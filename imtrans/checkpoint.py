@@ -125,25 +125,31 @@ def _delete(folder: Path) -> None:
 def newest_state(folder: Path) -> dict[str, Any] | None:
     """The state of the newest checkpoint in `folder` that is whole; None if there has never been one.
 
-    Damaged ones on the way to it are named in a warning, and put aside under another name.
+    Damaged ones that are newer are named in a warning, and put aside under another name.
 
     Raises:
         CheckpointError: all are damaged.
     """
     found = checkpoints(folder)
+    problems: dict[Path, CheckpointError] = {}
     for checkpoint in reversed(found):
         try:
-            return load_checkpoint(checkpoint)
+            state = load_checkpoint(checkpoint)
         except CheckpointError as error:
-            aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+            problems[checkpoint] = error
+            continue
+        # Not before a whole one is found: the next call must not take a folder of damaged ones for one without any.
+        for damaged, problem in problems.items():
+            aside = damaged.with_name(f"{damaged.name}.damaged")
             with suppress(OSError):
                 shutil.rmtree(aside, ignore_errors=True)
-                checkpoint.rename(aside)
-            problem = error
-            warnings.warn(f"{error} It is left out, as {aside.name}.", stacklevel=2)
+                damaged.rename(aside)
+            warnings.warn(f"{problem} It is left out, as {aside.name}.", stacklevel=2)
+        return state
     if found:
         raise CheckpointError(
-            f"all {len(found)} checkpoints in {folder} are damaged; the oldest: {problem} Start in another folder."
+            f"all {len(found)} checkpoints in {folder} are damaged; the oldest: {problems[found[0]]} Start in another "
+            "folder."
         )
     return None
 

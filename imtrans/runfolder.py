@@ -122,9 +122,21 @@ class RunFolder:
         """The state of the newest checkpoint that is whole; None if the run was stopped before it had one.
 
         Raises:
-            CheckpointError: no checkpoint is whole.
+            CheckpointError: no checkpoint is whole, or all of them are gone.
         """
-        return world().from_first(lambda: None if self.path is None else newest_state(self.path / "checkpoints"))
+        return world().from_first(self._newest_state)
+
+    def _newest_state(self) -> dict[str, Any] | None:
+        if self.path is None:
+            return None
+        state = newest_state(self.path / "checkpoints")
+        if state is None and (self.path / "metrics.jsonl").exists():
+            # A run has its first checkpoint before its first step: to begin anew would write over what it has left.
+            raise CheckpointError(
+                f"{self.path} holds a run without a checkpoint: {self.path / 'checkpoints'} is gone, or may not be "
+                "read. Put it back, or start in another folder."
+            )
+        return state
 
     def forget_after(self, step: int) -> None:
         """Drop what a run that was stopped had logged and sampled after its last checkpoint, and a torn last line."""

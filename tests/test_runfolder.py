@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 
 import pytest
@@ -161,6 +162,16 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_anew(tmp_path
     RunFolder(tmp_path, keep=1).begin({})
     with RunFolder(tmp_path, keep=1).held(resume=True):
         assert RunFolder(tmp_path, keep=1).newest_state() is None
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(folder):
+    shutil.rmtree(folder.path / "checkpoints")
+    with pytest.raises(CheckpointError) as caught:
+        folder.newest_state()
+    assert str(caught.value) == (
+        f"{folder.path} holds a run without a checkpoint: {folder.path / 'checkpoints'} is gone, or may not be read. "
+        "Put it back, or start in another folder."
+    )
 
 
 def test_two_runs_at_once_in_a_folder_are_refused(folder):
