@@ -127,8 +127,7 @@ class Trainer:
         self.extra = dict(config or {})
         shown: dict[str, Any] = {"shown": train_data, "feed": self._feed, "batch_size": batch_size}
         self._validator = Validator(method, val_data, **shown, metrics=metrics, seed=seed)
-        self._meter = Meter()
-        self.step = 0
+        self._meter, self.step = Meter(), 0
 
     @property
     def total_steps(self) -> int:
@@ -173,7 +172,8 @@ class Trainer:
                     self._after_step(bar)
                     bar.update()
                     if told := signum():
-                        self._save()
+                        if not self.schedule.saves(self.step):  # or the only checkpoint is deleted for its like
+                            self._save()
                         raise asked.stop(told)
             self.folder.show()
         return self.validation

@@ -675,6 +675,24 @@ def _in_the_foreground():
 
 
 @pytest.mark.usefixtures("_in_the_foreground")
+def test_a_stop_at_a_step_that_is_saved_anyway_saves_it_once(tmp_path, monkeypatch):
+    """With keep=1 a second save would first delete the only checkpoint."""
+    run, saved = Small(tmp_path, checkpoint_every=2, keep=1), []
+    step, checkpoint = run.method.step, run.trainer.folder.checkpoint
+
+    def signalled(batch, optimizers):
+        if run.trainer.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(batch, optimizers)
+
+    run.method.step = signalled
+    monkeypatch.setattr(run.trainer.folder, "checkpoint", lambda at, state: (saved.append(at), checkpoint(at, state)))
+    with pytest.raises(Stopped):
+        run.fit()
+    assert saved == [0, 2]
+
+
+@pytest.mark.usefixtures("_in_the_foreground")
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_signal_lets_the_step_end_and_saves(tmp_path, whole, capfd, signum, status, at):
