@@ -14,8 +14,10 @@ Found = list[str]
 
 
 def spoilt_weight(method: nn.Module) -> str | None:
-    """The name of the first parameter that holds NaN or infinity, or None."""
-    named = list(method.named_parameters())
+    """The name of the first parameter, or else running statistic, that holds NaN or infinity; or None."""
+    named: list[tuple[str, Tensor]] = [*method.named_parameters()]
+    # Other buffers may hold infinity for a reason, as a mask does.
+    named += [each for each in method.named_buffers() if each[0].endswith(("running_mean", "running_var"))]
     if not named:
         return None
     # One tensor to read, however many parameters there are.
@@ -38,9 +40,9 @@ def first_not_finite(method: nn.Module, step: Step, batch: dict[str, Tensor], *,
         found += [f"the batch's {name}" for name, tensor in batch.items() if not _finite(tensor)]
         # All the same: other processes may share the step, and their part may be sound.
         losses = step(batch)
+    found += [f"the loss {name}, and no layer" for name, loss in losses.items() if not _finite(loss)]
     if weight := spoilt_weight(method):
         found.append(f"the weight {weight}, as it was updated")
-    found += [f"the loss {name}, and no layer" for name, loss in losses.items() if not _finite(loss)]
     return next((each for each in world().gather_all(next(iter(found), None)) if each), None)
 
 

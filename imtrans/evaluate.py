@@ -1,6 +1,7 @@
 """How near translations come to their targets, over a data set."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import isnan
 from typing import Any, cast
 
 import torch
@@ -95,7 +96,7 @@ def compare_modes(
 
     Returns:
         ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`; the best has the lowest
-        L1. None if the columns lack ``"fake"`` or ``"target"``.
+        L1; one that is NaN is never the best of several. None if the columns lack ``"fake"`` or ``"target"``.
     """
     wanted = ("l1", "psnr", *metrics)
     results: dict[str, Any] = {}
@@ -104,7 +105,8 @@ def compare_modes(
         if found is None:
             return None
         results[mode] = found
-    return {**results, "best": min(MODES, key=lambda mode: results[mode]["l1"])}
+    # NaN is neither more nor less than another number: `min` would keep one that comes first.
+    return {**results, "best": min(MODES, key=lambda mode: (isnan(results[mode]["l1"]), results[mode]["l1"]))}
 
 
 @torch.no_grad()

@@ -32,6 +32,15 @@ def test_the_first_weight_that_is_not_finite_is_named(value):
     assert spoilt_weight(nn.ReLU()) is None
 
 
+@pytest.mark.parametrize("value", BAD)
+def test_a_running_statistic_that_is_not_finite_is_named_and_a_mask_is_not(value):
+    method = small()
+    method.register_buffer("mask", torch.tensor(value))
+    assert spoilt_weight(method) is None
+    method.discriminator.layers[1].norm.running_var[0] = value
+    assert spoilt_weight(method) == "discriminator.layers.1.norm.running_var"
+
+
 def test_nothing_is_found_in_a_step_that_is_fine_and_no_hook_is_left():
     method = small()
     hooks = [(module, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in method.modules()]

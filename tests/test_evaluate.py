@@ -40,6 +40,14 @@ def test_the_best_mode_has_the_lowest_l1(best):
     assert found[other]["l1"] == pytest.approx(0.375 * picture.mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("spoilt", MODES)
+def test_a_mode_that_gives_nan_is_not_the_best(spoilt):
+    factors = dict(zip(MODES, (0.5, 0.6, 0.7), strict=True)) | {spoilt: float("nan")}
+    method, picture = Scale(factors), torch.rand(2, 3, 4, 4)
+    found = compare_modes(method, method.preview, lambda: [{"source": picture, "target": picture}], CPU)
+    assert found["best"] == max((mode for mode in MODES if mode != spoilt), key=lambda mode: factors[mode])
+
+
 def pix2pix(**settings):
     return Pix2Pix(UNetGenerator(base_channels=4, depth=3, **settings), PatchDiscriminator(6, base_channels=4))
 
