@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,27 @@ from torch import Tensor
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a crash at any instant leaves the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together(path.parent, {path.name: content})
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together as `write_atomic` does: none takes its name before all are on the disk.
+
+    So a disk that is full leaves all the old ones. Only a crash just between their renames can mix old and new.
+    """
+    beside = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        for unfinished, content in zip(beside.values(), contents.values(), strict=True):
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, unfinished in beside.items():
+            unfinished.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        for unfinished in beside.values():
+            unfinished.unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
@@ -51,7 +63,12 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """The content of a file of indented JSON."""
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

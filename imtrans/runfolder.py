@@ -150,6 +150,10 @@ class RunFolder:
             for sample in (self.path / "samples").glob("*.png"):
                 if sample.stem.isdigit() and int(sample.stem) > step:
                     sample.unlink()
+            # What a kill left of a file that was being written; some are as large as a network.
+            for unfinished in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
+                if unfinished.is_file():
+                    unfinished.unlink()
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from imtrans.errors import ArgumentError, SavedModelError, brief, hint
-from imtrans.files import read_file, tensor_bytes, write_atomic, write_json
+from imtrans.files import json_bytes, read_file, tensor_bytes, write_together
 from imtrans.hub import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -33,8 +33,8 @@ def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Te
     content = tensor_bytes(tensors)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / WEIGHTS, content)
-        write_json(folder / CONFIG, {**description, "sha256": hashlib.sha256(content).hexdigest()})
+        described = json_bytes({**description, "sha256": hashlib.sha256(content).hexdigest()})
+        write_together(folder, {WEIGHTS: content, CONFIG: described})
 
 
 @contextmanager

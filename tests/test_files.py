@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from imtrans import files
-from imtrans.files import read_file, write_atomic, write_json, write_tensors
+from imtrans.files import read_file, write_atomic, write_json, write_tensors, write_together
 
 
 def test_it_writes_and_replaces(tmp_path):
@@ -55,6 +55,24 @@ def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypat
     assert synced[0] == (False, b"old")
     if os.name == "posix":
         assert synced[1:] == [(True, b"new")]
+
+
+def test_files_that_belong_together_are_all_the_old_ones_when_one_cannot_be_written(tmp_path, monkeypatch):
+    write_together(tmp_path, {"a": b"1", "b": b"1"})
+    real, asked = os.fsync, []
+
+    def full(handle):
+        asked.append(handle)
+        if len(asked) == 2:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_together(tmp_path, {"a": b"2", "b": b"2"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"1"}
+    write_together(tmp_path, {"a": b"3", "b": b"3"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"3", "b": b"3"}
 
 
 def test_json_is_indented_and_ends_its_last_line(tmp_path):

@@ -87,6 +87,15 @@ def test_forgetting_touches_no_other_files(folder):
     assert not (folder.path / "metrics.jsonl").exists()
 
 
+def test_what_a_kill_left_half_written_is_swept(folder):
+    (folder.path / "generator").mkdir()
+    for name in (".index.html.7.tmp", "generator/.model.safetensors.7.tmp", "samples/.000002.png.7.tmp"):
+        (folder.path / name).write_bytes(b"half")
+    (folder.path / "generator" / "mine.tmp").write_bytes(b"not ours")
+    folder.forget_after(4)
+    assert [path.name for path in folder.path.rglob("*.tmp")] == ["mine.tmp"]
+
+
 def test_a_sample_is_a_picture_and_on_the_page(folder):
     with Image.open(folder.path / "samples" / "000003.png") as image:
         assert image.size == (8, 8)

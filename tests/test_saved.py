@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saved, "write_atomic", full)
+    monkeypatch.setattr(saved, "write_together", full)
     with pytest.raises(SavedModelError, match="cannot be written: No space left on device"):
         network.save_pretrained(tmp_path / "x")
 
