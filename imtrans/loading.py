@@ -1,13 +1,15 @@
 """Batches in an order, and with an augmentation, that are functions of the seed and the epoch alone."""
 
-from collections.abc import Iterable, Sized
+import signal
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from imtrans.errors import ImtransError
 from imtrans.sharing import part
 
 Batch = dict[str, Tensor]
@@ -56,7 +58,7 @@ def batches(
     process: tuple[int, int] = (0, 1),
     num_workers: int = 0,
     pin_memory: bool = False,
-) -> Iterable[Batch]:
+) -> Iterator[Batch]:
     """The batches of one epoch, the last one maybe smaller; without the first `skip`.
 
     Args:
@@ -69,13 +71,48 @@ def batches(
             `imtrans.sharing.part`, or where that is empty, one sample of the batch all the same.
         num_workers: processes that load.
         pin_memory: whether to load into memory that a CUDA card can fetch from by itself.
+
+    Raises:
+        ImtransError: what `data` raised, in a process that loads too.
     """
-    return DataLoader(
-        AtEpoch(data, epoch),
+    loader: DataLoader[Any] = DataLoader(
+        _Told(AtEpoch(data, epoch)),
         batch_sampler=chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[
             skip:
         ],
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader's own draws must not shift those of dropout
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_run,
     )
+    for batch in loader:
+        if isinstance(batch, ImtransError):
+            raise batch
+        yield batch
+
+
+class _Told(Dataset[Any]):
+    """A data set that gives our errors as samples: the loader would put a worker's traceback before their text."""
+
+    def __init__(self, data: AtEpoch) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> Batch | ImtransError:
+        try:
+            return self.data[index]
+        except ImtransError as error:
+            return error
+
+
+def _collate(samples: list[Any]) -> Any:
+    return next((sample for sample in samples if isinstance(sample, ImtransError)), None) or default_collate(samples)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Outlive the signals that ask a run to stop: they reach its whole group, and it has a step to finish and to save.
+
+    A second SIGTERM ends a process that loads: the loader's own, at its end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,8 +1,14 @@
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imtrans.errors import DataError
 from imtrans.loading import batches, length_of
 
 
@@ -72,6 +78,47 @@ def test_iteration_leaves_the_global_random_state_alone(num_workers):
     expected = loaded(Epochs(6), 2, shuffle_seed=0, epoch=1)
     assert loaded(Epochs(6), 2, shuffle_seed=0, epoch=1, num_workers=num_workers) == expected
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_of_ours_comes_out_with_its_own_text(num_workers):
+    class Bad(Numbers):
+        def __getitem__(self, index):
+            if index == 3:
+                raise DataError("3.jpg cannot be read.")
+            return super().__getitem__(index)
+
+    loading = batches(Bad(6), 2, num_workers=num_workers)
+    assert next(loading)["number"].tolist() == [0, 1]
+    with pytest.raises(DataError) as caught:
+        next(loading)
+    assert str(caught.value) == "3.jpg cannot be read."
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_does_not_stop_the_loading(signum):
+    """The terminal, systemd and timeout send it to every process; the run has a step to finish and to save."""
+    loading = batches(Numbers(40), 1, num_workers=2)
+    assert next(loading)["number"].tolist() == [0]
+    next(loading)  # each of the two has given a batch, and so is set up
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signum)
+    assert [n for batch in loading for n in batch["number"].tolist()] == list(range(2, 40))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_second_sigterm_ends_a_process_that_loads():
+    loading = batches(Numbers(40), 1, num_workers=1)
+    next(loading)
+    (worker,) = multiprocessing.active_children()
+    with suppress(RuntimeError):  # of the loader, when it notices
+        while worker.is_alive():
+            worker.terminate()
+            worker.join(0.1)
+    worker.join()
+    assert worker.exitcode == -signal.SIGTERM
 
 
 def test_a_list_is_a_data_set():
