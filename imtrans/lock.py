@@ -47,8 +47,9 @@ def _acquire(path: Path) -> int | None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The one who had it may have deleted the file since it was opened here: then this is nobody's lock.
-            if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
-                break
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    break
         except BlockingIOError:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(handle)

@@ -1,6 +1,7 @@
 """The folder that a training run leaves behind."""
 
 import json
+import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,8 @@ class RunFolder:
             return False
 
     def _holds_run(self) -> bool:
-        return self.path is not None and (self.path / "config.json").exists()
+        # Path.exists raises over a folder that may not be looked into, or a name that is too long.
+        return self.path is not None and os.path.exists(self.path / "config.json")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
