@@ -11,6 +11,7 @@ from imtrans.sharing import current_share
 
 # How this machine computes a step, not what it computes: a state that is loaded does not change it.
 OF_THE_MACHINE = ("fused", "foreach", "capturable")
+LEAST_SCALE = 2.0**-16
 
 
 def adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> Adam:
@@ -55,6 +56,17 @@ def scale_losses(optimizers: Mapping[str, Optimizer], device: torch.device) -> N
 def scaler_of(optimizer: Optimizer) -> torch.amp.GradScaler | None:
     """The scaler that `scale_losses` gave."""
     return getattr(optimizer, "scaler", None)
+
+
+def without_scale(optimizers: Mapping[str, Optimizer]) -> str | None:
+    """The optimizer whose gradients overflow however small the scale of its loss, or None; this waits for the device.
+
+    A scale begins at 65536, is halved at each overflow, and doubled after 2000 steps in which there was none.
+    """
+    for name, optimizer in optimizers.items():
+        if (scaler := scaler_of(optimizer)) is not None and scaler.get_scale() < LEAST_SCALE:
+            return name
+    return None
 
 
 def make_capturable(optimizers: Mapping[str, Optimizer], device: torch.device) -> str | None:

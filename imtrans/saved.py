@@ -14,7 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, SavedModelError, brief, hint
+from imtrans.errors import ArgumentError, SavedModelError, brief, hint, shorten
 from imtrans.files import json_bytes, read_file, tensor_bytes, write_together
 from imtrans.hub import is_intact, is_repo_id, pull
 
@@ -168,4 +168,4 @@ def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise SavedModelError(f"{path} is damaged or no safetensors file: {error}.") from error
+        raise SavedModelError(f"{path} is damaged or no safetensors file: {shorten(str(error))}.") from error

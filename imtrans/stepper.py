@@ -10,12 +10,13 @@ from imtrans.batchnorm import synchronise
 from imtrans.blocks import cancelled_biases
 from imtrans.capture import check_compile, prepare
 from imtrans.checkpoint import gather, restore
+from imtrans.diagnose import spoilt_weight
 from imtrans.distributed import join
 from imtrans.errors import in_range
 from imtrans.init import pick_device, pick_precision
 from imtrans.loading import Batch
 from imtrans.method import Method
-from imtrans.optimizing import rates, scale_losses, set_rates
+from imtrans.optimizing import rates, scale_losses, set_rates, without_scale
 from imtrans.sharing import counts, sharing
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,6 +90,11 @@ class Stepper:
     def _plain(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
             return cast(Method, self.method).step(batch, self.optimizers)
+
+    def spoilt(self) -> str | None:
+        """What holds NaN or infinity now: a weight, or in fp16 the gradients, whatever their scale; this waits."""
+        optimizer = without_scale(self.optimizers)
+        return spoilt_weight(self.method) if optimizer is None else f"each gradient of the optimizer {optimizer}"
 
     def set_rate(self, factor: float) -> None:
         """Let the learning rates be `factor` times those that the method chose."""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from imtrans.checkpoint import fitting
-from imtrans.diagnose import first_not_finite, spoilt_weight
+from imtrans.diagnose import first_not_finite
 from imtrans.distributed import seed_of
 from imtrans.errors import TrainingError, at_least
 from imtrans.evaluate import keep_randomness
@@ -231,8 +231,8 @@ class Trainer:
         bar.set_postfix({"epoch": epoch, "images/s": f"{rate:.1f}", **shown})
 
     def _check_finite(self) -> None:
-        """Raise if a loss since the last reading, or a weight now, is NaN or infinite."""
-        what, step = self._meter.first_spoilt() or (spoilt_weight(self.method), self.step)
+        """Raise if a loss since the last reading, or a weight or gradient now, is NaN or infinite."""
+        what, step = self._meter.first_spoilt() or (self._stepper.spoilt(), self.step)
         if what is not None:
             raise TrainingError(
                 f"{what} became NaN or infinite at step {step}. {self._cause(step)} The checkpoints are from before. "

@@ -14,6 +14,7 @@ from imtrans.optimizing import (
     set_rates,
     state_of,
     update,
+    without_scale,
 )
 
 CPU = torch.device("cpu")
@@ -60,6 +61,15 @@ def test_the_scale_recovers_by_itself():
     for _ in range(2001):
         update(optimizer, layer(torch.ones(1, 3)).square().sum())
     assert scaler.get_scale() == 2 * falling[-1]
+    assert layer.weight.isfinite().all()
+
+
+def test_a_gradient_that_overflows_at_every_scale_is_noticed():
+    layer, optimizer = trained(lambda p: Adam(p, lr=1e-3), scaled=True)
+    optimizers = {"other": Adam([nn.Parameter(torch.ones(1))]), "one": optimizer}
+    for overflows in range(34):
+        assert (without_scale(optimizers) == "one") == (overflows > 32)
+        update(optimizer, layer(torch.full((1, 3), float("nan"))).sum())
     assert layer.weight.isfinite().all()
 
 

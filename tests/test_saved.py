@@ -507,3 +507,10 @@ def test_no_code_beside_the_weights_runs(folder, tmp_path, monkeypatch):
         (folder / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     assert isinstance(load_pretrained("."), nn.Module)
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_hostile_header_says_is_cut_short(tmp_path):
+    header = b'{"__metadata__": "' + b"x" * 10**5 + b'"}'
+    with pytest.raises(SavedModelError, match="is damaged or no safetensors file") as caught:
+        parse_tensors(tmp_path / "a.safetensors", len(header).to_bytes(8, "little") + header)
+    assert len(str(caught.value)) < 1000
