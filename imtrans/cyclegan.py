@@ -61,6 +61,12 @@ class CycleGAN(nn.Module):
         self.target_cycle_weight = in_range("CycleGAN", "target_cycle_weight", target_cycle_weight, 0.0)
         self.identity_weight = in_range("CycleGAN", "identity_weight", identity_weight, 0.0)
         self.target_pool, self.source_pool = ImagePool(pool_size), ImagePool(pool_size, seed=1)
+        networks = (to_target, to_source, target_discriminator, source_discriminator)
+        if any(not isinstance(network, nn.Module) for network in networks) or len(set(map(id, networks))) < 4:
+            raise ArgumentError(
+                "CycleGAN: to_target, to_source, target_discriminator and source_discriminator must be four modules, "
+                f"got {', '.join(type(network).__name__ for network in networks)}, or one of them twice. Make each."
+            )
         for discriminator in (target_discriminator, source_discriminator):
             self.gan_loss.check(discriminator)
         self._check_channels()

@@ -338,6 +338,20 @@ def with_channels(source, target, **changes):
     return CycleGAN(**{**networks, **changes})
 
 
+def test_four_networks_are_needed():
+    networks = networks_of()
+    wrong = [{"target_discriminator": None}, {"to_source": networks["to_target"]}]
+    for change, last in zip(
+        wrong, ["NoneType, PatchDiscriminator", "PatchDiscriminator, PatchDiscriminator"], strict=True
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            CycleGAN(**{**networks, **change})
+        assert str(caught.value) == (
+            "CycleGAN: to_target, to_source, target_discriminator and source_discriminator must be four modules, got "
+            f"ResnetGenerator, ResnetGenerator, {last}, or one of them twice. Make each."
+        )
+
+
 def test_channels_that_differ_have_no_identity():
     with pytest.raises(ArgumentError) as caught:
         with_channels(3, 1)
