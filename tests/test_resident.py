@@ -154,11 +154,17 @@ def test_a_data_set_of_ones_own_can_be_kept():
     check_equal(resident(Mine(), CPU).batches(2, epoch=3), batches(Mine(), 2, epoch=3))
 
 
-def test_a_feed_keeps_or_loads(folder):
-    data = make("pairs", folder)
+def test_a_feed_keeps_or_loads(folder, monkeypatch):
+    data, decoded = make("pairs", folder), []
+    read = type(data).load
+    monkeypatch.setattr(type(data), "load", lambda self, index: decoded.append(index) or read(self, index))
     kept, loaded = Feed(CPU, keep=True, num_workers=0), Feed(CPU, keep=False, num_workers=2)
     check_equal(kept.batches(data, 2, epoch=1), loaded.batches(data, 2, epoch=1))
-    assert not isinstance(loaded.batches(data, 2), type(kept.batches(data, 2)))
+    decoded.clear()
+    list(kept.batches(data, 2, epoch=2))
+    assert decoded == []
+    list(Feed(CPU, keep=False, num_workers=0).batches(data, 2, epoch=2))
+    assert sorted(decoded) == list(range(len(data)))
 
 
 def test_iteration_leaves_the_global_random_state_alone(folder):
