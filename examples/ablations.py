@@ -7,7 +7,6 @@ python examples/ablations.py --data DIR --segmenter runs/segmenter --resume     
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from train_segmenter import fit, in_words, load, pairs, read_palette, score
-from training import given
+from training import given, main
 
 from imtrans import (
     PairedImages,
@@ -28,7 +27,7 @@ from imtrans import (
     evaluate,
     init_net,
 )
-from imtrans.errors import DataError, ImtransError, at_least, some_of
+from imtrans.errors import DataError, at_least, some_of
 from imtrans.init import pick_device
 from imtrans.loading import Batch, batches
 from imtrans.modes import running_as
@@ -99,16 +98,6 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.runs = list(dict.fromkeys(args.runs))
     return args
-
-
-def main() -> int:
-    args = arguments()
-    try:
-        run(args)
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def run(args: argparse.Namespace) -> None:
@@ -186,4 +175,4 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 if __name__ == "__main__":
     torch.set_float32_matmul_precision("high")
-    raise SystemExit(main())
+    raise SystemExit(main(run, arguments()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, main, plan, report, trainer_arguments
+from training import add_flags, given, held_out, main, plan, report, trainer_arguments
 
 from imtrans import Colorization, LabFacades, LabImages, PatchDiscriminator, Trainer, UNetGenerator, init_net
 from imtrans.distributed import join
@@ -60,11 +60,9 @@ def run(args: argparse.Namespace) -> None:
 def photos(folder: Path, **settings: Any) -> tuple[LabImages, LabImages | None]:
     if not (folder / "train").is_dir():
         return LabImages(folder, **settings), None
+    val = held_out(folder)
     train = LabImages(folder / "train", **settings)
-    for name in ("val", "test"):
-        if (folder / name).is_dir():
-            return train, LabImages(folder / name, augment=False, **settings)
-    return train, None
+    return train, None if val is None else LabImages(val, augment=False, **settings)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, main, plan, report, trainer_arguments
+from training import add_flags, given, held_out, main, plan, report, trainer_arguments
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.archive import unpack
@@ -75,11 +75,9 @@ def run(args: argparse.Namespace) -> None:
 def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
     if not (folder / "train").is_dir():
         raise DataError(f"{folder} has no folder train/. Put the pairs to train on there, and others in val/.")
+    val = held_out(folder)
     train = PairedImages(folder / "train", seed=seed, **settings)
-    for name in ("val", "test"):
-        if (folder / name).is_dir():
-            return train, PairedImages(folder / name, augment=False, **settings)
-    return train, None
+    return train, None if val is None else PairedImages(val, augment=False, **settings)
 
 
 def download(into: Path, sha256: str | None) -> Path:

@@ -7,7 +7,6 @@ python examples/train_segmenter.py --data DIR --segmenter runs/segmenter --score
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -18,10 +17,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
-from training import given
+from training import given, main
 
 from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
-from imtrans.errors import DataError, ImtransError, at_least
+from imtrans.errors import DataError, at_least
 from imtrans.facade_plan import LABELS
 from imtrans.files import write_atomic
 from imtrans.images import image_files, read_image, to_tensor
@@ -57,16 +56,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/segmenter"))
     return parser.parse_args()
-
-
-def main() -> int:
-    args = arguments()
-    try:
-        run(args)
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def run(args: argparse.Namespace) -> None:
@@ -266,4 +255,4 @@ def in_words(scores: dict[str, float]) -> str:
 
 if __name__ == "__main__":
     torch.set_float32_matmul_precision("high")
-    raise SystemExit(main())
+    raise SystemExit(main(run, arguments()))

@@ -53,6 +53,11 @@ def plan(trainer: Trainer, batch_size: int, world: World) -> str:
     return f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}"
 
 
+def held_out(folder: Path) -> Path | None:
+    """The folder beside train/ that is validated on."""
+    return next((folder / name for name in ("val", "test") if (folder / name).is_dir()), None)
+
+
 def given(value: int | None, default: int) -> int:
     return default if value is None else value
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from imtrans.distributed import world
 from imtrans.errors import CheckpointError, ImtransError, shorten
-from imtrans.files import read_file, sync_folder, tensor_bytes, write_atomic
+from imtrans.files import read_file, sync_folder, tensor_bytes, write_together
 from imtrans.optimizing import load_state, state_of
 from imtrans.saved import parse_tensors
 
@@ -46,8 +46,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
         unfinished.mkdir(parents=True)
         contents = {TENSORS: tensor_bytes(tensors), STATE: json.dumps(skeleton).encode()}
         contents[DIGESTS] = _digests(contents)
-        for name, content in contents.items():
-            write_atomic(unfinished / name, content)
+        write_together(unfinished, contents)
         if folder.exists():
             _delete(folder)
         unfinished.rename(folder)

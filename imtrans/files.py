@@ -71,11 +71,6 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write `tensors` as safetensors, atomically; see `tensor_bytes`."""
-    write_atomic(path, tensor_bytes(tensors))
-
-
 def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
     """The content of a safetensors file; of tensors from any device, memory layout and view, shared or not."""
     whole: dict[str, Tensor] = {}

@@ -75,11 +75,10 @@ def batches(
     Raises:
         ImtransError: what `data` raised, in a process that loads too.
     """
+    order = chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)
     loader: DataLoader[Any] = DataLoader(
         _Told(AtEpoch(data, epoch)),
-        batch_sampler=chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[
-            skip:
-        ],
+        batch_sampler=order[skip:],
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader's own draws must not shift those of dropout

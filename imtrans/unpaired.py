@@ -32,6 +32,11 @@ class Unpaired(CutPictures):
         return max(len(self.a), len(self.b))
 
     @property
+    def names(self) -> tuple[str, str]:
+        """What the pictures of A, and those of B, are in a sample."""
+        return ("source", "target") if self.direction == "AtoB" else ("target", "source")
+
+    @property
     def shelves(self) -> Sequence[Shelf]:
         """The one of the sources, the one of the targets."""
         return (self.a, self.b) if self.direction == "AtoB" else (self.b, self.a)
@@ -90,7 +95,6 @@ class UnpairedImages(Unpaired):
         self.jitter = Jitter(size, load_size, flip)
         self.augment = augment
         self.seed = at_least("UnpairedImages", "seed", seed, 0)
-        names = ("source", "target") if direction == "AtoB" else ("target", "source")
         self.a, self.b = (
             PictureFolder(
                 "UnpairedImages",
@@ -100,7 +104,7 @@ class UnpairedImages(Unpaired):
                 size=self.loaded_size,
                 on_bad_image=on_bad_image,
             )
-            for folder, name in zip((folder_a, folder_b), names, strict=True)
+            for folder, name in zip((folder_a, folder_b), self.names, strict=True)
         )
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
 
@@ -135,9 +139,8 @@ class UnpairedFacades(Unpaired):
         at_least("UnpairedFacades", "length", length, 1)
         buildings = ProceduralFacades(2 * length, size=size, seed=seed, augment=augment)
         self.jitter, self.augment, self.seed = buildings.jitter, augment, seed
-        names = ("source", "target") if direction == "AtoB" else ("target", "source")
-        self.a = _Side(buildings, "source", names[0], range(0, 2 * length, 2))
-        self.b = _Side(buildings, "target", names[1], range(1, 2 * length, 2))
+        self.a = _Side(buildings, "source", self.names[0], range(0, 2 * length, 2))
+        self.b = _Side(buildings, "target", self.names[1], range(1, 2 * length, 2))
 
     def __repr__(self) -> str:
         count = len(self)

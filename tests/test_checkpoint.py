@@ -152,7 +152,7 @@ def crash(*_args, **_kwargs):
     raise Crash
 
 
-STAGES = ["tensor_bytes", "write_atomic", "rename", "sync_folder", "rmtree"]
+STAGES = ["tensor_bytes", "write_together", "rename", "sync_folder", "rmtree"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -216,7 +216,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room, "write_atomic", full)
+    monkeypatch.setattr(room, "write_together", full)
     with pytest.raises(CheckpointError) as caught:
         saved(tmp_path, 2, step=2)
     assert str(caught.value) == (

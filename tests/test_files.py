@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from imtrans import files
-from imtrans.files import read_file, write_atomic, write_json, write_tensors, write_together
+from imtrans.files import read_file, tensor_bytes, write_atomic, write_json, write_together
 
 
 def test_it_writes_and_replaces(tmp_path):
@@ -102,7 +102,7 @@ def test_tensors_of_every_layout_come_back_equal(tmp_path):
         "scalar": torch.tensor(3),
         "same": base,
     }
-    write_tensors(tmp_path / "file.safetensors", tensors)
+    write_atomic(tmp_path / "file.safetensors", tensor_bytes(tensors))
     loaded = load_file(tmp_path / "file.safetensors")
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
