@@ -4,7 +4,6 @@ import http.server
 import importlib.util
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import environment
 
 from imtrans import load_pretrained
 from imtrans.errors import DataError
@@ -26,16 +26,24 @@ SCRIPT = ROOT / "examples" / "pix2pix_facades.py"
 TINY = ["--max-steps", "3", "--size", "32", "--base-channels", "4", "--epochs", "1", "--device", "cpu"]
 
 
-def run(*arguments, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def run(*arguments, cwd, script=SCRIPT.name):
+    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
+    strict = environment(PYTHONWARNINGS="error")
+    return subprocess.run(command, cwd=cwd, env=strict, capture_output=True, text=True, check=False)
 
 
-def succeeded(*arguments, cwd):
-    done = run(*arguments, cwd=cwd)
+def succeeded(*arguments, cwd, **options):
+    done = run(*arguments, cwd=cwd, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def fill(folder, count, size=(24, 18)):
+    """A new folder with `count` pictures of noise."""
+    folder.mkdir(parents=True)
+    for n in range(count):
+        noise = np.random.default_rng(n).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{n}.jpg")
 
 
 def failed(*arguments, cwd):

@@ -1,34 +1,22 @@
 import json
-import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
+import test_examples
 from PIL import Image
-from test_examples import ROOT, config_of
+from processes import environment
+from test_examples import ROOT, config_of, fill
 
 from imtrans import load_pretrained, translate
 
+SCRIPT = "colorize.py"
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 
 
-def run(*arguments, cwd, script="colorize.py"):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-
-
-def succeeded(*arguments, cwd, **options):
-    done = run(*arguments, cwd=cwd, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fill(folder, count, size=(24, 18)):
-    folder.mkdir(parents=True)
-    for n in range(count):
-        noise = np.random.default_rng(n).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{n}.jpg")
+run = partial(test_examples.run, script=SCRIPT)
+succeeded = partial(test_examples.succeeded, script=SCRIPT)
 
 
 def test_with_no_data_it_trains_on_procedural_facades_and_gives_colours(tmp_path):
@@ -71,9 +59,9 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: mine/train/bad.jpg cannot be read as a picture")
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # the warning is no error here
     command = [sys.executable, str(ROOT / "examples" / "colorize.py"), *map(str, words), "--no-compile"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    # The warning is no error here.
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert "training on   3 pictures in mine/train (1 bad ones left out), 24x18 pixels, grey to colour" in done.stdout
     assert "validating on 2 pictures in mine/test, 24x18 pixels, grey to colour" in done.stdout
     assert "4 steps of batch 2 on cpu in bf16" in done.stdout

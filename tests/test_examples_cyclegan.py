@@ -1,36 +1,20 @@
 import json
-import subprocess
-import sys
+from functools import partial
 
-import numpy as np
 import pytest
+import test_examples
 import torch
 from PIL import Image
-from test_examples import ROOT, config_of
+from test_examples import config_of, fill
 
 from imtrans import load_pretrained
 
-SCRIPT = ROOT / "examples" / "cyclegan.py"
+SCRIPT = "cyclegan.py"
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 
 
-def run(*arguments, cwd):
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PATH": ""}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-
-
-def succeeded(*arguments, cwd):
-    done = run(*arguments, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fill(folder, count, size=(24, 18)):
-    folder.mkdir(parents=True)
-    for n in range(count):
-        noise = np.random.default_rng(n).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{n}.jpg")
+run = partial(test_examples.run, script=SCRIPT)
+succeeded = partial(test_examples.succeeded, script=SCRIPT)
 
 
 def test_with_no_data_it_trains_on_procedural_facades_and_resumes(tmp_path):

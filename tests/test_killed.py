@@ -1,24 +1,21 @@
 """A run that is killed at any instant, and resumed, ends as the run that nobody touched."""
 
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from processes import environment
 from runs_to_spoil import remains, small_run
 
-HERE = Path(__file__).parent
 RUN = "import sys; from runs_to_spoil import go_on; go_on(sys.argv[1], steps=int(sys.argv[2]))"
 
 
 def start(out, steps):
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PYTHONWARNINGS": "error"}
-    return subprocess.Popen([sys.executable, "-c", RUN, str(out), str(steps)], env=environment)
+    command = [sys.executable, "-c", RUN, str(out), str(steps)]
+    return subprocess.Popen(command, env=environment(PYTHONWARNINGS="error"))
 
 
 def wait_for(process, there):

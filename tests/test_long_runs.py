@@ -1,14 +1,13 @@
 """A run of many steps: it takes no more memory and no more open files at its end than near its beginning."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import environment
 
-HERE = Path(__file__).parent
 RUN = """
 import json, os, sys
 from runs_to_spoil import small_run
@@ -30,10 +29,8 @@ print(json.dumps(seen))
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize("steps", [600, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_memory_and_open_files_are_flat(tmp_path, steps):
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, "-c", RUN, str(tmp_path / "run"), str(steps)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     memory, files = zip(*json.loads(done.stdout), strict=True)
     # What is loaded at the first validation, sample and checkpoint stays; from there on nothing grows.
     settled = len(memory) // 5

@@ -1,12 +1,12 @@
 """A disk that is full, or may not be written: what was saved stays whole, and the run goes on when it can."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import environment
 from runs_to_spoil import go_on, remains, small_run
 
 from imtrans.checkpoint import checkpoints, load_checkpoint
@@ -23,12 +23,10 @@ def on_a_disk_of_its_own(scenario, folder, *, size="16m"):
     shell = f'mount -t tmpfs -o size={size} tmpfs "$1" || exit 77; exec "$2" -c "$3" "$1"'
     # A name space of its own: no mount is left behind, and nobody must be root.
     command = [str(unshare), "--map-root-user", "--mount", "sh", "-c", shell, "sh", str(folder), sys.executable, script]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     able = unshare and subprocess.run([unshare, "--map-root-user", "--mount", "true"], capture_output=True, check=False)
     if not able or able.returncode:
         pytest.skip("this machine lets nobody mount a tmpfs")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip("this machine lets nobody mount a tmpfs")
     assert done.returncode == 0, done.stderr

@@ -3,11 +3,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from processes import environment
 from torch import nn
 from torch.optim import SGD
 
@@ -117,11 +117,6 @@ class Small:
     def stopped(self):
         with pytest.raises(Stop):
             self.fit()
-
-
-def environment():
-    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def metrics(out):
