@@ -27,11 +27,11 @@ from imtrans import (
     evaluate,
     init_net,
 )
+from imtrans.data.loader import Batch, batches
 from imtrans.errors import DataError, at_least, some_of
-from imtrans.init import pick_device
-from imtrans.loading import Batch, batches
 from imtrans.modes import running_as
-from imtrans.rows import sample_rows
+from imtrans.nn.init import pick_device
+from imtrans.training.report.image_grid import sample_rows
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from benchmark_parts import (
 )
 
 import imtrans
-from imtrans.init import pick_device
+from imtrans.nn.init import pick_device
 
 Found = dict[str, Any]
 

@@ -28,7 +28,7 @@ from imtrans import (
     init_net,
     translate,
 )
-from imtrans.resident import Feed
+from imtrans.data.cache import Feed
 
 Run = Callable[[], object]
 RECIPE_STEPS = 400 * 200

@@ -13,8 +13,8 @@ import torch
 from training import add_flags, given, held_out, main, plan, report, trainer_arguments
 
 from imtrans import Colorization, LabFacades, LabImages, PatchDiscriminator, Trainer, UNetGenerator, init_net
-from imtrans.distributed import join
-from imtrans.init import pick_device
+from imtrans.distributed.process_group import join
+from imtrans.nn.init import pick_device
 
 
 def arguments() -> argparse.Namespace:

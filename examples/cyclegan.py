@@ -21,9 +21,9 @@ from imtrans import (
     UnpairedImages,
     init_net,
 )
-from imtrans.distributed import join
+from imtrans.distributed.process_group import join
 from imtrans.errors import DataError
-from imtrans.init import pick_device
+from imtrans.nn.init import pick_device
 
 
 def arguments() -> argparse.Namespace:

@@ -19,10 +19,10 @@ import numpy as np
 from perceptual_answers import interval, one_per_participant, read_answers, read_study
 from PIL import Image
 
-from imtrans.data import like_named, without_partner
+from imtrans.data.images import read_image
+from imtrans.data.paired import like_named, without_partner
 from imtrans.errors import DataError, ImtransError, at_least, shown
 from imtrans.files import write_atomic, write_json
-from imtrans.images import read_image
 
 SIZE = 256  # as the paper showed them
 MOST_PAIRS = 100  # on a page: more would be too much for a phone, and for a mail

@@ -14,11 +14,11 @@ import torch
 from training import add_flags, given, held_out, main, plan, report, trainer_arguments
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
-from imtrans.archive import unpack
-from imtrans.distributed import join
-from imtrans.download import fetch
+from imtrans.data.archive import unpack
+from imtrans.distributed.process_group import join
 from imtrans.errors import DataError
-from imtrans.init import pick_device
+from imtrans.hub.download import fetch
+from imtrans.nn.init import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
 CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest

@@ -20,15 +20,15 @@ from tqdm import tqdm
 from training import given, main
 
 from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
+from imtrans.data.facades.plan import LABELS
+from imtrans.data.images import image_files, read_image, to_tensor
+from imtrans.data.labels import colours_from_ids, ids_from_colours
+from imtrans.data.loader import Batch, batches
 from imtrans.errors import DataError, at_least
-from imtrans.facade_plan import LABELS
 from imtrans.files import write_atomic
-from imtrans.images import image_files, read_image, to_tensor
-from imtrans.init import pick_device, pick_precision
-from imtrans.labels import colours_from_ids, ids_from_colours
-from imtrans.loading import Batch, batches
-from imtrans.rows import rows_png
-from imtrans.saved import CONFIG
+from imtrans.hub.saved_model import CONFIG
+from imtrans.nn.init import pick_device, pick_precision
+from imtrans.training.report.image_grid import rows_png
 
 UNKNOWN = "unknown"  # the class that is not learned, and not scored
 OUTSIDE = -1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imtrans import Trainer
-from imtrans.distributed import World
+from imtrans.distributed.process_group import World
 from imtrans.errors import ImtransError
 
 

@@ -20,10 +20,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from imtrans import load_pretrained, translate
-from imtrans.codec import PIL_MODES, decode
+from imtrans.data.codec import PIL_MODES, decode
+from imtrans.data.images import image_files, to_image
 from imtrans.errors import DataError, ImtransError
-from imtrans.images import image_files, to_image
-from imtrans.init import pick_device
+from imtrans.nn.init import pick_device
 
 
 def arguments() -> argparse.Namespace:

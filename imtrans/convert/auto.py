@@ -1,0 +1,54 @@
+"""The right class for a saved network."""
+
+from os import PathLike
+
+from imtrans.errors import SavedModelError, brief, hint
+from imtrans.hub.pretrained import Pretrained
+from imtrans.hub.saved_model import CONFIG, Saved
+from imtrans.nn.local_enhancer import LocalEnhancer
+from imtrans.nn.multiscale import MultiscaleDiscriminator
+from imtrans.nn.patchgan import PatchDiscriminator, PixelDiscriminator
+from imtrans.nn.resnet import ResnetGenerator
+from imtrans.nn.unet import UNetGenerator
+
+CLASSES: dict[str, type[Pretrained]] = {
+    cls.__name__: cls
+    for cls in (
+        UNetGenerator,
+        ResnetGenerator,
+        LocalEnhancer,
+        PatchDiscriminator,
+        PixelDiscriminator,
+        MultiscaleDiscriminator,
+    )
+}
+
+
+def load_pretrained(
+    name: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    subfolder: str | None = None,
+) -> Pretrained:
+    """Make a saved network, of the class that its description names; see `Pretrained.from_pretrained`.
+
+    Args:
+        name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
+        revision: a branch, tag or commit of the repo.
+        token: of an account that may read the repo.
+        subfolder: of the folder or the repo.
+
+    Raises:
+        SavedModelError: what is there is no saved network of imtrans, or is damaged.
+        HubError: the repo cannot be had.
+    """
+    saved = Saved(name, revision, token, subfolder)
+    config = saved.config()
+    kind = config["class"]
+    if kind not in CLASSES:
+        raise SavedModelError(
+            f"{CONFIG} of {saved} names the class {brief(kind)}, which imtrans does not have.{hint(kind, CLASSES)} "
+            f"It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
+        )
+    return CLASSES[kind].from_saved(saved, config)

@@ -1,0 +1,160 @@
+"""Label maps: from colours to class ids and back, and from ids to the channels that a network reads."""
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from imtrans.errors import ArgumentError, ShapeError, at_least, some_of
+from imtrans.nn.layers import check_image
+
+Palette = Collection[tuple[int, int, int]]
+"""A colour for each class, red, green and blue from 0 to 255, in the order of the ids."""
+
+
+def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -> Tensor:
+    """Give each class a channel that is 1 where the class is, and 0 elsewhere.
+
+    It is an input for a generator, like an image in [-1, 1]. The ids are checked, so a CUDA card is waited for: use
+    it where data is prepared, not in a training step.
+
+    Shape: ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, num_classes, h, w)`` in {0, 1}, float32; one channel more with
+    `instances`.
+
+    Args:
+        ids: whole numbers from 0 to ``num_classes - 1``.
+        num_classes: how many there are.
+        instances: a number for each object, of the shape of `ids`. Its `edges` become the last channel, which tells
+            two cars side by side from one.
+
+    Raises:
+        ArgumentError: an id out of range, named; ids or instances that are no whole numbers.
+        ShapeError: a tensor of another shape.
+
+    Source: Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
+    section 3.3.
+
+    >>> one_hot(torch.tensor([[[0, 2]]]), 3)[0, :, 0].tolist()
+    [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    """
+    at_least("one_hot", "num_classes", num_classes, 1)
+    flat = _whole_numbers("one_hot", "ids", ids)
+    _check_ids("one_hot", flat, num_classes, "num_classes")
+    channels = rearrange(F.one_hot(flat, num_classes), "b h w k -> b k h w").float()
+    if instances is None:
+        return channels
+    boundary = edges(instances)
+    if boundary[:, 0].shape != flat.shape:
+        raise ShapeError(
+            f"one_hot: instances {tuple(instances.shape)} and ids {tuple(ids.shape)} must be of one batch and size."
+        )
+    return torch.cat([channels, boundary.to(channels.device)], dim=1)
+
+
+def edges(instances: Tensor) -> Tensor:
+    """Mark the pixels whose object is not that of each of their four neighbours.
+
+    Shape: ``(b, h, w)`` or ``(b, 1, h, w)``, whole numbers -> ``(b, 1, h, w)`` in {0, 1}, float32.
+
+    Raises:
+        ArgumentError: not whole numbers.
+        ShapeError: a tensor of another shape.
+
+    Source: Wang et al. 2018, section 3.3.
+
+    >>> edges(torch.tensor([[[7, 7, 7, 9]]])).tolist()
+    [[[[0.0, 0.0, 1.0, 1.0]]]]
+    """
+    objects = _whole_numbers("edges", "instances", instances)
+    differ_down = objects[:, 1:] != objects[:, :-1]
+    differ_right = objects[:, :, 1:] != objects[:, :, :-1]
+    rows = F.pad(differ_down, (0, 0, 1, 0)) | F.pad(differ_down, (0, 0, 0, 1))
+    columns = F.pad(differ_right, (1, 0)) | F.pad(differ_right, (0, 1))
+    return (rows | columns)[:, None].float()
+
+
+def ids_from_colours(image: Tensor, palette: Palette) -> Tensor:
+    """Read a label map that was painted in the colours of `palette`.
+
+    Each pixel is of the class whose colour is nearest to its own, so that JPEG's blur does no harm.
+
+    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, h, w)``, int64.
+
+    Args:
+        image: the painted label map.
+        palette: a colour for each class, in the order of the ids.
+
+    Raises:
+        ArgumentError: an empty palette, one with a colour that is none, or with one twice.
+        ShapeError: not a batch of colour images.
+
+    >>> image = torch.tensor([-1.0, -0.9, 0.8])[None, :, None, None]  # nearly blue
+    >>> ids_from_colours(image, [(0, 0, 0), (255, 0, 0), (0, 0, 255)]).item()
+    2
+    """
+    check_image("ids_from_colours", image, 3)
+    colours = _colours("ids_from_colours", palette, image.device)
+    # Colour by colour, the memory is that of one distance a class and pixel.
+    distances = [(image.float() - colour[:, None, None]).square().sum(dim=1) for colour in colours]
+    return torch.stack(distances).argmin(dim=0)
+
+
+def colours_from_ids(ids: Tensor, palette: Palette) -> Tensor:
+    """Paint a label map in the colours of `palette`; `ids_from_colours` reads it back.
+
+    Shape: ``(b, h, w)`` or ``(b, 1, h, w)``, whole numbers -> ``(b, 3, h, w)`` in [-1, 1].
+
+    Raises:
+        ArgumentError: an id without a colour; a palette as for `ids_from_colours`; ids that are no whole numbers.
+        ShapeError: a tensor of another shape.
+
+    >>> colours_from_ids(torch.tensor([[[1]]]), [(0, 0, 0), (255, 0, 0)]).flatten().tolist()
+    [1.0, -1.0, -1.0]
+    """
+    flat = _whole_numbers("colours_from_ids", "ids", ids)
+    colours = _colours("colours_from_ids", palette, ids.device)
+    _check_ids("colours_from_ids", flat, len(colours), "len(palette)")
+    return rearrange(colours[flat], "b h w c -> b c h w").contiguous()
+
+
+def _whole_numbers(owner: str, argument: str, ids: Tensor) -> Tensor:
+    """The ids as ``(b, h, w)``."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ArgumentError(
+            f"{owner}: {argument} must be whole numbers, got {ids.dtype}. Use {argument}.long() if their values are."
+        )
+    if ids.ndim == 4 and ids.shape[1] == 1:
+        ids = ids[:, 0]
+    if ids.ndim != 3 or 0 in ids.shape:
+        raise ShapeError(
+            f"{owner}: expects {argument} (b, h, w) or (b, 1, h, w), got shape {tuple(ids.shape)}. "
+            f"Add the batch axis with {argument}[None]."
+        )
+    # A small type cannot hold num_classes to be compared with, and torch compares no unsigned ones beyond uint8.
+    return ids.long()
+
+
+def _check_ids(owner: str, ids: Tensor, classes: int, argument: str) -> None:
+    wrong = ids[(ids < 0) | (ids >= classes)].unique().tolist()
+    if wrong:
+        raise ArgumentError(
+            f"{owner}: ids {some_of(wrong)} are out of range: with {argument}={classes} they go from 0 to "
+            f"{classes - 1}. Count all classes, or give such pixels a class of their own first."
+        )
+
+
+def _colours(owner: str, palette: Palette, device: torch.device) -> Tensor:
+    """The palette as ``(classes, 3)`` in [-1, 1]."""
+    colours = [tuple(colour) for colour in palette]
+    for colour in colours:
+        if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
+            raise ArgumentError(
+                f"{owner}: a colour of the palette must be three whole numbers from 0 to 255, got {colour!r}."
+            )
+    if not colours or len(set(colours)) < len(colours):
+        twice = some_of([c for i, c in enumerate(colours) if c in colours[:i]])
+        why = f"has {twice} more than once" if colours else "is empty"
+        raise ArgumentError(f"{owner}: the palette {why}. It needs a colour for each class, each another one.")
+    return torch.tensor(colours, dtype=torch.float32, device=device) / 127.5 - 1

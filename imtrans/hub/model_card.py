@@ -1,0 +1,126 @@
+"""The model card: what a network is, how it was trained, and code that runs as it stands."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CARD = "README.md"
+SOURCE, SAMPLES = "source.png", "samples.png"
+
+
+def model_card(
+    name: str,
+    description: Mapping[str, Any],
+    parameters: int,
+    *,
+    training: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
+    columns: str = "",
+    subfolder: str | None = None,
+    local: bool = False,
+) -> str:
+    """Write the card of a saved network, in the Hub's conventions.
+
+    Args:
+        name: what `load_pretrained` takes: a repo, or a folder.
+        description: the network's config.
+        parameters: how many numbers it has.
+        training: how it was trained: names and values.
+        validation: what `imtrans.evaluation.evaluate.compare_modes` returned.
+        columns: what is to be seen in `SAMPLES`, if that and `SOURCE` lie beside the card.
+        subfolder: of the repo, where the network is.
+        local: whether `name` is a folder.
+    """
+    kind, arguments = description["class"], description["arguments"]
+    title = f"{name}/{subfolder}" if subfolder else name
+    blocks = [_front_matter(kind), f"# {title}", f"A `{kind}` of {parameters:,} parameters, made with imtrans."]
+    if columns:
+        blocks.append(f"![{columns}]({SAMPLES})")
+    if {"in_channels", "out_channels"} <= arguments.keys():
+        blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
+        if description.get("colours") == "lab":
+            blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
+        blocks.append(f"It runs in the mode `{description['inference_mode']}` unless told otherwise.")
+    else:
+        blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))
+    blocks += ["## Architecture", _table(("argument", "value"), arguments)]
+    if training:
+        blocks += ["## Training", _table(("", ""), training)]
+    if validation:
+        blocks += ["## Validation", "Means over pictures in [0, 1]; PSNR in dB.", _metrics(validation)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def run_card(repo_id: str, method: str, kinds: Mapping[str, str]) -> str:
+    """Write the card of a repo whose networks are all in subfolders.
+
+    Args:
+        repo_id: of the repo.
+        method: that trained them.
+        kinds: the class of each, by its subfolder.
+    """
+    rows = {f"[{name}]({name})": f"`{kind}`" for name, kind in kinds.items()}
+    loaded = f"network = {_loading(repo_id, next(iter(kinds)))}"
+    return (
+        "\n\n".join(
+            [
+                _front_matter(method),
+                f"# {repo_id}",
+                f"The networks of a `{method}`, made with imtrans.",
+                _table(("folder", "network"), rows),
+                _code("from imtrans import load_pretrained", "", loaded),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _front_matter(kind: str) -> str:
+    tags = [f"- {tag}" for tag in ("imtrans", "image-to-image", kind)]
+    return "\n".join(["---", "library_name: imtrans", "pipeline_tag: image-to-image", "tags:", *tags, "---"])
+
+
+def _loading(name: str, subfolder: str | None) -> str:
+    return f"load_pretrained({_quoted(name)}{f', subfolder={_quoted(subfolder)}' if subfolder else ''})"
+
+
+def _snippet(name: str, subfolder: str | None, in_channels: int, pictures: bool, local: bool) -> str:
+    imports = ["from imtrans import load_pretrained, translate", ""]
+    loaded = f"generator = {_loading(name, subfolder)}"
+    if not pictures:
+        source = f"source = torch.zeros({in_channels}, 256, 256)  # or a path, a PIL image, an array"
+        return _code("import torch", *imports, loaded, source, "output = translate(generator, source)")
+    output = 'translate(generator, picture).save("output.png")'
+    if local:
+        return _code(*imports, loaded, f"picture = {_quoted(f'{name}/{SOURCE}')}  # or one of your own", output)
+    file = f"{subfolder}/{SOURCE}" if subfolder else SOURCE
+    picture = f"picture = hf_hub_download({_quoted(name)}, {_quoted(file)})  # or one of your own"
+    return _code("from huggingface_hub import hf_hub_download", *imports, loaded, picture, output)
+
+
+def _code(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "| --- | --- |"]
+    for key, value in rows.items():
+        shown = value if isinstance(value, str) else json.dumps(value, default=str)
+        lines.append(f"| {_cell(key)} | {_cell(shown)} |")
+    return "\n".join(lines)
+
+
+def _metrics(validation: Mapping[str, Any]) -> str:
+    modes = {mode: scores for mode, scores in validation.items() if isinstance(scores, Mapping)}
+    names = list(next(iter(modes.values())))
+    lines = ["| mode | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines += [f"| {mode} | " + " | ".join(f"{scores[n]:.4g}" for n in names) + " |" for mode, scores in modes.items()]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")

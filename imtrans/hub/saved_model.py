@@ -1,0 +1,171 @@
+"""A saved network: two files that describe and check each other, in a folder or on the Hub."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from imtrans.errors import ArgumentError, SavedModelError, brief, hint, shorten
+from imtrans.files import json_bytes, read_file, tensor_bytes, write_together
+from imtrans.hub.client import is_intact, is_repo_id, pull
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_KINDS = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str, "sha256": str}
+_OPTIONAL = {"memory_format": ("channels_last",), "colours": ("lab",)}
+_LARGEST_CONFIG = 1_000_000
+
+
+def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write both files; the description gets the digest of the weights.
+
+    Raises:
+        SavedModelError: the folder cannot be written.
+    """
+    content = tensor_bytes(tensors)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        described = json_bytes({**description, "sha256": hashlib.sha256(content).hexdigest()})
+        write_together(folder, {WEIGHTS: content, CONFIG: described})
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk says inside the block into our error."""
+    try:
+        yield
+    except OSError as error:
+        raise SavedModelError(
+            f"{folder} cannot be written: {error.strerror or error}. Make room, or choose another folder."
+        ) from error
+
+
+@dataclass
+class Saved:
+    """Where the two files of a saved network come from.
+
+    Args:
+        name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
+        revision: of the repo.
+        token: of an account that may read it.
+        subfolder: of the folder or the repo.
+
+    Raises:
+        ArgumentError: a `revision` of a folder.
+        SavedModelError: neither a folder nor the form of a repo.
+    """
+
+    name: str | PathLike[str]
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+    subfolder: str | None = None
+
+    def __post_init__(self) -> None:
+        # These two of os.path take any name, however long and whatever is in it.
+        self.remote = not os.path.exists(self.name) and isinstance(self.name, str) and is_repo_id(self.name)
+        if self.remote:
+            return
+        if self.revision is not None:
+            raise ArgumentError(f"{self.name} is a folder: revision={self.revision!r} is for a repo on the Hub.")
+        if not os.path.isdir(self.name):
+            raise SavedModelError(
+                f"{self.name} is no saved model: it is no folder here, and no 'user/repo' on the Hub. Check the "
+                "spelling."
+            )
+
+    def __str__(self) -> str:
+        return str(self.name) if self.subfolder is None else f"{self.name}/{self.subfolder}"
+
+    def config(self) -> dict[str, Any]:
+        """The description, checked for form.
+
+        Raises:
+            SavedModelError: it cannot be read, or is not one of ours.
+            HubError: it cannot be fetched.
+        """
+        return self._read(CONFIG, self._parse_config)
+
+    def tensors(self, sha256: str) -> dict[str, Tensor]:
+        """The weights, checked against their digest, in memory of their own.
+
+        Raises:
+            SavedModelError: they cannot be read, or are damaged.
+            HubError: they cannot be fetched.
+        """
+
+        def parse(path: Path) -> dict[str, Tensor]:
+            content = self._bytes(path)
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise SavedModelError(
+                    f"{path} is damaged, or not of this {CONFIG}: its SHA-256 is not the one noted there. Fetch or "
+                    "save the model again."
+                )
+            return parse_tensors(path, content)
+
+        return self._read(WEIGHTS, parse)
+
+    def _read(self, file: str, parse: Any) -> Any:
+        """Parse a file; one from the Hub's cache is fetched once more if it is damaged."""
+        if not self.remote:
+            return parse(Path(self.name, self.subfolder or "", file))
+        try:
+            return parse(self._pull(file, fresh=False))
+        except SavedModelError:
+            return parse(self._pull(file, fresh=True))
+
+    def _pull(self, file: str, *, fresh: bool) -> Path:
+        options: dict[str, Any] = {"revision": self.revision, "token": self.token, "subfolder": self.subfolder}
+        return pull(str(self.name), file, **options, fresh=fresh)
+
+    def _bytes(self, path: Path, most: int | None = None) -> bytes:
+        try:
+            return read_file(path, most=most)
+        except OSError as error:
+            parts = path.with_name(f"{WEIGHTS}.index.json").exists()
+            raise SavedModelError(
+                f"{self} is no saved model: {path.name} cannot be read ({error.strerror}). A saved model is {CONFIG} "
+                f"and {WEIGHTS}{', not an index of parts' if parts else ''}."
+            ) from error
+
+    def _parse_config(self, path: Path) -> dict[str, Any]:
+        content = self._bytes(path, _LARGEST_CONFIG + 1)
+        if len(content) > _LARGEST_CONFIG:
+            raise SavedModelError(f"{path} has more than {_LARGEST_CONFIG:,} bytes. It is no description of a network.")
+        if self.remote and not is_intact(path, content):
+            raise SavedModelError(f"{path} is damaged: it is not what the Hub has. Fetch it again.")
+        try:
+            saved = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise SavedModelError(f"{path} is not JSON: {error}.") from error
+        if not isinstance(saved, dict) or saved.get("library") != "imtrans":
+            raise SavedModelError(f'{path} was not written by imtrans: it does not say "library": "imtrans".')
+        for key, kind in _KINDS.items():
+            if not isinstance(saved.get(key), kind):
+                raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {brief(saved.get(key))}.")
+        for key, value in saved.items():
+            if key not in _KINDS and value not in _OPTIONAL.get(key, ()):
+                raise SavedModelError(
+                    f"{path} has an unknown entry {brief(key)}: {brief(value)}.{hint(key, {**_KINDS, **_OPTIONAL})} "
+                    "It may come from a newer imtrans; update, or correct the file."
+                )
+        return saved
+
+
+def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    """Read the content of a safetensors file.
+
+    Raises:
+        SavedModelError: it is none, or is damaged.
+    """
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise SavedModelError(f"{path} is damaged or no safetensors file: {shorten(str(error))}.") from error

@@ -1,0 +1,10 @@
+"""Methods: networks, losses and one training step each, and what the steps share (optimizers, image pool).
+
+A new method is one file here. The training loop around the step belongs in `imtrans.training`.
+"""
+
+from imtrans.methods.base import Method as Method
+from imtrans.methods.colorization import Colorization as Colorization
+from imtrans.methods.cyclegan import CycleGAN as CycleGAN
+from imtrans.methods.image_pool import ImagePool as ImagePool
+from imtrans.methods.pix2pix import Pix2Pix as Pix2Pix

@@ -1,0 +1,144 @@
+"""pix2pix: image-to-image translation with a conditional adversarial network."""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from imtrans.errors import ArgumentError, flag, in_range
+from imtrans.hub.pretrained import Pretrained
+from imtrans.methods.image_pool import ImagePool
+from imtrans.methods.optim import adam, update
+from imtrans.nn.losses import GANLoss, feature_matching_loss, logits_of
+
+
+class Pix2Pix(nn.Module):
+    """The method of pix2pix: a generator that makes the target of a source, and a judge of the pair.
+
+    ``G* = arg min_G max_D  GAN(G, D) + l1_weight * L1(G)``. The ablations of the paper's table 1: ``l1_weight=0``
+    is cGAN alone; ``conditional=False`` shows the discriminator the target alone (GAN, L1 + GAN); without a
+    discriminator only the L1 term is left. With a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term
+    and ``GANLoss("lsgan", scales="sum")`` it is pix2pixHD without its perceptual term; that method updates the
+    generator before the discriminator.
+
+    Args:
+        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``.
+        discriminator: maps source and target, concatenated (or the target alone), to logits; None for L1 only.
+        gan_loss: a mode of `GANLoss`, or one.
+        gan_weight: of the generator's adversarial term.
+        l1_weight: of the L1 term.
+        feature_weight: of the feature matching term of pix2pixHD, which is 10 there; see
+            `imtrans.feature_matching_loss`. The discriminator needs a method ``features``.
+        conditional: whether the discriminator sees the source.
+        pool_size: of the pool that the discriminator's fakes pass through; 0 as in the paper.
+
+    Raises:
+        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or that has no
+            features to match, or no term at all.
+
+    Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module | None,
+        *,
+        gan_loss: str | GANLoss = "vanilla",
+        gan_weight: float = 1.0,
+        l1_weight: float = 100.0,
+        feature_weight: float = 0.0,
+        conditional: bool = True,
+        pool_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.discriminator = discriminator
+        self.gan_loss = gan_loss if isinstance(gan_loss, GANLoss) else GANLoss(gan_loss)
+        self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
+        self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
+        self.feature_weight = in_range("Pix2Pix", "feature_weight", feature_weight, 0.0)
+        flag("Pix2Pix", "conditional", conditional)
+        self.conditional = conditional
+        self.pool = ImagePool(pool_size)
+        if discriminator is not None:
+            self.gan_loss.check(discriminator)
+        if feature_weight > 0 and not callable(getattr(discriminator, "features", None)):
+            found = "there is none" if discriminator is None else f"{type(discriminator).__name__} has none"
+            raise ArgumentError(
+                f"Pix2Pix: feature_weight={feature_weight} needs a discriminator with a method features(images) that "
+                f"returns what each layer gives, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or "
+                "feature_weight=0."
+            )
+        if l1_weight == 0 and (discriminator is None or gan_weight == feature_weight == 0):
+            without = "without a discriminator" if discriminator is None else "with gan_weight=0"
+            raise ArgumentError(
+                f"Pix2Pix: {without} and with l1_weight=0 there is nothing to minimise. "
+                "Give a discriminator and a positive gan_weight, or a positive l1_weight."
+            )
+
+    def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
+        """Adam for each network, in one fused kernel a step."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {
+            name: adam(network.parameters(), lr, betas) for name, network in networks.items() if network is not None
+        }
+
+    def step(self, batch: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+        """Train on one batch: translate, update the discriminator, update the generator against the new one.
+
+        Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
+
+        Returns:
+            The losses, detached scalars: ``G_l1``, already weighted, and with a discriminator ``D_real``, ``D_fake``,
+            ``G_gan``, with a `feature_weight` ``G_features``, already weighted, and ``D_penalty`` for wgangp.
+
+        Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
+        """
+        source, target = batch["source"], batch["target"]
+        fake = self.generator(source)
+        losses: dict[str, Tensor] = {}
+        adversarial = fake.new_zeros(())
+        if self.discriminator is not None:
+            fake_pair = self.pool(self._seen(source, fake.detach()))
+            real_pair = self._seen(source, target)
+            losses["D_fake"] = self.gan_loss.fake(self.discriminator(fake_pair))
+            losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
+            if self.gan_loss.mode == "wgangp":
+                losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
+            update(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
+
+            judged = self._judge(self._seen(source, fake), real_pair)
+            losses.update(judged)
+            adversarial = self.gan_weight * judged["G_gan"]
+            if "G_features" in judged:
+                adversarial = adversarial + judged["G_features"]
+        losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
+        update(optimizers["generator"], adversarial + losses["G_l1"])
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _judge(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
+        """What the discriminator, as it is now, holds against the generator."""
+        discriminator = cast(Any, self.discriminator)
+        if self.feature_weight == 0:
+            return {"G_gan": self.gan_loss.generator(discriminator(fake_pair))}
+        fake = discriminator.features(fake_pair)
+        with torch.no_grad():
+            real = discriminator.features(real_pair)
+        matching = feature_matching_loss(real, fake, weight=self.feature_weight)
+        return {"G_gan": self.gan_loss.generator(logits_of(fake)), "G_features": matching}
+
+    def _seen(self, source: Tensor, image: Tensor) -> Tensor:
+        return torch.cat([source, image], dim=1) if self.conditional else image
+
+    @torch.no_grad()
+    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pictures of a sample row, each ``(b, c, h, w)``: source, fake and, where there is one, target."""
+        shown = {"source": batch["source"], "fake": self.generator(batch["source"])}
+        return {**shown, "target": batch["target"]} if "target" in batch else shown
+
+    def products(self) -> dict[str, Pretrained]:
+        """The networks that a finished run leaves behind, by the folder that each is saved to."""
+        return {"generator": self.generator} if isinstance(self.generator, Pretrained) else {}

@@ -1,0 +1,108 @@
+"""The discriminators of pix2pixHD: one for each scale of the image."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from imtrans.errors import at_least, flag
+from imtrans.hub.pretrained import Pretrained
+from imtrans.nn.layers import Act, Norm, act_from, check_image, halving, norm_from
+from imtrans.nn.patchgan import PatchDiscriminator
+from imtrans.receptive_fields.trace import receptive_field
+
+OWNER = "MultiscaleDiscriminator"
+
+
+class MultiscaleDiscriminator(Pretrained):
+    """Patch discriminators of equal make on the image, on half of it, and so on: fine texture, and the large plan.
+
+    Each has weights of its own. With the default arguments it is that of pix2pixHD's code; the paper has three scales.
+    ``scales[0]`` judges the full image.
+
+    Shape: ``(b, in_channels, h, w)`` -> for each scale ``(b, 1, h', w')``, raw logits, the full image's first.
+
+    Args:
+        in_channels: of source and target together.
+        num_scales: how many discriminators; each sees half the size that the one before it sees.
+        base_channels: see `imtrans.PatchDiscriminator`, as for all that follow.
+        n_layers: convolutions of stride 2, in each.
+        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
+        act: a name, or a callable ``() -> module``.
+        padding: zeros around each map.
+        spectral_norm: whether to divide each convolution's weights by their largest singular value.
+        bias: of the convolutions between the first and the last.
+
+    Raises:
+        ArgumentError: a value that is not allowed.
+        ShapeError: in ``forward``, an image of another number of channels, or too small for its smallest scale.
+
+    Source: Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
+    section 3.2, and the authors' code.
+
+    >>> import torch
+    >>> discriminator = MultiscaleDiscriminator(6, base_channels=8)
+    >>> [tuple(logits.shape) for logits in discriminator(torch.zeros(1, 6, 256, 256))]
+    [(1, 1, 35, 35), (1, 1, 19, 19)]
+    >>> discriminator.receptive_field
+    (70, 141)
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 6,
+        *,
+        num_scales: int = 2,
+        base_channels: int = 64,
+        n_layers: int = 3,
+        norm: str | Norm = "instance",
+        act: str | Act = "leaky_relu",
+        padding: int = 2,
+        spectral_norm: bool = False,
+        bias: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
+        at_least(OWNER, "num_scales", num_scales, 1, 8)
+        at_least(OWNER, "base_channels", base_channels, 1)
+        at_least(OWNER, "n_layers", n_layers, 1, 16)
+        at_least(OWNER, "padding", padding, 0, 3)
+        flag(OWNER, "spectral_norm", spectral_norm)
+        flag(OWNER, "bias", bias, unset=True)
+        make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(
+                in_channels, base_channels=base_channels, n_layers=n_layers, norm=make_norm, act=make_act,
+                padding=padding, spectral_norm=spectral_norm, bias=bias,
+            )
+            for _ in range(num_scales)
+        )  # fmt: skip
+        self.halve = halving()
+
+    @property
+    def receptive_field(self) -> tuple[int, ...]:
+        """For each scale, height and width of the patch that one of its logits judges, in pixels of the full image."""
+        sizes = []
+        for level, scale in enumerate(self._discriminators()):
+            path = nn.Sequential(*[self.halve] * level, scale.layers)
+            sizes.append(cast(int, receptive_field(path, in_channels=self.in_channels).size))
+        return tuple(sizes)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [maps[-1] for maps in self.features(images)]
+
+    def features(self, images: Tensor) -> list[list[Tensor]]:
+        """For each scale, what each of its layers makes of the images; the logits are the last.
+
+        Shape: ``(b, in_channels, h, w)`` -> for each scale and layer ``(b, channels, h', w')``.
+        """
+        check_image(OWNER, images, self.in_channels)
+        pyramid = [images]
+        while len(pyramid) < len(self.scales):
+            pyramid.append(self.halve(pyramid[-1]))
+        pairs = list(zip(self._discriminators(), pyramid, strict=True))
+        for level, (scale, image) in enumerate(pairs):
+            scale.check_size(f"{OWNER}, at 1/{2**level} of the size" if level else OWNER, image)
+        return [scale.features(image) for scale, image in pairs]
+
+    def _discriminators(self) -> list[PatchDiscriminator]:
+        return [cast(PatchDiscriminator, scale) for scale in self.scales]

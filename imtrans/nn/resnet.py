@@ -1,0 +1,123 @@
+"""The residual generator of CycleGAN, and of pix2pixHD's global network."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from imtrans.errors import at_least, flag, in_range, one_of
+from imtrans.hub.pretrained import Pretrained
+from imtrans.nn.blocks import ConvNormAct, ResidualBlock, UpBlock
+from imtrans.nn.init import init_weights
+from imtrans.nn.layers import (
+    PADDING_MODES,
+    UPSAMPLE,
+    Act,
+    Norm,
+    act_from,
+    check_image,
+    fitting_size,
+    has_shift,
+    norm_from,
+    pad_to_fit,
+)
+
+OWNER = "ResnetGenerator"
+
+
+class ResnetGenerator(Pretrained):
+    """The generator of CycleGAN: two halvings, residual blocks, two doublings, between 7x7 convolutions.
+
+    Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1].
+
+    Args:
+        in_channels: of the source.
+        out_channels: of the output.
+        base_channels: width at full resolution; each halving doubles it.
+        num_blocks: residual blocks.
+        num_downs: halvings.
+        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
+        act: a name, or a callable ``() -> module``.
+        dropout: probability inside the residual blocks.
+        padding_mode: of the 7x7 convolutions and the residual blocks:
+            ``"zeros" | "reflect" | "replicate" | "circular"``. The halvings pad with zeros.
+        upsample: ``"deconv"`` (3x3) ``| "nearest" | "bilinear" | "shuffle"``.
+        bias: of every convolution; if None, convolutions have one where the norm has no shift of its own. The
+            output convolution always has one.
+        out_act: the last activation: a name or a callable.
+        odd_sizes: what happens to an image whose size is no multiple of ``2 ** num_downs``: ``"pad"`` extends
+            it by its edge pixels and crops the output back, ``"error"`` raises.
+
+    Raises:
+        ArgumentError: a value that is not allowed.
+        ShapeError: in ``forward``, an image of another number of channels, or of a size that does not fit with
+            ``odd_sizes="error"``.
+
+    Source: Johnson et al. 2016; Zhu et al. 2017, appendix 7.2.
+
+    >>> import torch
+    >>> generator = ResnetGenerator(base_channels=4, num_blocks=2)
+    >>> generator(torch.zeros(1, 3, 50, 33)).shape
+    torch.Size([1, 3, 50, 33])
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "junyanz/resnet_9blocks": {"num_blocks": 9, "norm": "instance"},
+        "junyanz/resnet_6blocks": {"num_blocks": 6, "norm": "instance"},
+        "pix2pixHD/global": {"num_blocks": 9, "num_downs": 4, "norm": "instance"},
+    }
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        base_channels: int = 64,
+        num_blocks: int = 9,
+        num_downs: int = 2,
+        norm: str | Norm = "instance",
+        act: str | Act = "relu",
+        dropout: float = 0.0,
+        padding_mode: str = "reflect",
+        upsample: str = "deconv",
+        bias: bool | None = None,
+        out_act: str | Act = "tanh",
+        odd_sizes: str = "pad",
+    ) -> None:
+        super().__init__()
+        self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
+        self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
+        self.num_downs = at_least(OWNER, "num_downs", num_downs, 0, 16)
+        flag(OWNER, "bias", bias, unset=True)
+        self.size_multiple = 2**self.num_downs
+        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
+        at_least(OWNER, "base_channels", base_channels, 1)
+        at_least(OWNER, "num_blocks", num_blocks, 0, 200)
+        in_range(OWNER, "dropout", dropout, 0.0, 1.0)
+        one_of(OWNER, "padding_mode", padding_mode, PADDING_MODES)
+        one_of(OWNER, "upsample", upsample, UPSAMPLE)
+        make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
+        widths = [base_channels * 2**i for i in range(num_downs + 1)]
+        biased = not has_shift(make_norm(widths[-1])) if bias is None else bias
+        common: dict[str, Any] = {"norm": make_norm, "act": make_act, "bias": biased}
+        padded = {**common, "padding_mode": padding_mode}
+        self.stem = ConvNormAct(in_channels, base_channels, kernel_size=7, **padded)
+        self.downs = nn.Sequential(*(ConvNormAct(w, 2 * w, kernel_size=3, stride=2, **common) for w in widths[:-1]))
+        self.blocks = nn.Sequential(*(ResidualBlock(widths[-1], dropout=dropout, **padded) for _ in range(num_blocks)))
+        self.ups = nn.Sequential(
+            *(UpBlock(2 * w, w, upsample=upsample, kernel_size=3, **common) for w in reversed(widths[:-1]))
+        )
+        self.head = ConvNormAct(
+            base_channels, out_channels, kernel_size=7, padding_mode=padding_mode,
+            norm=nn.Identity, act=act_from(OWNER, "out_act", out_act), bias=True,
+        )  # fmt: skip
+        init_weights(self)
+
+    def forward(self, source: Tensor) -> Tensor:
+        check_image(OWNER, source, self.in_channels)
+        multiple = self.size_multiple
+        # Two pixels at the lowest resolution are what reflection needs there, four what it needs at full size.
+        least = fitting_size(4, multiple, 2 * multiple)
+        x = pad_to_fit(OWNER, source, multiple, least, self.odd_sizes)
+        height, width = source.shape[-2:]
+        x = self.head(self.ups(self.blocks(self.downs(self.stem(x)))))
+        return x[..., :height, :width]

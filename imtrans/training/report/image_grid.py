@@ -1,0 +1,64 @@
+"""Sample rows: batches of pictures side by side in one picture, in a file that knows what its columns are."""
+
+import io
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from colorsys import hsv_to_rgb
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from imtrans.data.images import to_image
+
+
+def sample_rows(columns: Mapping[str, Tensor], gap: int = 4) -> Image.Image:
+    """Lay out batches of pictures as the columns of one picture, a row for each sample, on white.
+
+    Shape: each column ``(b, c, h, w)``. Of two channels, and of four, the first is shown. More are taken for the
+    classes of a label map (`imtrans.one_hot`): each pixel has the hue of its largest channel, the first of equal ones.
+    """
+    shown = [_visible(column).expand(-1, 3, -1, -1) for column in columns.values()]
+    framed = [torch.nn.functional.pad(c, (0, gap, 0, gap), value=1.0) for c in shown]
+    sheet = rearrange(framed, "column b c h w -> c (b h) (column w)")
+    return to_image(sheet[:, :-gap, :-gap])
+
+
+def _visible(column: Tensor) -> Tensor:
+    channels = column.shape[1]
+    if channels <= 4:
+        return column if channels in (1, 3) else column[:, :1]
+    hues = [hsv_to_rgb(i / channels, 1.0 if i % 2 else 0.5, 1.0) for i in range(channels)]
+    colours = torch.tensor(hues, device=column.device) * 2 - 1
+    return rearrange(colours[column.argmax(dim=1)], "b h w c -> b c h w")
+
+
+def shown_names(columns: Iterable[str]) -> str:
+    """The names of the columns of `sample_rows`, for people.
+
+    >>> shown_names(["source", "fake", "cycled_source"])
+    'source, output, cycled source'
+    """
+    return ", ".join("output" if name == "fake" else name.replace("_", " ") for name in columns)
+
+
+def rows_png(columns: Mapping[str, Tensor]) -> bytes:
+    """Return `sample_rows` as a PNG that knows the names of its columns."""
+    named, file = PngInfo(), io.BytesIO()
+    named.add_text("columns", shown_names(columns))
+    sample_rows(columns).save(file, "PNG", pnginfo=named)
+    return file.getvalue()
+
+
+def rows_header(path: Path) -> tuple[int, int, str]:
+    """Width and height of a file of `rows_png`, and the names of its columns, as far as the file tells them."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    width, height = struct.unpack(">II", head[16:24].rjust(8, b"\0"))
+    text = re.search(rb"(.{4})tEXtcolumns\0", head, re.DOTALL)
+    names = head[text.end() :][: int.from_bytes(text[1], "big") - len("columns\0")] if text else b""
+    return width, height, names.decode("latin-1")

@@ -1,0 +1,227 @@
+from collections import Counter
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from imtrans.data.images import (
+    Jitter,
+    image_files,
+    image_size,
+    read_image,
+    to_image,
+    to_tensor,
+)
+from imtrans.errors import ArgumentError, DataError
+
+PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(3)))
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def pixels(image):
+    return np.asarray(image).tolist()
+
+
+@given(picture=PICTURES)
+def test_a_picture_survives_the_way_to_a_tensor_and_back(picture):
+    tensor = to_tensor(Image.fromarray(picture))
+    assert tensor.shape == (3, *picture.shape[:2])
+    assert tensor.dtype == torch.float32
+    assert pixels(to_image(tensor)) == picture.tolist()
+
+
+def test_each_of_the_256_values_survives_and_spans_the_range():
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    tensor = to_tensor(Image.fromarray(values))
+    assert pixels(to_image(tensor)) == values.tolist()
+    assert (tensor.min(), tensor.max()) == (-1, 1)
+    assert (tensor[0].flatten().diff() > 0).all()
+
+
+def test_to_image_clips_what_is_outside_and_takes_any_float_type_and_graph():
+    tensor = torch.tensor([-7.0, -1.0, 0.0, 1.0, 7.0], dtype=torch.float64, requires_grad=True).expand(3, 1, 5)
+    assert [p[0] for p in pixels(to_image(tensor))[0]] == [0, 0, 128, 255, 255]
+    assert pixels(to_image(tensor.bfloat16())) == pixels(to_image(tensor))
+
+
+def test_to_image_shows_one_channel_as_grey():
+    assert pixels(to_image(torch.tensor([[[-1.0, 1.0]]]))) == [[[0, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 4, 6), (4, 4, 6), (1, 3, 4, 6)])
+def test_to_image_refuses_other_shapes(shape):
+    with pytest.raises(ArgumentError) as caught:
+        to_image(torch.zeros(shape))
+    assert str(caught.value) == (
+        f"to_image: expects (c, h, w) with 1 or 3 channels, got {shape}. "
+        "Give one picture of a batch, and choose the channels to show."
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "tiff", "bmp", "webp", "jpg", "jpeg", "PNG", "JPG"])
+def test_each_kind_of_file_is_read(tmp_path, suffix):
+    picture = noise(8, 12)
+    path = tmp_path / f"a.{suffix}"
+    lossy = suffix.lower() in ("jpg", "jpeg")
+    if lossy:
+        picture = np.full((8, 12, 3), (200, 100, 50), dtype=np.uint8)
+    Image.fromarray(picture).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    image = read_image(path)
+    assert image.mode == "RGB"
+    assert image_size(path) == image.size == (12, 8)
+    assert np.abs(np.asarray(image, dtype=int) - picture).max() <= (3 if lossy else 0)
+    assert image_files(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_pictures_are_scaled_not_clipped(tmp_path, suffix):
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)).save(path)
+    assert [p[0] for p in pixels(read_image(path))[0]] == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGBA", "LA", "1", "CMYK"])
+def test_each_mode_becomes_rgb(tmp_path, mode):
+    grey = Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8))
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    grey.convert(mode).save(path)
+    assert read_image(path).mode == "RGB"
+    assert pixels(read_image(path)) == [[[0] * 3, [255] * 3], [[255] * 3, [0] * 3]]
+
+
+def test_a_palette_with_transparent_colours_is_read_by_its_colours(tmp_path):
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], dtype=np.uint8), mode=None).convert("P")
+    image.putpalette([10, 20, 30, 200, 210, 220] + [0] * 762)
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
+    assert {tuple(p) for row in pixels(read_image(tmp_path / "a.png")) for p in row} == {
+        (10, 20, 30),
+        (200, 210, 220),
+    }
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+@pytest.mark.parametrize("content", [b"", b"<!doctype html><title>404</title>", b"\x89PNG\r\n\x1a\n", None])
+def test_an_unreadable_file_is_named(tmp_path, read, content):
+    path = tmp_path / "a.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path} cannot be read as a picture (")
+    assert str(caught.value).endswith("). Repair the file, or take it out of the folder.")
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, of odd tags and sizes
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
+@given(data=st.data())
+def test_a_damaged_file_is_a_picture_or_an_error_of_ours(tmp_path_factory, suffix, data):
+    path = tmp_path_factory.mktemp("damaged") / f"a.{suffix}"
+    Image.fromarray(noise(8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 2**20)  # no test needs the memory that a wrong size asks for
+        for read in (image_size, read_image):
+            with suppress(DataError):
+                read(path)
+
+
+def test_image_files_are_in_order_without_hidden_ones_folders_and_other_kinds(tmp_path):
+    for name in ("b.png", "a.jpg", ".c.png", "._a.jpg", "notes.txt", "Thumbs.db", "z.WEBP"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [p.name for p in image_files(tmp_path)] == ["a.jpg", "b.png", "z.WEBP"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError) as caught:
+        image_files(tmp_path / "none")
+    assert str(caught.value) == (
+        f"{tmp_path / 'none'} cannot be read as a folder of pictures: No such file or directory. Check the path."
+    )
+
+
+@given(seed=st.integers(0, 2**16), size=st.integers(1, 12), more=st.integers(0, 5), flip=st.booleans())
+def test_both_pictures_of_a_pair_get_the_same_window_and_flip(seed, size, more, flip):
+    jitter = Jitter(size, size + more, flip)
+    picture = noise(size + more, size + more, seed)
+    one, inverse = (Image.fromarray(p) for p in (picture, 255 - picture))
+    a, b = jitter([one, inverse], np.random.default_rng(seed))
+    assert a.shape == b.shape == (3, size, size)
+    torch.testing.assert_close(a, -b, atol=1e-6, rtol=0)
+    again, _ = jitter([one, inverse], np.random.default_rng(seed))
+    assert torch.equal(a, again)
+
+
+def windows(jitter, draws):
+    """Of each draw: left and top of the window, and whether it is mirrored, read from the pixels."""
+    large = jitter.large
+    rows, columns = np.mgrid[:large, :large].astype(np.uint8)
+    image = Image.fromarray(np.stack([rows, columns, np.zeros_like(rows)], axis=2))
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        cut = np.asarray(to_image(jitter([image], rng)[0]))
+        mirrored = bool(cut[0, 0, 1] > cut[0, -1, 1])
+        found.append((int(cut[..., 1].min()), int(cut[0, 0, 0]), mirrored))
+    return found
+
+
+def test_every_window_is_reached_and_half_of_them_are_mirrored():
+    found = windows(Jitter(4, 7), draws=1000)
+    assert set(found) == {(x, y, m) for x in range(4) for y in range(4) for m in (False, True)}
+    mirrored = Counter(m for _, _, m in found)[True]
+    assert 420 < mirrored < 580  # five standard deviations around 500
+
+
+def test_without_flip_nothing_is_mirrored():
+    assert {m for _, _, m in windows(Jitter(4, 6, flip=False), draws=100)} == {False}
+
+
+def test_a_load_size_equal_to_the_size_only_flips():
+    assert set(windows(Jitter(6, 6), draws=50)) == {(0, 0, False), (0, 0, True)}
+
+
+def test_without_a_generator_pictures_are_only_resized():
+    picture = Image.fromarray(noise(6, 6))
+    (same,) = Jitter(6, 9)([picture], None)
+    assert torch.equal(same, to_tensor(picture))
+    (smaller,) = Jitter(3)([picture], None)
+    assert torch.equal(smaller, to_tensor(picture.resize((3, 3), Image.Resampling.BICUBIC)))
+
+
+def test_pictures_of_any_size_are_resized_before_the_cut():
+    wide = Image.fromarray(np.full((5, 40, 3), 77, dtype=np.uint8))
+    (cut,) = Jitter(8, 10)([wide], np.random.default_rng(0))
+    assert cut.shape == (3, 8, 8)
+    assert {tuple(p) for row in pixels(to_image(cut)) for p in row} == {(77, 77, 77)}
+
+
+@pytest.mark.parametrize(("size", "large"), [(256, 286), (128, 143), (64, 72), (1, 1)])
+def test_the_load_size_keeps_the_proportion_of_the_paper(size, large):
+    assert Jitter(size).large == large
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((0,), "Jitter: size must be a whole number >= 1, got 0."),
+        ((2.5,), "Jitter: size must be a whole number >= 1, got 2.5."),
+        ((8, 7), "Jitter: load_size must be a whole number >= 8, got 7."),
+        ((8, 0), "Jitter: load_size must be a whole number >= 8, got 0."),
+    ],
+)
+def test_jitter_refuses_sizes_that_cannot_be(arguments, text):
+    with pytest.raises(ArgumentError) as caught:
+        Jitter(*arguments)
+    assert str(caught.value) == text

@@ -1,0 +1,152 @@
+"""A step that processes share is the step of one process with all their samples."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import together
+from torch import nn
+from torch.optim import SGD
+
+from imtrans import ImagePool
+from imtrans.distributed.data_parallel import counts, current_share, part, sharing
+from imtrans.distributed.process_group import join, world
+from imtrans.errors import ShapeError, TrainingError
+from imtrans.methods.optim import scale_losses, scaler_of, update
+
+CPU = torch.device("cpu")
+BATCHES = (2, 4, 5, 1, 3)  # of two processes: even, uneven, and one without a sample
+
+
+@given(samples=st.integers(0, 99), size=st.integers(1, 20))
+def test_each_sample_is_that_of_one_process(samples, size):
+    parts = [part(samples, rank, size) for rank in range(size)]
+    assert [i for p in parts for i in p] == list(range(samples))
+    assert counts(samples, size) == [len(p) for p in parts]
+    assert max(counts(samples, size)) - min(counts(samples, size)) <= 1
+
+
+def own(batch):
+    """The part of this process, and a sample that stands in where there is none."""
+    chosen = part(len(batch), world().rank, world().size)
+    return batch[chosen.start : chosen.stop] if chosen else batch[-1:]
+
+
+def steps(scaled=False):
+    """Train on batches; return the weights after each, and the losses."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = SGD(net.parameters(), lr=0.1)
+    if scaled:
+        scale_losses({"one": optimizer}, CPU)
+    weights, losses = [], []
+    for samples in BATCHES:
+        batch = torch.randn(samples, 3)
+        with sharing(counts(samples, world().size)) as share:
+            loss = net(own(batch)).square().mean()
+            update(optimizer, loss)
+            shown = {"square": loss.detach(), "half": loss.detach() / 2}
+            losses.append(shown if share is None else share.mean(shown))
+        weights.append([p.detach().clone() for p in net.parameters()])
+    return weights, losses
+
+
+def overflows():
+    """In one of them alone."""
+    layer = nn.Linear(1, 1)
+    optimizer = SGD(layer.parameters(), lr=0.1)
+    scale_losses({"one": optimizer}, CPU)
+    before = layer.weight.clone(), scaler_of(optimizer).get_scale()
+    with sharing([1, 1]):
+        update(optimizer, layer(torch.tensor([[float("inf") if world().rank else 1.0]])).sum())
+    return torch.equal(layer.weight, before[0]), scaler_of(optimizer).get_scale() / before[1]
+
+
+def pools():
+    pool, returned = ImagePool(3, seed=5), []
+    generator = torch.Generator().manual_seed(0)
+    for samples in BATCHES * 3:
+        batch = torch.rand(samples, 1, 2, 2, generator=generator)
+        chosen = counts(samples, world().size)
+        with sharing(chosen) as share:
+            returned.append(pool(own(batch))[: chosen[world().rank]])
+            if share is not None:
+                share.updates = 1
+    return returned, pool.get_extra_state()
+
+
+def pictures_of_two_sizes():
+    try:
+        with sharing([1, 1]):
+            ImagePool(2)(torch.zeros(1, 3, 4, 4 + world().rank))
+    except ShapeError as error:
+        return str(error)
+
+
+def a_step_of_its_own_kind():
+    try:
+        with sharing([1, 1]):
+            nn.Linear(1, 1)(torch.ones(1, 1)).sum().backward()
+    except TrainingError as error:
+        return str(error), current_share()
+
+
+CASES = (steps, overflows, pools, pictures_of_two_sizes, a_step_of_its_own_kind)
+
+
+def all_cases():
+    join(CPU)
+    return {**{case.__name__: case() for case in CASES}, "scaled": steps(scaled=True)}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    first, second = together("test_data_parallel", "all_cases", tmp_path_factory.mktemp("found"))
+    return {name: [first[name], second[name]] for name in first}
+
+
+@pytest.mark.parametrize("kind", ["steps", "scaled"])
+def test_gradients_and_losses_are_those_of_the_whole_batch(found, kind):
+    (first, first_losses), (second, second_losses) = found[kind]
+    expected, losses = steps()
+    torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+    torch.testing.assert_close(first_losses, losses, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(first_losses, second_losses, atol=0, rtol=0)
+
+
+def test_large_gradients_go_in_several_messages(monkeypatch):
+    from imtrans.distributed import data_parallel as room
+
+    monkeypatch.setattr(room, "BUCKET", 5)
+    sizes = [[t.numel() for t in b] for b in room._buckets([torch.zeros(n) for n in (2, 3, 1, 9, 1, 4)])]
+    assert sizes == [[2, 3], [1], [9], [1, 4]]
+
+
+def test_what_overflows_in_one_process_is_left_out_in_all(found):
+    assert found["overflows"] == [(True, 0.5), (True, 0.5)]
+
+
+def test_all_processes_have_the_pool_that_one_would_have(found):
+    (first, first_state), (second, second_state) = found["pools"]
+    expected, state = pools()
+    together_ = [torch.cat(both) for both in zip(first, second, strict=True)]
+    torch.testing.assert_close(together_, expected, atol=0, rtol=0)
+    torch.testing.assert_close(first_state, state, atol=0, rtol=0)
+    torch.testing.assert_close(second_state, state, atol=0, rtol=0)
+
+
+def test_a_pool_refuses_pictures_of_two_sizes_in_every_process(found):
+    text = (
+        "the processes have images of shapes [(3, 4, 4), (3, 4, 5)] in one step, and a pool mixes images of one "
+        "shape. Give pictures of one size, or use pool_size=0."
+    )
+    assert found["pictures_of_two_sizes"] == [text] * 2
+
+
+def test_a_step_that_would_let_the_networks_drift_apart_is_refused(found):
+    text = (
+        "the method's step did not update through imtrans.methods.optim.update, so that each process would train "
+        "networks of its own. Use it in place of loss.backward() and optimizer.step()."
+    )
+    assert found["a_step_of_its_own_kind"] == [(text, None)] * 2

@@ -1,0 +1,184 @@
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, UNetGenerator, evaluate
+from imtrans.errors import ArgumentError, DataError, ShapeError
+from imtrans.evaluation.evaluate import compare_modes, keep_randomness
+from imtrans.evaluation.metrics import l1, psnr, ssim
+from imtrans.modes import MODES, running_as
+
+CPU = torch.device("cpu")
+
+
+class Scale(nn.Module):
+    """Multiplies by 0 in eval mode, otherwise by what makes "batch_stats" (1) or "paper" (0.5) of it."""
+
+    def __init__(self, factors):
+        super().__init__()
+        self.norm, self.dropout, self.factors = nn.BatchNorm2d(3), nn.Dropout(), factors
+
+    def preview(self, batch):
+        mode = "paper" if self.dropout.training else "batch_stats" if self.norm.training else "eval"
+        return {"fake": batch["source"] * self.factors[mode], "target": batch["target"]}
+
+
+@pytest.mark.parametrize("best", MODES)
+def test_the_best_mode_has_the_lowest_l1(best):
+    method = Scale({mode: 1.0 if mode == best else 0.25 for mode in MODES})
+    picture = torch.rand(5, 3, 4, 4)
+    samples = [{"source": picture[i : i + 2], "target": picture[i : i + 2]} for i in (0, 2, 4)]
+    found = compare_modes(method, method.preview, lambda: samples, CPU)
+    assert list(found) == [*MODES, "best"]
+    assert found["best"] == best
+    assert found[best] == {"l1": 0, "psnr": 100}
+    other = next(mode for mode in MODES if mode != best)
+    # A mean over the pictures, not over the batches: the last batch is smaller.
+    assert found[other]["l1"] == pytest.approx(0.375 * picture.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("spoilt", MODES)
+def test_a_mode_that_gives_nan_is_not_the_best(spoilt):
+    factors = dict(zip(MODES, (0.5, 0.6, 0.7), strict=True)) | {spoilt: float("nan")}
+    method, picture = Scale(factors), torch.rand(2, 3, 4, 4)
+    found = compare_modes(method, method.preview, lambda: [{"source": picture, "target": picture}], CPU)
+    assert found["best"] == max((mode for mode in MODES if mode != spoilt), key=lambda mode: factors[mode])
+
+
+def pix2pix(**settings):
+    return Pix2Pix(UNetGenerator(base_channels=4, depth=3, **settings), PatchDiscriminator(6, base_channels=4))
+
+
+@pytest.fixture
+def samples():
+    return [{"source": torch.rand(2, 3, 16, 16) * 2 - 1, "target": torch.rand(2, 3, 16, 16) * 2 - 1}]
+
+
+def test_each_mode_is_that_of_running_as(samples):
+    method = pix2pix(dropout=())
+    found = compare_modes(method, method.preview, lambda: samples, CPU)
+    for mode in ("eval", "batch_stats"):
+        with torch.no_grad(), running_as(method.generator, mode):
+            fake = method.generator(samples[0]["source"])
+        expected = {of.__name__: pytest.approx(of(fake, samples[0]["target"]).mean().item()) for of in (l1, psnr)}
+        assert found[mode] == expected
+    assert found["paper"] == found["batch_stats"]
+    assert found["eval"] != found["batch_stats"]
+
+
+def test_further_metrics_are_beside_l1_and_psnr(samples):
+    method = pix2pix(dropout=())
+    found = compare_modes(method, method.preview, lambda: samples, CPU, metrics=("ssim", "l1"))
+    assert [list(found[mode]) for mode in MODES] == [["l1", "psnr", "ssim"]] * 3
+    with torch.no_grad(), running_as(method.generator, "eval"):
+        fake = method.generator(samples[0]["source"])
+    assert found["eval"]["ssim"] == pytest.approx(ssim(fake, samples[0]["target"]).mean().item())
+
+
+def test_dropout_is_drawn_from_the_seed(samples):
+    method = pix2pix()
+    one, again, other = (compare_modes(method, method.preview, lambda: samples, CPU, seed=s) for s in (1, 1, 2))
+    assert one == again
+    assert one["paper"] != other["paper"]
+    assert one["eval"] == other["eval"]
+
+
+def test_the_network_and_the_random_state_are_left_as_they_were(samples, device):
+    method = pix2pix().to(device)
+    method.discriminator.eval()
+    weights = {name: tensor.clone() for name, tensor in method.generator.state_dict().items()}
+    training = {name: module.training for name, module in method.named_modules()}
+    with torch.random.fork_rng():
+        state = torch.get_rng_state()
+        compare_modes(method, method.preview, lambda: samples, device)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert {name: module.training for name, module in method.named_modules()} == training
+    for name, tensor in method.generator.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    assert all(p.grad is None and p.requires_grad for p in method.parameters())
+
+
+@pytest.mark.parametrize("missing", ["fake", "target"])
+def test_a_method_without_pairs_is_not_compared(samples, missing):
+    def preview(batch):
+        return {name: batch["source"] for name in ("source", "fake", "target") if name != missing}
+
+    state = torch.get_rng_state()
+    assert compare_modes(nn.Identity(), preview, lambda: samples, CPU) is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_keep_randomness_gives_the_state_back_even_after_an_error(device):
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), keep_randomness(device):
+        torch.manual_seed(9).seed() / 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.fixture
+def facades():
+    return ProceduralFacades(3, size=16, augment=False)
+
+
+def test_evaluate_compares_each_translation_with_its_target(facades):
+    generator = UNetGenerator(base_channels=4, depth=3, dropout=())
+    found = evaluate(generator, facades)
+    assert list(found) == ["l1", "psnr", "ssim", "histogram_l", "histogram_a", "histogram_b"]
+    assert json.loads(json.dumps(found)) == found
+    with torch.no_grad(), running_as(generator, "eval"):
+        fakes = [generator(facades[i]["source"][None]) for i in range(3)]
+    for of in (l1, psnr, ssim):
+        each = [of(fake, facades[i]["target"][None]).item() for i, fake in enumerate(fakes)]
+        assert found[of.__name__] == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_evaluate_is_what_the_trainer_validates_by(facades):
+    method = pix2pix()
+    batch = {name: torch.stack([facades[i][name] for i in range(3)]) for name in ("source", "target")}
+    compared = compare_modes(method, method.preview, lambda: [batch], CPU, seed=4)
+    for mode in MODES:
+        found = evaluate(method.generator, facades, mode=mode, batch_size=3, metrics=("l1", "psnr"), seed=4)
+        assert found == compared[mode]
+
+
+def test_evaluate_runs_the_generator_as_it_is_saved(facades):
+    generator = UNetGenerator(base_channels=4, depth=3)
+    generator.inference_mode = "batch_stats"
+    own = evaluate(generator, facades, metrics=("l1",))
+    assert own == evaluate(generator, facades, mode="batch_stats", metrics=("l1",))
+    assert own != evaluate(generator, facades, mode="eval", metrics=("l1",))
+    assert generator.training
+
+
+def test_evaluate_takes_any_module_and_perfect_ones_are_perfect(facades):
+    same = [{"source": facades[i]["target"], "target": facades[i]["target"]} for i in range(3)]
+    found = evaluate(nn.Identity(), same)
+    assert found == pytest.approx(
+        {"l1": 0, "psnr": 100, "ssim": 1, "histogram_l": 1, "histogram_a": 1, "histogram_b": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metrics": ("l1", "sim")}, "evaluate: each of metrics='sim' is not one of"),
+        ({"metrics": "l1"}, "evaluate: metrics must be a sequence of names of ["),
+        ({"metrics": ()}, "evaluate: metrics must be a sequence of names of ["),
+        ({"mode": "evl"}, "running_as: mode='evl' is not one of"),
+        ({"batch_size": 0}, "evaluate: batch_size must be a whole number >= 1, got 0."),
+    ],
+)
+def test_evaluate_refuses_what_it_does_not_know(facades, arguments, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        evaluate(nn.Identity(), facades, **arguments)
+
+
+def test_evaluate_refuses_no_data_and_outputs_of_another_shape(facades):
+    with pytest.raises(DataError, match=re.escape("evaluate: the data set is empty. Give it samples.")):
+        evaluate(nn.Identity(), [])
+    message = "evaluate: pictures (1, 1, 16, 16) and targets (1, 3, 16, 16) must be (b, c, h, w), and the same."
+    with pytest.raises(ShapeError, match=re.escape(message)):
+        evaluate(nn.Conv2d(3, 1, 1), facades)

@@ -1,0 +1,200 @@
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imtrans import PatchDiscriminator, UNetGenerator, translate
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "translate.py"
+
+
+def run(*arguments, cwd):
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    network(3, 3).save_pretrained(folder)
+    return folder
+
+
+def network(given, made):
+    generator = UNetGenerator(given, made, base_channels=4, depth=3)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.mul_(8)
+    generator.inference_mode = "batch_stats"
+    return generator.eval()
+
+
+def picture(path, seed=0, size=(30, 22), mode="RGB"):
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).convert(mode).save(path)
+    return path
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+class Page(HTMLParser):
+    """The links and the text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.tags, self.text = [], [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def failed(done):
+    """The one line of an error."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_picture(weights, tmp_path):
+    source = picture(tmp_path / "labels.jpg")
+    done = run("--weights", weights, "--input", "labels.jpg", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "made" / "index.html"
+    assert done.stdout == f"1 of 1 translated, 0 skipped\ngallery    {page.as_uri()}\n"
+    assert "1/1" in done.stderr  # the progress bar
+    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html", "labels.png"]
+    torch.manual_seed(0)
+    expected = translate(network(3, 3), source)
+    assert np.array_equal(pixels(tmp_path / "made" / "labels.png"), np.asarray(expected))
+
+
+def test_a_folder_of_kinds_and_like_names(weights, tmp_path):
+    names = ["a.png", "a.jpg", "a.png.tif", "B.bmp", "a b & <c>?#%.png", "ä.webp"]
+    for seed, name in enumerate(names):
+        picture(tmp_path / "in" / name, seed, (20 + seed, 16))
+    picture(tmp_path / "in" / "grey.png", mode="L")
+    (tmp_path / "in" / "notes.txt").write_text("not a picture")
+    out = tmp_path / "deep" / "made"
+    done = run("--weights", weights, "--input", tmp_path / "in", "--out", out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("7 of 7 translated, 0 skipped\n")
+    made = {path.name for path in out.glob("*.png")}
+    assert made == {
+        "a.png", "a.png.png", "a.png.tif.png", "B.png", "a b & <c>?#%.png", "ä.png", "grey.png"
+    }  # fmt: skip
+    assert {pixels(path).shape[1] for path in out.glob("a.*png")} == {20, 21, 22}
+    page = Page(out / "index.html")
+    assert "7 pictures translated" in page.text
+    assert "a b & <c>?#%.png" in page.text
+    assert "c" not in page.tags
+    assert "script" not in page.tags
+    files = [link for link in page.links if not link.startswith("data:image/jpeg;base64,")]
+    assert {unquote(link) for link in files} == made
+    assert len(page.links) == 3 * 7  # each source, each output, and the link on it
+    assert not re.search(r"https?:|//", "".join(files))
+
+
+def test_options_reach_the_network(weights, tmp_path):
+    source = picture(tmp_path / "a.png", size=(70, 50))
+    options = ["--mode", "eval", "--tile", "32", "--precision", "bf16"]
+    done = run("--weights", weights, "--input", source, "--out", tmp_path / "made", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    torch.manual_seed(0)
+    expected = translate(network(3, 3), source, mode="eval", tile=32, precision="bf16")
+    assert np.array_equal(pixels(tmp_path / "made" / "a.png"), np.asarray(expected))
+
+
+def test_16_bit_and_float_pictures_become_png(tmp_path):
+    network(1, 1).save_pretrained(tmp_path / "weights")
+    values = np.random.default_rng(0).random((20, 24), dtype=np.float32)
+    (tmp_path / "in").mkdir()
+    Image.fromarray((values * 65535).astype(np.uint16)).save(tmp_path / "in" / "deep.png")
+    Image.fromarray(values).save(tmp_path / "in" / "float.tif")
+    done = run("--weights", "weights", "--input", "in", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    deep, floats = (pixels(tmp_path / "made" / f"{name}.png") for name in ("deep", "float"))
+    assert (deep.dtype, floats.dtype) == (np.uint16, np.uint8)
+    assert deep.std() > 0
+    assert np.abs(deep / 257.0 - floats).max() < 2
+
+
+def test_what_cannot_be_read_is_named_and_skipped(weights, tmp_path):
+    for name in ("a.png", "c.png"):
+        picture(tmp_path / "in" / name)
+    broken = tmp_path / "in" / "b.png"
+    broken.write_bytes((tmp_path / "in" / "a.png").read_bytes()[:100])
+    beyond = tmp_path / "in" / "d.tif"
+    Image.fromarray(np.full((8, 8), 7.0, np.float32)).save(beyond)
+    done = run("--weights", weights, "--input", "in", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
+    assert len(skipped) == 2
+    assert skipped[0].startswith("skipped: in/b.png cannot be read as a picture (")
+    assert skipped[1] == "skipped: in/d.tif: translate: float values must lie in [0, 1], got 7 to 7. Scale them first."
+    assert done.stdout.startswith("2 of 4 translated, 2 skipped\n")
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"a.png", "c.png", "index.html"}
+
+
+def test_errors_are_one_line(weights, tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    PatchDiscriminator(3, base_channels=2).save_pretrained(tmp_path / "discriminator")
+
+    def error(weights, given, out, *options):
+        return failed(run("--weights", weights, "--input", given, "--out", out, *options, cwd=tmp_path))
+
+    no_picture = "is no picture, and no folder that holds some."
+    assert error(weights, "none", "made") == f"error: none {no_picture}"
+    assert error(weights, "empty", "made") == f"error: empty {no_picture}"
+    assert error("nowhere", "in", "made").startswith("error: nowhere is no saved model: ")
+    assert error("discriminator", "in", "made") == (
+        "error: discriminator is no generator of pictures that a PNG can hold."
+    )
+    assert error(weights, "in", "file") == "error: file cannot be used: File exists. Give another folder with --out."
+    assert error(weights, "in/a.png", "in") == (
+        "error: in cannot be used: the pictures come from there, and would be overwritten. Give another folder with "
+        "--out."
+    )
+    assert error(weights, "in", "made", "--device", "abacus").startswith("error: device='abacus' cannot be used here")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_tile_that_is_too_small_is_an_error(weights, tmp_path):
+    picture(tmp_path / "a.png")
+    done = run("--weights", weights, "--input", "a.png", "--out", "made", "--tile", "8", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: translate: tile=8 leaves no overlap, because tiles of this network begin at multiples of 8. "
+        "Use tile=16 or more."
+    )
+    assert "Traceback" not in done.stderr

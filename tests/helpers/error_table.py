@@ -1,0 +1,86 @@
+"""The table of every error in ``docs/reliability.md``, from the code: ``python tests/error_table.py`` renews it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import imtrans.errors
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+START, END = "<!-- errors: begin -->", "<!-- errors: end -->"
+# For texts that only say what is wrong, or end in what another error says.
+WAYS_OUT = {
+    "ArgumentError": "Give what is asked for.",
+    "ShapeError": "Give what is asked for.",
+    "DataError": "Repair what is named, or take it out.",
+    "SavedModelError": "Fetch the file again, or save it again with what made it.",
+    "HubError": "What is to be done stands at the end of the text.",
+    "CheckpointError": "None is needed: the one before it is taken.",
+    "TrainingError": "What is to be done stands at the end of the text.",
+}
+KINDS = {name for name, kind in vars(imtrans.errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+
+
+def text_of(node: ast.expr) -> str:
+    """The text that an expression makes, with the names of what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return f"‹{name_of(node.value)}›"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return text_of(node.left) + text_of(node.right)
+    return f"‹{name_of(node)}›"
+
+
+def name_of(node: ast.expr) -> str:
+    """A word for a value: the last name in it that is no function's."""
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return node.id if isinstance(node, ast.Name) else node.attr
+    if isinstance(node, ast.Call) and node.args:
+        return name_of(node.args[0])
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return name_of(node.func.value)
+    if isinstance(node, (ast.Subscript, ast.Starred)):
+        return name_of(node.value)
+    if isinstance(node, ast.BoolOp):
+        return name_of(node.values[0])
+    if isinstance(node, ast.IfExp):
+        return name_of(node.body)
+    return "..."
+
+
+def errors() -> Iterator[tuple[str, str, str]]:
+    """Room, class and text of each error, in the order of the code."""
+    for path in sorted((ROOT / "imtrans").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS and node.args:
+                yield path.stem, node.func.id, " ".join(text_of(node.args[0]).split())
+
+
+def halves(kind: str, text: str) -> tuple[str, str]:
+    """What happened, and the way out."""
+    sentences = re.split(r"(?<=[.›]) (?=[A-Z])", text)
+    return sentences[0], " ".join(sentences[1:]) or WAYS_OUT[kind]
+
+
+def table() -> str:
+    """A row for each error."""
+    rows = ["| Error | Raised in | What happened | The way out |", "| --- | --- | --- | --- |"]
+    for room, kind, text in dict.fromkeys(errors()):
+        what, way_out = halves(kind, text.replace("|", "\\|"))
+        rows.append(f"| {kind} | {room} | {what} | {way_out} |")
+    return "\n".join(rows)
+
+
+def renewed(page: str) -> str:
+    """The page with the table as the code has it."""
+    before, _, rest = page.partition(START)
+    return f"{before}{START}\n{table()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(renewed(PAGE.read_text()))

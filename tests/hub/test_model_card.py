@@ -1,0 +1,206 @@
+"""Model cards: metadata that the Hub reads, tables, and code that runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from loopback_hub import hub_fixture  # noqa: F401
+from PIL import Image
+
+from imtrans import (
+    LocalEnhancer,
+    PatchDiscriminator,
+    Pix2Pix,
+    PixelDiscriminator,
+    ProceduralFacades,
+    ResnetGenerator,
+    Trainer,
+    UNetGenerator,
+)
+from imtrans.hub.model_card import model_card
+from imtrans.hub.pretrained import Pretrained
+
+VALIDATION = {
+    "eval": {"l1": 0.123456, "psnr": 12.3456},
+    "batch_stats": {"l1": 0.1, "psnr": 13.0},
+    "paper": {"l1": 0.11, "psnr": 12.0},
+    "best": "batch_stats",
+}
+NETWORKS = {
+    "unet": lambda: UNetGenerator(base_channels=2, depth=2),
+    "resnet": lambda: ResnetGenerator(5, 2, base_channels=2, num_blocks=1),
+    "enhancer": lambda: LocalEnhancer(base_channels=2, num_blocks=0, global_blocks=0, global_downs=1),
+    "patch": lambda: PatchDiscriminator(4, base_channels=2, n_layers=1),
+    "pixel": lambda: PixelDiscriminator(base_channels=2),
+}
+
+
+def front_matter(card):
+    start, matter, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(matter)
+
+
+def snippet(card):
+    (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
+    return code
+
+
+def table(card, heading):
+    """The cells of the table under a heading."""
+    part = card.split(f"## {heading}\n\n")[1].split("\n\n## ")[0]
+    rows = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def card_of(network, name="user/repo", **options):
+    return model_card(name, network.description(), network.num_parameters(), **options)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_front_matter_is_what_the_hub_reads(kind):
+    network = NETWORKS[kind]()
+    assert front_matter(card_of(network)) == {
+        "library_name": "imtrans",
+        "pipeline_tag": "image-to-image",
+        "tags": ["imtrans", "image-to-image", type(network).__name__],
+    }
+
+
+def test_a_whole_card():
+    network = UNetGenerator(base_channels=2, depth=1)
+    network.inference_mode = "paper"
+    card = card_of(
+        network, training={"data": "400 facades", "lr": 2e-4}, validation=VALIDATION, columns="source, output"
+    )
+    start, end = card.split("## Architecture")
+    assert start == (
+        "---\nlibrary_name: imtrans\npipeline_tag: image-to-image\n"
+        "tags:\n- imtrans\n- image-to-image\n- UNetGenerator\n---\n\n"
+        "# user/repo\n\nA `UNetGenerator` of 195 parameters, made with imtrans.\n\n"
+        "![source, output](samples.png)\n\n"
+        "```python\n"
+        "from huggingface_hub import hf_hub_download\n"
+        "from imtrans import load_pretrained, translate\n\n"
+        'generator = load_pretrained("user/repo")\n'
+        'picture = hf_hub_download("user/repo", "source.png")  # or one of your own\n'
+        'translate(generator, picture).save("output.png")\n'
+        "```\n\n"
+        "It runs in the mode `paper` unless told otherwise.\n\n"
+    )
+    assert end.endswith(
+        "## Training\n\n|  |  |\n| --- | --- |\n| data | 400 facades |\n| lr | 0.0002 |\n\n"
+        "## Validation\n\nMeans over pictures in [0, 1]; PSNR in dB.\n\n"
+        "| mode | l1 | psnr |\n| --- | --- | --- |\n| eval | 0.1235 | 12.35 |\n| batch_stats | 0.1 | 13 |\n"
+        "| paper | 0.11 | 12 |\n"
+    )
+
+
+def test_without_training_validation_and_pictures_there_is_nothing_of_them():
+    card = card_of(NETWORKS["unet"]())
+    for word in ("## Training", "## Validation", "![", "samples.png", "source.png"):
+        assert word not in card
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_argument_is_in_the_table(kind):
+    network = NETWORKS[kind]()
+    head, line, *rows = table(card_of(network), "Architecture")
+    assert (head, line) == (["argument", "value"], ["---", "---"])
+    assert [row[0] for row in rows] == list(network.config)
+    assert ["base_channels", "2"] in rows
+    assert ["bias", "null"] in rows
+
+
+def test_cells_escape_what_would_break_a_table():
+    card = card_of(NETWORKS["unet"](), training={"a|b": "one | two\nthree", "path": Path("x|y"), "list": [1, "|"]})
+    assert table(card, "Training")[2:] == [
+        ["a\\|b", "one \\| two three"],
+        ["path", '"x\\|y"'],
+        ["list", '[1, "\\|"]'],
+    ]
+
+
+def test_a_network_of_ones_own_needs_no_channels():
+    class MyGenerator(Pretrained):
+        def __init__(self, width=1):
+            super().__init__()
+
+    assert snippet(card_of(MyGenerator())) == (
+        'from imtrans import load_pretrained\n\nnetwork = load_pretrained("user/repo")'
+    )
+
+
+# The code runs
+
+
+def run(card, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(snippet(card), names)
+    return names
+
+
+def trainer_of(out, generator=None, *, channels=3):
+    generator = generator or UNetGenerator(channels, 3, base_channels=4, depth=3)
+    method = Pix2Pix(generator, PatchDiscriminator(channels + 3, base_channels=4, n_layers=1))
+    facades = ProceduralFacades(2, size=16, augment=False)
+    data = [{"source": pair["source"][:channels], "target": pair["target"]} for pair in facades]
+    return Trainer(
+        method, data, val_data=data, out=out, epochs=1, device="cpu", precision="fp32", progress=False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_code_runs_after_a_push_of_a_network(hub, tmp_path, monkeypatch, kind):
+    network = NETWORKS[kind]().eval()
+    network.push_to_hub("user/repo", token=hub.token)
+    names = run(hub.files("user/repo")["README.md"].decode(), tmp_path, monkeypatch)
+    if kind in ("unet", "resnet", "enhancer"):
+        assert names["output"].shape == (network.out_channels, 256, 256)
+        assert names["source"].shape == (network.in_channels, 256, 256)
+    else:
+        assert type(names["network"]) is type(network)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_code_runs_after_a_push_of_a_training_run(hub, tmp_path, monkeypatch, channels):
+    trainer = trainer_of(None, channels=channels)
+    trainer.fit()
+    trainer.push_to_hub("user/repo", token=hub.token)
+    card = hub.files("user/repo")["README.md"].decode()
+    run(card, tmp_path, monkeypatch)
+    with Image.open(tmp_path / "output.png") as output:
+        assert (output.size, output.mode) == ((16, 16), "RGB")
+    assert [row[0] for row in table(card, "Validation")[2:]] == ["eval", "batch_stats", "paper"]
+    assert ["steps", "2"] in table(card, "Training")
+    assert ["method", "Pix2Pix"] in table(card, "Training")
+    assert f"It runs in the mode `{trainer.validation['best']}`" in card
+
+
+def test_channels_that_make_no_picture_leave_the_pictures_out(hub, tmp_path, monkeypatch):
+    trainer = trainer_of(None, channels=2)
+    trainer.fit()
+    trainer.push_to_hub("user/repo", token=hub.token)
+    assert not [name for name in hub.files("user/repo") if name.endswith(".png")]
+    names = run(hub.files("user/repo")["README.md"].decode(), tmp_path, monkeypatch)
+    assert names["output"].shape == (3, 256, 256)
+
+
+@pytest.mark.parametrize("out", ["runs/mine", "mine", 'odd "name" of \\ a run'])
+def test_the_code_runs_beside_a_run_folder(tmp_path, monkeypatch, out):
+    """Whether or not the folder has the form of a repo."""
+    monkeypatch.chdir(tmp_path)
+    trainer_of(out).fit()
+    run((Path(out) / "generator" / "README.md").read_text(), tmp_path, monkeypatch)
+    with Image.open(tmp_path / "output.png") as output:
+        assert output.size == (16, 16)
+
+
+def test_the_random_state_is_left_alone_by_a_push(hub):
+    trainer = trainer_of(None)
+    state = torch.get_rng_state()
+    trainer.push_to_hub("user/repo", token=hub.token)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,1049 @@
+"""One contract that every network keeps, with every option it advertises; then what each network promises alone."""
+
+import copy
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from imtrans import (
+    LocalEnhancer,
+    MultiscaleDiscriminator,
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    UNetGenerator,
+    init_weights,
+    load_pretrained,
+)
+from imtrans.errors import ArgumentError, SavedModelError, ShapeError
+from imtrans.nn.layers import group_norm
+from imtrans.nn.skips import AddSkip, ConcatSkip, GatedSkip, NoSkip
+
+SMALL = {
+    UNetGenerator: {"base_channels": 4, "depth": 3},
+    ResnetGenerator: {"base_channels": 4, "num_blocks": 2},
+    LocalEnhancer: {"base_channels": 2, "num_blocks": 1, "global_blocks": 1, "global_downs": 2},
+    PatchDiscriminator: {"base_channels": 4, "n_layers": 2},
+    PixelDiscriminator: {"base_channels": 4},
+    MultiscaleDiscriminator: {"base_channels": 4, "n_layers": 2},
+}
+GENERATORS = (UNetGenerator, ResnetGenerator, LocalEnhancer)
+CONVOLUTIONAL = (PatchDiscriminator, MultiscaleDiscriminator)  # of a number of layers
+
+NORMS = [{"norm": norm} for norm in ("batch", "instance", "group", "none")]
+BIASES = [{"bias": bias} for bias in (True, False)]
+ACTS = [{"act": act} for act in ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "none")]
+UPSAMPLES = [{"upsample": upsample} for upsample in ("nearest", "bilinear", "shuffle")]
+OUT_ACTS = [{"out_act": "sigmoid"}, {"out_act": "none"}]
+
+OPTIONS = {
+    UNetGenerator: [
+        {},
+        *NORMS,
+        *BIASES,
+        *ACTS,
+        *UPSAMPLES,
+        *OUT_ACTS,
+        {"skips": "add"},
+        {"skips": "gate"},
+        {"skips": "none"},
+        {"skips": ("gate", "none")},
+        {"skips": "add", "norm": "none", "upsample": "nearest"},
+        {"decoder_act": "leaky_relu"},
+        {"decoder_act": "none"},
+        {"dropout": ()},
+        {"dropout": (0.0, 0.5)},
+        {"dropout": (1.0, 0.25, 0.5, 0.5)},
+        {"downsample": "pool"},
+        {"downsample": "blur"},
+        {"downsample": "pool", "num_convs": 2},
+        {"num_convs": 3, "skips": "none"},
+        {"stem": True},
+        {"stem": True, "downsample": "pool", "num_convs": 2, "deconv_size": 2, "norm": "none"},
+        {"stem": True, "attention": (0,), "upsample": "shuffle"},
+        {"stem": True, "depth": 1},
+        {"deconv_size": 2},
+        {"deconv_size": 3},
+        {"width_cap": 1},
+        {"attention": (1,)},
+        {"attention": (0, 2), "norm": "group"},
+        {"base_channels": 64, "depth": 8, "channels": (3, 5, 7)},
+        {"depth": 1},
+        {"depth": 1, "attention": (0,), "num_convs": 2},
+        {"depth": 5},
+        {"odd_sizes": "error"},
+        {"in_channels": 1, "out_channels": 5},
+    ],
+    ResnetGenerator: [
+        {},
+        *NORMS,
+        *BIASES,
+        *ACTS,
+        *UPSAMPLES,
+        *OUT_ACTS,
+        *({"padding_mode": mode} for mode in ("zeros", "reflect", "replicate", "circular")),
+        {"dropout": 0.5},
+        {"num_blocks": 0},
+        {"num_downs": 0},
+        {"num_downs": 3},
+        {"odd_sizes": "error"},
+        {"in_channels": 1, "out_channels": 5},
+    ],
+    LocalEnhancer: [
+        {},
+        *NORMS,
+        *BIASES,
+        *ACTS,
+        *UPSAMPLES,
+        *OUT_ACTS,
+        *({"padding_mode": mode} for mode in ("zeros", "replicate", "circular")),
+        {"dropout": 0.5},
+        {"num_enhancers": 2, "num_blocks": 0},
+        {"num_blocks": 0},
+        {"global_blocks": 0},
+        {"global_downs": 0},
+        {"odd_sizes": "error"},
+        {"in_channels": 9, "out_channels": 5},
+    ],
+    PatchDiscriminator: [
+        {},
+        *NORMS,
+        *BIASES,
+        *ACTS,
+        *({"n_layers": n} for n in (1, 3)),
+        {"padding": 0, "n_layers": 1},
+        *({"padding": n} for n in (2, 3)),
+        {"spectral_norm": True},
+        {"spectral_norm": True, "norm": "none", "bias": False},
+        {"in_channels": 1},
+    ],
+    PixelDiscriminator: [{}, *NORMS, *BIASES, *ACTS, {"in_channels": 1}],
+    MultiscaleDiscriminator: [
+        {},
+        *NORMS,
+        *BIASES,
+        *ACTS,
+        *({"num_scales": n} for n in (1, 3)),
+        {"n_layers": 1},
+        {"padding": 1},
+        {"spectral_norm": True},
+        {"in_channels": 1},
+    ],
+}
+
+CALLABLES = {
+    UNetGenerator: [
+        {"norm": group_norm},
+        {"act": nn.GELU},
+        {"decoder_act": nn.GELU},
+        {"out_act": nn.Hardtanh},
+        {"skips": GatedSkip},
+        {"skips": (AddSkip, "concat")},
+    ],
+    ResnetGenerator: [{"norm": group_norm}, {"act": nn.GELU}, {"out_act": nn.Hardtanh}],
+    LocalEnhancer: [{"norm": group_norm}, {"act": nn.GELU}, {"out_act": nn.Hardtanh}],
+    PatchDiscriminator: [{"norm": nn.InstanceNorm2d}, {"act": nn.GELU}],
+    PixelDiscriminator: [{"norm": nn.InstanceNorm2d}, {"act": nn.GELU}],
+    MultiscaleDiscriminator: [{"norm": nn.BatchNorm2d}, {"act": nn.GELU}],
+}
+
+
+def params(table):
+    return [pytest.param((cls, changes), id=in_words(cls, changes)) for cls in table for changes in table[cls]]
+
+
+def in_words(cls, changes):
+    arguments = ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in changes.items())
+    return f"{cls.__name__}({arguments})"
+
+
+def build(case):
+    cls, changes = case
+    return cls(**{**SMALL[cls], **changes})
+
+
+def images_for(network, size=(32, 32), batch=2, **kwargs):
+    return torch.rand(batch, network.in_channels, *size, **kwargs) * 2 - 1
+
+
+def is_generator(network):
+    return isinstance(network, GENERATORS)
+
+
+def maps(output):
+    """The output of a network as a list: of one tensor, or of the logits of each scale."""
+    return output if isinstance(output, list) else [output]
+
+
+def same(one, other):
+    return all(map(torch.equal, maps(one), maps(other))) and len(maps(one)) == len(maps(other))
+
+
+by_name = pytest.mark.parametrize("case", params(OPTIONS))
+by_callable = pytest.mark.parametrize("case", params(CALLABLES))
+by_either = pytest.mark.parametrize("case", [*params(OPTIONS), *params(CALLABLES)])
+plain = pytest.mark.parametrize("case", params({cls: [{}] for cls in SMALL}))
+
+
+# The contract
+
+
+@by_either
+def test_forward_gives_finite_images_or_logits_and_backward_reaches_every_parameter(case):
+    network = build(case)
+    images = images_for(network).requires_grad_()
+    outputs = maps(network(images))
+    for output in outputs:
+        assert output.dtype == images.dtype
+        assert output.isfinite().all()
+    if is_generator(network):
+        assert output.shape == (2, network.out_channels, 32, 32)
+        low, high = {"tanh": (-1, 1), "sigmoid": (0, 1), nn.Hardtanh: (-1, 1)}.get(
+            network.config["out_act"], (-1e4, 1e4)
+        )
+        assert low <= output.min() <= output.max() <= high
+    else:
+        assert {output.shape[:2] for output in outputs} == {(2, 1)}
+    sum(output.square().sum() for output in outputs).backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+    assert images.grad.abs().sum() > 0 or case[1].get("dropout") == (1.0, 0.25, 0.5, 0.5)
+
+
+@by_name
+def test_saved_and_loaded_it_gives_equal_outputs(case, tmp_path):
+    network = build(case)
+    network(images_for(network))  # running statistics and singular vectors leave their start
+    network.inference_mode = "paper"
+    network.save_pretrained(tmp_path / "saved")
+    network.eval()
+    images = images_for(network)
+    assert sorted(file.name for file in (tmp_path / "saved").iterdir()) == ["config.json", "model.safetensors"]
+    for load in (type(network).from_pretrained, load_pretrained):
+        loaded = load(tmp_path / "saved")
+        assert type(loaded) is type(network)
+        assert loaded.config == network.config
+        assert loaded.inference_mode == "paper"
+        assert not loaded.training
+        assert all(p.requires_grad for p in loaded.parameters())
+        assert same(loaded(images), network(images))
+
+
+@by_callable
+def test_saving_refuses_a_callable_by_the_name_of_its_argument(case, tmp_path):
+    network = build(case)
+    (argument, value), *_ = case[1].items()
+    value = value[0] if isinstance(value, tuple) else value
+    with pytest.raises(SavedModelError) as caught:
+        network.save_pretrained(tmp_path / "saved")
+    assert str(caught.value) == (
+        f"{type(network).__name__}: {argument}={value!r} cannot be saved, because config.json holds only numbers, "
+        "names and lists of them. Build the network with a name, or save its tensors with "
+        f"safetensors.torch.save_model(network, path) and build it again with the same {argument}."
+    )
+    assert not (tmp_path / "saved").exists()
+
+
+@by_either
+def test_a_deep_copy_computes_the_same_with_memory_of_its_own(case):
+    network = build(case).eval()
+    network.inference_mode = "batch_stats"
+    images = images_for(network)
+    twin = copy.deepcopy(network)
+    before = network(images)
+    assert same(twin(images), before)
+    assert (twin.config, twin.inference_mode) == (network.config, "batch_stats")
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert same(network(images), before)
+
+
+@by_either
+def test_in_eval_mode_the_output_is_deterministic(case):
+    network = build(case).eval()
+    images = images_for(network)
+    assert same(network(images), network(images))
+
+
+@by_either
+def test_it_compiles_as_one_graph(case):
+    torch._dynamo.reset()
+    network = build(case).eval()
+    images = images_for(network)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    assert same(compiled(images), network(images))
+
+
+@plain
+def test_in_training_mode_it_compiles_as_one_graph_and_updates_its_statistics(case):
+    torch._dynamo.reset()
+    network = build(case)
+    twin = copy.deepcopy(network)
+    images = images_for(network)
+    torch.manual_seed(1)
+    expected = network(images)
+    torch.manual_seed(1)
+    assert same(torch.compile(twin, fullgraph=True, backend="eager")(images), expected)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(twin.state_dict()[name], tensor), name
+
+
+def test_spectral_norm_compiles_as_one_graph_in_training_mode():
+    torch._dynamo.reset()
+    network = PatchDiscriminator(base_channels=4, n_layers=1, spectral_norm=True)
+    compiled = torch.compile(copy.deepcopy(network), fullgraph=True, backend="eager")
+    images = images_for(network)
+    assert same(compiled(images), network(images))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own
+@plain
+def test_compiled_by_inductor_it_gives_the_same(case):
+    torch._dynamo.reset()
+    network = build(case).eval()
+    images = images_for(network)
+    torch.testing.assert_close(torch.compile(network, fullgraph=True)(images), network(images), atol=1e-5, rtol=1e-4)
+
+
+@by_either
+def test_it_can_be_exported(case):
+    network = build(case).eval()
+    images = images_for(network)
+    exported = torch.export.export(network, (images,), strict=False)
+    assert same(exported.module()(images), network(images))
+
+
+@by_either
+def test_channels_last_images_and_weights_give_the_same(case):
+    network = build(case).eval()
+    images = images_for(network)
+    expected = network(images)
+    network.to(memory_format=torch.channels_last)
+    output = network(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)
+
+
+@by_either
+def test_bfloat16_images_and_weights_work(case):
+    network = build(case).to(torch.bfloat16)
+    outputs = maps(network(images_for(network, dtype=torch.bfloat16)))
+    assert all(output.dtype == torch.bfloat16 and output.isfinite().all() for output in outputs)
+    sum(output.float().square().mean() for output in outputs).backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+@by_either
+def test_its_repr_names_its_class_and_is_readable(case):
+    network = build(case)
+    lines = repr(network).splitlines()
+    assert lines[0] == f"{type(network).__name__}("
+    assert len(lines) < 120
+    assert max(len(line) for line in lines) < 140
+    assert not any("0x" in line for line in lines)
+
+
+def test_the_repr_of_the_default_unet_has_less_than_a_hundred_lines():
+    with torch.device("meta"):
+        assert len(repr(UNetGenerator()).splitlines()) < 100
+
+
+@plain
+@pytest.mark.parametrize(
+    ("shape", "built_for"), [((2, 9, 32, 32), "9"), ((5, 32, 32), "5"), ((32, 32), "..."), ((1, 1, 6, 8, 8), "6")]
+)
+def test_a_tensor_of_another_shape_is_refused(case, shape, built_for):
+    network = build(case)
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(shape))
+    assert str(caught.value) == (
+        f"{type(network).__name__}: expects images (b, {network.in_channels}, h, w), got a tensor of shape {shape}. "
+        f"Add the batch axis with x[None], or build the network for {built_for} channels."
+    )
+
+
+@plain
+@pytest.mark.parametrize(("batch", "size"), [(0, (32, 32)), (2, (0, 32)), (2, (32, 0))])
+def test_an_empty_batch_or_image_is_refused(case, batch, size):
+    network = build(case)
+    images = torch.zeros(batch, network.in_channels, *size)
+    with pytest.raises(ShapeError) as caught:
+        network(images)
+    assert str(caught.value) == (f"{type(network).__name__}: got an empty batch or image, shape {tuple(images.shape)}.")
+
+
+@plain
+def test_pixels_that_are_no_floats_are_refused(case):
+    network = build(case)
+    with pytest.raises(ArgumentError) as caught:
+        network(torch.zeros(1, network.in_channels, 32, 32, dtype=torch.uint8))
+    assert str(caught.value) == (
+        f"{type(network).__name__}: expects float images in [-1, 1], got torch.uint8. "
+        "For uint8 pixels: x.float() / 127.5 - 1."
+    )
+
+
+# What is the same in every class's arguments
+
+
+@plain
+def test_a_misspelt_norm_gets_a_hint(case):
+    cls, _ = case
+    with pytest.raises(ArgumentError) as caught:
+        cls(norm="instnce")
+    assert str(caught.value) == (
+        f"{cls.__name__}: norm='instnce' is not one of ['batch', 'group', 'instance', 'none']. Did you mean 'instance'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cls", "argument", "value", "allowed"),
+    [
+        (UNetGenerator, "skips", "concatt", "['add', 'concat', 'gate', 'none']. Did you mean 'concat'?"),
+        (UNetGenerator, "act", "rellu", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (UNetGenerator, "decoder_act", 3, "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (UNetGenerator, "out_act", "tan", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (UNetGenerator, "downsample", "pol", "['blur', 'conv', 'pool']. Did you mean 'pool'?"),
+        (UNetGenerator, "upsample", "deconvv", "['bilinear', 'deconv', 'nearest', 'shuffle']. Did you mean 'deconv'?"),
+        (UNetGenerator, "odd_sizes", "raise", "['error', 'pad']."),
+        (ResnetGenerator, "padding_mode", "reflex", "['circular', 'reflect', 'replicate', 'zeros']. Did you mean"),
+        (ResnetGenerator, "upsample", None, "['bilinear', 'deconv', 'nearest', 'shuffle']."),
+        (ResnetGenerator, "out_act", "tan", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (ResnetGenerator, "odd_sizes", True, "['error', 'pad']."),
+        (LocalEnhancer, "padding_mode", "reflex", "['circular', 'reflect', 'replicate', 'zeros']. Did you mean"),
+        (LocalEnhancer, "upsample", None, "['bilinear', 'deconv', 'nearest', 'shuffle']."),
+        (LocalEnhancer, "act", "rellu", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (LocalEnhancer, "out_act", "tan", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (LocalEnhancer, "odd_sizes", True, "['error', 'pad']."),
+        (MultiscaleDiscriminator, "act", 3, "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (
+            PatchDiscriminator,
+            "act",
+            "rellu",
+            "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']",
+        ),
+        (
+            PixelDiscriminator,
+            "act",
+            "rellu",
+            "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']",
+        ),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(cls, argument, value, allowed):
+    with pytest.raises(ArgumentError) as caught:
+        cls(**{argument: value})
+    assert str(caught.value).startswith(f"{cls.__name__}: {argument}={value!r} is not one of {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("cls", "argument", "value", "allowed"),
+    [
+        *((cls, "in_channels", 0, ">= 1") for cls in SMALL),
+        *((cls, "base_channels", 1.5, ">= 1") for cls in SMALL),
+        *((cls, "out_channels", True, ">= 1") for cls in GENERATORS),
+        *((UNetGenerator, "depth", depth, "from 1 to 16") for depth in (0, 17)),
+        *((UNetGenerator, "num_convs", count, "from 1 to 16") for count in (0, 17)),
+        *((ResnetGenerator, "num_blocks", count, "from 0 to 200") for count in (-1, 201)),
+        (UNetGenerator, "width_cap", 0, ">= 1"),
+        *((UNetGenerator, "deconv_size", size, "from 2 to 16") for size in (1, 17)),
+        *((ResnetGenerator, "num_downs", count, "from 0 to 16") for count in (-1, 17)),
+        *((LocalEnhancer, "num_enhancers", count, "from 1 to 4") for count in (0, 5)),
+        *((LocalEnhancer, name, -1, "from 0 to 200") for name in ("num_blocks", "global_blocks")),
+        *((LocalEnhancer, "global_downs", count, "from 0 to 16") for count in (-1, 17)),
+        *((cls, "n_layers", count, "from 1 to 16") for count in (0, 17) for cls in CONVOLUTIONAL),
+        *((cls, "padding", count, "from 0 to 3") for count in (-1, 4) for cls in CONVOLUTIONAL),
+        *((MultiscaleDiscriminator, "num_scales", count, "from 1 to 8") for count in (0, 9)),
+    ],
+)
+def test_a_count_outside_its_range_is_refused(cls, argument, value, allowed):
+    with pytest.raises(ArgumentError) as caught:
+        cls(**{argument: value})
+    assert str(caught.value) == f"{cls.__name__}: {argument} must be a whole number {allowed}, got {value!r}."
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"channels": (4, 8), "depth": 3},
+            "channels=(4, 8) gives depth 2 and the outermost width 4, but depth=3 and base_channels=64 were given too. "
+            "Give either channels or the other two.",
+        ),
+        ({"channels": ()}, "channels must be a sequence of widths, one a level, got ()."),
+        ({"channels": 4}, "channels must be a sequence of widths, one a level, got 4."),
+        ({"channels": (4, 0)}, "each of channels must be a whole number >= 1, got 0."),
+        (
+            {"skips": ("add",), "depth": 3},
+            "skips has 1 entries, a U-Net of depth 3 has 2 skips, counted from the outermost level inward. "
+            "Give one name for all, or one entry for each.",
+        ),
+        (
+            {"skips": ("add", "ad"), "depth": 3},
+            "skips='ad' is not one of ['add', 'concat', 'gate', 'none']. Did you mean 'add'?",
+        ),
+        (
+            {"skips": "ad", "depth": 1},
+            "skips='ad' is not one of ['add', 'concat', 'gate', 'none']. Did you mean 'add'?",
+        ),
+        ({"skips": 3}, "skips must be a name, a callable, or a sequence of them, one a skip, got 3."),
+        (
+            {"dropout": 0.5},
+            "dropout must be a sequence of probabilities, one a decoder level from the innermost outward, got 0.5. "
+            "For example (0.5, 0.5, 0.5), or () for none.",
+        ),
+        (
+            {"deconv_size": 2, "upsample": "nearest"},
+            "deconv_size=2 is of upsample='deconv', and upsample='nearest' has a kernel of its own. "
+            "Leave deconv_size out.",
+        ),
+        ({"stem": 1}, "stem must be True or False, got 1."),
+        ({"dropout": (0.5, 1.5)}, "each of dropout must be a number between 0 and 1, got 1.5."),
+        ({"attention": (3,), "depth": 3}, "attention names level 3, the innermost of depth 3 is 2."),
+        ({"attention": (-1,), "depth": 3}, "each of attention must be a whole number >= 0, got -1."),
+        ({"attention": 1, "depth": 3}, "attention must be a sequence of encoder levels, got 1."),
+    ],
+)
+def test_the_unet_refuses_levels_that_contradict_one_another(changes, message):
+    with pytest.raises(ArgumentError) as caught:
+        UNetGenerator(**changes)
+    assert str(caught.value) == f"UNetGenerator: {message}"
+
+
+def test_resnet_dropout_is_a_probability():
+    with pytest.raises(ArgumentError) as caught:
+        ResnetGenerator(dropout=-0.1)
+    assert str(caught.value) == "ResnetGenerator: dropout must be a number between 0 and 1, got -0.1."
+
+
+# Sizes of images
+
+
+@pytest.mark.parametrize("size", [(37, 50), (33, 70), (5, 3), (1, 1), (1, 64)])
+@pytest.mark.parametrize(
+    "case",
+    params({cls: [c for c in OPTIONS[cls] if "odd_sizes" not in c] for cls in GENERATORS}),
+)
+def test_a_generators_output_is_as_large_as_its_input(case, size):
+    network = build(case)
+    with torch.no_grad():
+        output = network(images_for(network, size, batch=1))
+    assert output.shape == (1, network.out_channels, *size)
+    assert output.isfinite().all()
+
+
+@settings(max_examples=40)
+@given(height=st.integers(1, 70), width=st.integers(1, 70))
+@pytest.mark.parametrize("cls", GENERATORS)
+def test_any_size_comes_back_from_a_generator(cls, height, width):
+    network = build((cls, {}))
+    with torch.no_grad():
+        output = network(torch.rand(1, 3, height, width))
+    assert output.shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize("cls", GENERATORS)
+def test_padding_adds_edge_pixels_and_the_crop_takes_what_they_became(cls):
+    network = build((cls, {})).eval()
+    images = images_for(network, (29, 30))
+    padded = nn.functional.pad(images, (0, 2, 0, 3), mode="replicate")
+    assert torch.equal(network(images), network(padded)[..., :29, :30])
+
+
+@pytest.mark.parametrize(
+    ("cls", "changes", "size", "message"),
+    [
+        (
+            UNetGenerator,
+            {"depth": 8, "base_channels": 1},
+            (300, 200),
+            "UNetGenerator: height and width must be multiples of 256 and at least 256, got 300x200 "
+            "(odd_sizes='error'). Use odd_sizes='pad', or pad to 512x256 and crop the output back.",
+        ),
+        (
+            ResnetGenerator,
+            {"num_blocks": 0},
+            (32, 50),
+            "ResnetGenerator: height and width must be multiples of 4 and at least 8, got 32x50 "
+            "(odd_sizes='error'). Use odd_sizes='pad', or pad to 32x52 and crop the output back.",
+        ),
+        (
+            ResnetGenerator,
+            {"num_downs": 0, "num_blocks": 0},
+            (2, 5),
+            "ResnetGenerator: height and width must be multiples of 1 and at least 4, got 2x5 "
+            "(odd_sizes='error'). Use odd_sizes='pad', or pad to 4x5 and crop the output back.",
+        ),
+        (
+            LocalEnhancer,
+            {"base_channels": 1, "num_blocks": 0, "global_blocks": 0},
+            (64, 40),
+            "LocalEnhancer: height and width must be multiples of 32 and at least 64, got 64x40 "
+            "(odd_sizes='error'). Use odd_sizes='pad', or pad to 64x64 and crop the output back.",
+        ),
+    ],
+)
+def test_with_odd_sizes_error_a_size_that_does_not_fit_raises(cls, changes, size, message):
+    network = cls(odd_sizes="error", **changes)
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(1, 3, *size))
+    assert str(caught.value) == message
+
+
+def test_a_discriminator_refuses_an_image_that_its_layers_eat_up():
+    with pytest.raises(ShapeError) as caught:
+        PatchDiscriminator(base_channels=1)(torch.zeros(1, 6, 20, 32))
+    assert str(caught.value) == (
+        "PatchDiscriminator: an image of 20x32 is too small for 5 layers: nothing is left of it. "
+        "Use larger images or fewer layers."
+    )
+
+
+@pytest.mark.parametrize(
+    ("norm", "batch", "kind"),
+    [("batch", 1, "BatchNorm2d"), ("instance", 1, "InstanceNorm2d"), ("instance", 2, "InstanceNorm2d")],
+)
+def test_a_discriminator_refuses_an_image_of_which_a_norm_would_see_one_value(norm, batch, kind):
+    network = PatchDiscriminator(base_channels=1, n_layers=1, norm=norm)
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(batch, 6, 4, 4))
+    assert str(caught.value) == (
+        f"PatchDiscriminator: the image is so small that a {kind} inside would see a single value "
+        f"(batch {batch}, 1x1 there) and return zeros. Use a larger image, or norm='group'."
+    )
+
+
+def test_a_multiscale_discriminator_refuses_an_image_by_its_smallest_scale():
+    network = MultiscaleDiscriminator(base_channels=1, num_scales=3, padding=1)
+    ran = []
+    network.scales[0].layers[0].register_forward_hook(lambda *_: ran.append(True))
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(1, 6, 60, 90))
+    assert str(caught.value) == (
+        "MultiscaleDiscriminator, at 1/4 of the size: an image of 15x23 is too small for 5 layers: nothing is left "
+        "of it. Use larger images or fewer layers."
+    )
+    assert not ran
+
+
+def test_one_pixel_is_enough_for_a_pixel_discriminator_that_does_not_normalise_it_alone():
+    one_pixel = torch.zeros(1, 6, 1, 1)
+    network = PixelDiscriminator(base_channels=1)
+    with pytest.raises(ShapeError, match="would see a single value"):
+        network(one_pixel)
+    assert network(one_pixel.expand(2, -1, -1, -1)).shape == (2, 1, 1, 1)
+    assert network.eval()(one_pixel).shape == (1, 1, 1, 1)
+
+
+# Architecture facts
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (lambda: UNetGenerator.preset("junyanz/unet_256"), 54_413_955),
+        (lambda: UNetGenerator.preset("junyanz/unet_256", norm="instance"), 54_409_603),
+        (lambda: UNetGenerator.preset("junyanz/unet_128"), 41_828_995),
+        (lambda: ResnetGenerator.preset("junyanz/resnet_9blocks"), 11_378_179),
+        (lambda: ResnetGenerator.preset("junyanz/resnet_9blocks", norm="batch"), 11_383_427),
+        (lambda: ResnetGenerator.preset("junyanz/resnet_6blocks"), 7_837_699),
+        (lambda: PatchDiscriminator(6), 2_768_705),
+        (lambda: PatchDiscriminator(3, norm="instance"), 2_764_737),
+        (lambda: PixelDiscriminator(6), 9_024),
+    ],
+)
+def test_it_has_as_many_parameters_as_the_reference(make, parameters):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in make().parameters()) == parameters
+
+
+def test_the_presets_of_the_paper_have_a_bias_in_every_convolution():
+    for name, depth in {"phillipi/unet_256": 8, "phillipi/unet_128": 7}.items():
+        network = UNetGenerator.preset(name, base_channels=1)
+        convs = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+        assert len(convs) == 2 * depth
+        assert all(conv.bias is not None for conv in convs)
+
+
+@pytest.mark.parametrize("cls", [UNetGenerator, ResnetGenerator])
+def test_every_preset_builds_and_takes_changes(cls):
+    for name, settings_of_preset in cls.presets.items():
+        network = cls.preset(name, 1, 2, base_channels=1, norm="none")
+        assert (network.in_channels, network.out_channels) == (1, 2)
+        assert network.config == {**network.config, **settings_of_preset, "norm": "none", "base_channels": 1}
+
+
+def test_the_unet_of_2015_is_as_wide_as_in_the_figure_of_its_paper():
+    """64 to 1024 channels, two convolutions a level, 2x2 up-convolutions that halve the channels; 1 in, 2 out."""
+
+    def conv(of, to, size):
+        return of * to * size**2 + to
+
+    widths = (64, 128, 256, 512, 1024)
+    down = sum(conv(of, to, 3) + conv(to, to, 3) for of, to in zip((1, *widths), widths, strict=False))
+    up = sum(conv(below, here, 2) + conv(2 * here, here, 3) + conv(here, here, 3) for here, below in pairwise(widths))
+    with torch.device("meta"):
+        network = UNetGenerator.preset("unet_2015", 1, 2)
+    assert network.channels == widths
+    assert network.num_parameters() == down + up + conv(64, 2, 1) == 31_030_658
+    convs = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert len(convs) == 23, "the number that the paper tells"
+
+
+def test_the_unet_of_2015_computes_what_its_paper_draws():
+    network = UNetGenerator.preset("unet_2015", 1, 2, base_channels=2)
+    init_weights(network, "kaiming")
+    weights = network.state_dict()
+    relu, pool = torch.relu, nn.functional.max_pool2d
+
+    def conv(x, name):
+        return nn.functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    image = images_for(network, (32, 48))
+    x = relu(conv(relu(conv(image, "encoder.0.0.conv")), "encoder.0.1.conv"))
+    levels = [x]
+    for level in range(1, 5):
+        x = relu(conv(relu(conv(pool(x, 2), f"encoder.{level}.conv")), f"encoder.{level}.conv2.conv"))
+        levels.append(x)
+    assert [tuple(level.shape[1:]) for level in levels] == [(2 * 2**i, 32 // 2**i, 48 // 2**i) for i in range(5)]
+    for step, skip in enumerate(reversed(levels[:-1])):
+        of = f"decoder.{step}"
+        x = nn.functional.conv_transpose2d(x, weights[f"{of}.up.weight"], weights[f"{of}.up.bias"], stride=2)
+        x = relu(torch.cat([skip, x], dim=1))
+        x = relu(conv(relu(conv(x, f"{of}.convs.0.conv")), f"{of}.convs.1.conv"))
+    expected = nn.functional.conv2d(x, weights["head.weight"], weights["head.bias"])
+    torch.testing.assert_close(network(image), expected)
+
+
+def test_an_unknown_preset_gets_a_hint():
+    with pytest.raises(ArgumentError) as caught:
+        UNetGenerator.preset("junyanz/unet256")
+    assert str(caught.value) == (
+        "UNetGenerator: preset='junyanz/unet256' is not one of ['junyanz/unet_128', 'junyanz/unet_256', "
+        "'phillipi/unet_128', 'phillipi/unet_256', 'unet_2015']. Did you mean 'junyanz/unet_256'?"
+    )
+
+
+@pytest.mark.parametrize(("n_layers", "size"), [(1, 16), (2, 34), (3, 70), (4, 142), (5, 286), (6, 574)])
+def test_the_receptive_field_and_its_inverse(n_layers, size):
+    assert PatchDiscriminator(base_channels=1, n_layers=n_layers).receptive_field == size
+    found = PatchDiscriminator.for_receptive_field(size, 3, base_channels=1, norm="none")
+    assert found.config == PatchDiscriminator(3, base_channels=1, n_layers=n_layers, norm="none").config
+
+
+def test_the_pixel_discriminator_sees_one_pixel():
+    assert PixelDiscriminator().receptive_field == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [
+        (69, "34 and 70"),
+        (71, "70 and 142"),
+        (1, "1 and 16 (a receptive field of 1 is PixelDiscriminator)"),
+        (3, "1 and 16 (a receptive field of 1 is PixelDiscriminator)"),
+    ],
+)
+def test_a_receptive_field_that_no_stack_has_is_refused_with_the_nearest(size, nearest):
+    with pytest.raises(ArgumentError) as caught:
+        PatchDiscriminator.for_receptive_field(size)
+    assert str(caught.value) == (
+        f"PatchDiscriminator: no stack of its layers has a receptive field of {size}; the nearest are {nearest}."
+    )
+
+
+@pytest.mark.parametrize(("n_layers", "size"), [(1, 126), (2, 62), (3, 30), (4, 14), (5, 6), (6, 2)])
+def test_the_logit_map_of_a_256_image(n_layers, size):
+    with torch.device("meta"):
+        logits = PatchDiscriminator(base_channels=1, n_layers=n_layers)(torch.zeros(1, 6, 256, 256))
+        assert logits.shape == (1, 1, size, size)
+        assert PixelDiscriminator(base_channels=1)(torch.zeros(1, 6, 256, 256)).shape == (1, 1, 256, 256)
+
+
+def test_the_widths_double_up_to_eight_times_the_base():
+    unet = UNetGenerator(base_channels=2, depth=6)
+    assert unet.channels == (2, 4, 8, 16, 16, 16)
+    assert UNetGenerator(base_channels=2, depth=4, width_cap=2).channels == (2, 4, 4, 4)
+    discriminator = PatchDiscriminator(base_channels=2, n_layers=5)
+    assert [layer.conv.out_channels for layer in discriminator.layers] == [2, 4, 8, 16, 16, 16, 1]
+
+
+def test_the_unet_has_no_norm_on_its_first_convolution_and_its_bottleneck():
+    norms = [type(block.norm) for block in UNetGenerator(base_channels=2, depth=4).encoder]
+    assert norms == [nn.Identity, nn.BatchNorm2d, nn.BatchNorm2d, nn.Identity]
+
+
+def test_the_discriminator_has_no_norm_on_its_first_and_last_convolution_and_biases_there():
+    layers = PatchDiscriminator(base_channels=2).layers
+    assert [type(layer.norm).__name__ for layer in layers] == ["Identity", *["BatchNorm2d"] * 3, "Identity"]
+    assert [layer.conv.bias is not None for layer in layers] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize(("norm", "biased"), [("batch", False), ("group", False), ("instance", True), ("none", True)])
+@plain
+def test_a_convolution_has_a_bias_where_the_norm_has_no_shift(case, norm, biased):
+    inner = {
+        UNetGenerator: lambda n: [n.encoder[1].conv, n.decoder[0].up],
+        ResnetGenerator: lambda n: [n.stem.conv, n.downs[0].conv, n.blocks[0].conv1.conv, n.ups[0].up],
+        LocalEnhancer: lambda n: [n.coarse.stem.conv, n.coarse.ups[0].up, n.fine.stem.conv, n.fine.ups[0].up],
+        PatchDiscriminator: lambda n: [n.layers[1].conv],
+        MultiscaleDiscriminator: lambda n: [scale.layers[1].conv for scale in n.scales],
+        PixelDiscriminator: lambda n: [n.layers[1].conv, n.layers[2].conv],
+    }
+    cls, _ = case
+    convs = inner[cls](build((cls, {"norm": norm})))
+    assert [conv.bias is not None for conv in convs] == [biased] * len(convs)
+
+
+def test_skips_count_from_the_outermost_level_inward():
+    network = UNetGenerator(base_channels=2, depth=4, skips=("none", "gate", "concat"))
+    kinds = [type(block.merge) for block in network.decoder]
+    assert kinds == [ConcatSkip, GatedSkip, NoSkip]
+
+
+def test_dropout_counts_from_the_innermost_level_outward():
+    network = UNetGenerator(base_channels=2, depth=5, dropout=(0.1, 0.0, 0.3))
+    probabilities = [getattr(block.dropout, "p", 0.0) for block in network.decoder]
+    assert probabilities == [0.1, 0.0, 0.3, 0.0]
+
+
+@pytest.mark.parametrize("kind", ["concat", "add", "gate", "none"])
+def test_only_without_skips_does_the_decoder_ignore_the_encoders_features(kind):
+    network = UNetGenerator(base_channels=4, depth=3, skips=kind).eval()
+    skips = []
+
+    def detach_skip(module, inputs):
+        skips.append(inputs[1].detach().requires_grad_())
+        return inputs[0], skips[-1]
+
+    for block in network.decoder:
+        block.register_forward_pre_hook(detach_skip)
+    output = network(images_for(network))
+    gradients = torch.autograd.grad(output.square().sum(), skips, allow_unused=True)
+    assert len(gradients) == 2
+    if kind == "none":
+        assert gradients == (None, None)
+    else:
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    "case",
+    params(
+        {
+            UNetGenerator: [{"dropout": (0.5,)}, {"dropout": (0.0, 0.5)}],
+            ResnetGenerator: [{"dropout": 0.5}],
+            LocalEnhancer: [{"dropout": 0.5}],
+        }
+    ),
+)
+def test_dropout_drops_in_training_alone(case):
+    network = build((case[0], {**case[1], "norm": "none"}))
+    images = images_for(network)
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
+    without = build((case[0], {"norm": "none", "dropout": () if case[0] is UNetGenerator else 0.0}))
+    without.load_state_dict(network.state_dict())
+    without.train()
+    assert torch.equal(without(images), network(images))
+
+
+def test_attention_starts_as_the_identity():
+    network = UNetGenerator(base_channels=4, depth=3, attention=(0, 1, 2)).eval()
+    plain_network = UNetGenerator(base_channels=4, depth=3).eval()
+    plain_network.load_state_dict(
+        {key: value for key, value in network.state_dict().items() if not key.startswith("attention")}
+    )
+    images = images_for(network)
+    assert torch.equal(network(images), plain_network(images))
+
+
+def test_a_config_keeps_its_values_when_the_caller_changes_his_list():
+    channels = [4, 8]
+    network = UNetGenerator(channels=channels)
+    channels.append(16)
+    assert network.config["channels"] == (4, 8)
+
+
+def test_the_summary_shows_each_level():
+    network = UNetGenerator(1, 2, base_channels=4, depth=4, skips=("add", "gate", "none"), attention=(2,))
+    assert network.summary().splitlines() == [
+        f"UNetGenerator: 1 -> 2 channels, {sum(p.numel() for p in network.parameters()):,} parameters",
+        "level  size  channels  skip    receptive field",
+        "    0  1/2          4  add                   4",
+        "    1  1/4          8  gate                 10",
+        "    2  1/8         16  none        whole image",
+        "    3  1/16        32  -           whole image",
+    ]
+
+
+def test_the_summary_of_a_stem_begins_at_full_resolution():
+    lines = UNetGenerator.preset("unet_2015", base_channels=2).summary().splitlines()
+    assert [line.split()[1:3] for line in lines[2:]] == [
+        ["1/1", "2"],
+        ["1/2", "4"],
+        ["1/4", "8"],
+        ["1/8", "16"],
+        ["1/16", "32"],
+    ]
+    assert [line.split()[-1] for line in lines[2:]] == ["5", "14", "32", "68", "140"]
+
+
+def test_the_summary_names_a_merge_module_of_ones_own():
+    class MySkip(ConcatSkip):
+        pass
+
+    assert re.search(r"^ +0 +1/2 +4 +MySkip +4$", UNetGenerator(channels=(4, 8), skips=MySkip).summary(), re.MULTILINE)
+
+
+# State-dict keys are public: a change needs a converter and an entry in the changelog
+
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+SPECTRAL = ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v")
+
+
+def of(module, *tensors):
+    return [f"{module}.{tensor}" for tensor in tensors]
+
+
+GOLDEN_KEYS = [
+    (
+        UNetGenerator(base_channels=2, depth=3),
+        of("encoder.0.conv", "weight")
+        + of("encoder.1.conv", "weight")
+        + of("encoder.1.norm", *BATCH_NORM)
+        + of("encoder.2.conv", "weight")
+        + of("decoder.0.up", "weight")
+        + of("decoder.0.norm", *BATCH_NORM)
+        + of("decoder.1.up", "weight")
+        + of("decoder.1.norm", *BATCH_NORM)
+        + of("head", "weight", "bias"),
+    ),
+    (
+        UNetGenerator(
+            base_channels=2, depth=2, norm="none", downsample="blur", upsample="nearest",
+            num_convs=2, skips="gate", attention=(1,),
+        ),
+        of("encoder.0.conv", "weight", "bias")
+        + of("encoder.0.blur", "kernel")
+        + of("encoder.0.conv2.conv", "weight", "bias")
+        + of("encoder.1.conv", "weight", "bias")
+        + of("encoder.1.blur", "kernel")
+        + of("encoder.1.conv2.conv", "weight", "bias")
+        + of("attention.1", "gamma", "to_qkv.weight", "out.weight")
+        + of("decoder.0.up.1", "weight", "bias")
+        + of("decoder.0.merge", "from_skip.weight", "from_decoder.weight", "from_decoder.bias", "gate.weight")
+        + of("decoder.0.merge", "gate.bias")
+        + of("decoder.0.convs.0.conv", "weight", "bias")
+        + of("decoder.0.convs.1.conv", "weight", "bias")
+        + of("head.1", "weight", "bias"),
+    ),
+    (
+        UNetGenerator(channels=(2, 2), norm="none", downsample="pool", upsample="shuffle", skips="add"),
+        of("encoder.0.conv", "weight", "bias")
+        + of("encoder.1.conv", "weight", "bias")
+        + of("decoder.0.up.0", "weight", "bias")
+        + of("head.0", "weight", "bias"),
+    ),
+    (
+        UNetGenerator.preset("unet_2015", base_channels=2, depth=2),
+        of("encoder.0.0.conv", "weight", "bias")
+        + of("encoder.0.1.conv", "weight", "bias")
+        + of("encoder.1.conv", "weight", "bias")
+        + of("encoder.1.conv2.conv", "weight", "bias")
+        + of("decoder.0.up", "weight", "bias")
+        + of("decoder.0.convs.0.conv", "weight", "bias")
+        + of("decoder.0.convs.1.conv", "weight", "bias")
+        + of("head", "weight", "bias"),
+    ),
+    (
+        ResnetGenerator(base_channels=2, num_blocks=1, num_downs=1),
+        of("stem.conv", "weight", "bias")
+        + of("downs.0.conv", "weight", "bias")
+        + of("blocks.0.conv1.conv", "weight", "bias")
+        + of("blocks.0.conv2.conv", "weight", "bias")
+        + of("ups.0.up", "weight", "bias")
+        + of("head.conv", "weight", "bias"),
+    ),
+    (
+        ResnetGenerator(base_channels=2, num_blocks=1, num_downs=1, norm="batch", dropout=0.5, upsample="bilinear"),
+        of("stem.conv", "weight")
+        + of("stem.norm", *BATCH_NORM)
+        + of("downs.0.conv", "weight")
+        + of("downs.0.norm", *BATCH_NORM)
+        + of("blocks.0.conv1.conv", "weight")
+        + of("blocks.0.conv1.norm", *BATCH_NORM)
+        + of("blocks.0.conv2.conv", "weight")
+        + of("blocks.0.conv2.norm", *BATCH_NORM)
+        + of("ups.0.up.1", "weight")
+        + of("ups.0.norm", *BATCH_NORM)
+        + of("head.conv", "weight", "bias"),
+    ),
+    (
+        PatchDiscriminator(base_channels=2, n_layers=1),
+        of("layers.0.conv", "weight", "bias")
+        + of("layers.1.conv", "weight")
+        + of("layers.1.norm", *BATCH_NORM)
+        + of("layers.2.conv", "weight", "bias"),
+    ),
+    (
+        PatchDiscriminator(base_channels=2, n_layers=1, norm="group", spectral_norm=True),
+        of("layers.0.conv", "bias", *SPECTRAL)
+        + of("layers.1.conv", *SPECTRAL)
+        + of("layers.1.norm", "weight", "bias")
+        + of("layers.2.conv", "bias", *SPECTRAL),
+    ),
+    (
+        MultiscaleDiscriminator(base_channels=2, n_layers=1),
+        [
+            name
+            for scale in range(2)
+            for layer in range(3)
+            for name in of(f"scales.{scale}.layers.{layer}.conv", "weight", "bias")
+        ],
+    ),
+    (
+        LocalEnhancer(base_channels=1, num_blocks=1, global_blocks=1, global_downs=1),
+        of("coarse.stem.conv", "weight", "bias")
+        + of("coarse.downs.0.conv", "weight", "bias")
+        + of("coarse.blocks.0.conv1.conv", "weight", "bias")
+        + of("coarse.blocks.0.conv2.conv", "weight", "bias")
+        + of("coarse.ups.0.up", "weight", "bias")
+        + of("fine.stem.conv", "weight", "bias")
+        + of("fine.downs.0.conv", "weight", "bias")
+        + of("fine.blocks.0.conv1.conv", "weight", "bias")
+        + of("fine.blocks.0.conv2.conv", "weight", "bias")
+        + of("fine.ups.0.up", "weight", "bias")
+        + of("fine.head.conv", "weight", "bias"),
+    ),
+    (
+        LocalEnhancer(base_channels=1, num_enhancers=2, num_blocks=0, global_blocks=0, global_downs=0),
+        of("coarse.coarse.stem.conv", "weight", "bias")
+        + of("coarse.fine.stem.conv", "weight", "bias")
+        + of("coarse.fine.downs.0.conv", "weight", "bias")
+        + of("coarse.fine.ups.0.up", "weight", "bias")
+        + of("fine.stem.conv", "weight", "bias")
+        + of("fine.downs.0.conv", "weight", "bias")
+        + of("fine.ups.0.up", "weight", "bias")
+        + of("fine.head.conv", "weight", "bias"),
+    ),
+    (
+        PixelDiscriminator(base_channels=2),
+        of("layers.0.conv", "weight", "bias")
+        + of("layers.1.conv", "weight")
+        + of("layers.1.norm", *BATCH_NORM)
+        + of("layers.2.conv", "weight"),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "keys"), GOLDEN_KEYS, ids=lambda value: type(value).__name__)
+def test_the_keys_of_the_state_dict_and_their_order(network, keys):
+    assert list(network.state_dict()) == keys
