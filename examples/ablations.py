@@ -27,11 +27,12 @@ from imtrans import (
     evaluate,
     init_net,
 )
+from imtrans.checks import at_least
 from imtrans.data.loader import Batch, batches
-from imtrans.errors import DataError, at_least, some_of
+from imtrans.errors import DataError, join_names
 from imtrans.modes import running_as
-from imtrans.nn.init import pick_device
-from imtrans.training.report.image_grid import sample_rows
+from imtrans.runtime import pick_device
+from imtrans.training.report.image_grid import image_grid
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     if not args.resume and (there := [name for name in args.runs if (args.out / name).exists()]):
         # Before hours go into the runs that come first.
-        raise DataError(f"{args.out} has runs of {some_of(there)} already. Go on with --resume, or give another --out.")
+        raise DataError(
+            f"{args.out} has runs of {join_names(there)} already. Go on with --resume, or give another --out."
+        )
     real = args.data is not None
     size = given(args.size, 256 if real else 128)
     device = pick_device(args.device)
@@ -126,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
             **score(translations(generator, val, device), val, segmenter, palette),
         }
         columns[name] = next(iter(translations(generator, val, device, batch_size=4))).cpu()
-    sample_rows({**columns, "target": few["target"]}).save(args.out / "ablations.png")
+    image_grid({**columns, "target": few["target"]}).save(args.out / "ablations.png")
     (args.out / "ablations.json").write_text(json.dumps(found, indent=2))
     print(f"\n{table(found)}\n\nsource | {' | '.join(args.runs)} | target: {args.out / 'ablations.png'}")
 

@@ -29,7 +29,7 @@ from benchmark_parts import (
 )
 
 import imtrans
-from imtrans.nn.init import pick_device
+from imtrans.runtime import pick_device
 
 Found = dict[str, Any]
 

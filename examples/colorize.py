@@ -13,8 +13,8 @@ import torch
 from training import add_flags, given, held_out, main, plan, report, trainer_arguments
 
 from imtrans import Colorization, LabFacades, LabImages, PatchDiscriminator, Trainer, UNetGenerator, init_net
-from imtrans.distributed.process_group import join
-from imtrans.nn.init import pick_device
+from imtrans.distributed.process_group import init_process_group
+from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
@@ -29,8 +29,8 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    world = join(pick_device(args.device))
-    say = print if world.first else lambda text: None
+    group = init_process_group(pick_device(args.device))
+    say = print if group.is_rank0 else lambda text: None
     real = args.data is not None
     size = given(args.size, 256 if real else 128)
     base_channels = given(args.base_channels, 64 if real else 32)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         epochs=given(args.epochs, 200 if real else 5),
         **trainer_arguments(args, size=size),
     )
-    say(plan(trainer, args.batch_size, world))
+    say(plan(trainer, args.batch_size, group))
     say(report(trainer.fit(resume=args.resume), args.out))
     if args.push_to_hub:
         say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")

@@ -21,9 +21,9 @@ from imtrans import (
     UnpairedImages,
     init_net,
 )
-from imtrans.distributed.process_group import join
+from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
-from imtrans.nn.init import pick_device
+from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
@@ -44,8 +44,8 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    world = join(pick_device(args.device))
-    say = print if world.first else lambda text: None
+    group = init_process_group(pick_device(args.device))
+    say = print if group.is_rank0 else lambda text: None
     real = args.data is not None or args.data_a is not None
     size = given(args.size, 256 if real else 64)
     width = given(args.base_channels, 64 if real else 16)
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         epochs=given(args.epochs, 200 if real else 5),
         **trainer_arguments(args, size=size),
     )
-    say(plan(trainer, args.batch_size, world))
+    say(plan(trainer, args.batch_size, group))
     trainer.fit(resume=args.resume)
     say(f"\ngenerators {args.out / 'to_target'}\n           {args.out / 'to_source'}")
     say(f"gallery    {(args.out / 'index.html').resolve().as_uri()}")

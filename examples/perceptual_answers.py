@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imtrans.errors import DataError, shown
+from imtrans.errors import DataError, printable
 
 FORMAT = "imtrans perceptual study"
 SHOWN = 1000  # milliseconds, for which the page shows each picture at least
@@ -82,14 +82,14 @@ def read_study(folder: Path) -> Study:
         study = Study(key["study"], key["practice"], key["trials"], [pair["generated"] for pair in key["pairs"]])
     except OSError as error:
         raise DataError(
-            f"{shown(path)} cannot be read: {error.strerror}. Give the study's folder with --out."
+            f"{printable(path)} cannot be read: {error.strerror}. Give the study's folder with --out."
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError):
         study = Study("", 0, 0, [])
     counts = [study.practice, study.trials, *study.generated]
     whole = all(type(count) is int for count in counts) and min(study.practice, study.trials) > 0
     if not (whole and study.practice + study.trials <= len(study.generated) and {*study.generated} <= {0, 1}):
-        raise DataError(f"{shown(path)} is not the key of a study. Write the study again, from the same pictures.")
+        raise DataError(f"{printable(path)} is not the key of a study. Write the study again, from the same pictures.")
     return study
 
 
@@ -101,17 +101,19 @@ def read_answers(path: Path, study: Study) -> Session:
     """
     answers, text, checksum = _read(path)
     if answers.get("format") != FORMAT:
-        raise DataError(f"{shown(path)} holds no answers of a perceptual study. Give the file that the page saved.")
+        raise DataError(f"{printable(path)} holds no answers of a perceptual study. Give the file that the page saved.")
     if answers.get("study") != study.id:
-        raise DataError(f"{shown(path)} answers another study, {answers.get('study')!r:.99}; this one is {study.id!r}.")
+        raise DataError(
+            f"{printable(path)} answers another study, {answers.get('study')!r:.99}; this one is {study.id!r}."
+        )
     if checksum != zlib.crc32(text):
         raise DataError(
-            f"{shown(path)} was changed after the page had saved it: its checksum is wrong. Ask for it again."
+            f"{printable(path)} was changed after the page had saved it: its checksum is wrong. Ask for it again."
         )
     given, order = answers.get("answers"), study.order(_whole(path, answers, "seed", 1, 2**32 - 1))
     if not isinstance(given, list) or len(given) != len(order):
         found = len(given) if isinstance(given, list) else "no"
-        raise DataError(f"{shown(path)} holds {found} answers, not {len(order)}. Let the participant finish.")
+        raise DataError(f"{printable(path)} holds {found} answers, not {len(order)}. Let the participant finish.")
     fooled, longest = 0, SHOWN
     for number, (answer, drawn) in enumerate(zip(given, order, strict=True)):
         chosen, times = _answer(path, number, answer, drawn)
@@ -140,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, object], bytes, object]:
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"{shown(path)} cannot be read as answers ({why}). Give the file that the page saved."
+            f"{printable(path)} cannot be read as answers ({why}). Give the file that the page saved."
         ) from error
     return answers, text, checksum
 
@@ -148,20 +150,22 @@ def _read(path: Path) -> tuple[dict[str, object], bytes, object]:
 def _whole(path: Path, answers: dict[str, object], name: str, low: int, high: int = 2**53) -> int:
     value = answers.get(name)
     if type(value) is not int or not low <= value <= high:
-        raise DataError(f"{shown(path)}: {name} must be a whole number from {low} to {high}, got {value!r:.99}.")
+        raise DataError(f"{printable(path)}: {name} must be a whole number from {low} to {high}, got {value!r:.99}.")
     return value
 
 
 def _text(path: Path, answers: dict[str, object], name: str) -> str:
     value = answers.get(name)
     if not isinstance(value, str) or not 1 <= len(value.strip()) <= LONGEST_NAME:
-        raise DataError(f"{shown(path)}: {name} must be a text of 1 to {LONGEST_NAME} characters, got {value!r:.99}.")
+        raise DataError(
+            f"{printable(path)}: {name} must be a text of 1 to {LONGEST_NAME} characters, got {value!r:.99}."
+        )
     return value.strip()
 
 
 def _answer(path: Path, number: int, answer: object, drawn: tuple[int, bool]) -> tuple[int, list[int]]:
     """Which picture was called generated, the first (0) or the second (1), and for how long the two were shown."""
-    answer, trial = answer if isinstance(answer, dict) else {}, f"{shown(path)}: trial {number + 1}"
+    answer, trial = answer if isinstance(answer, dict) else {}, f"{printable(path)}: trial {number + 1}"
     if (answer.get("pair"), answer.get("swapped")) != drawn:
         raise DataError(f"{trial} is not the one that its seed draws. Ask for the file again.")
     times = answer.get("shown")
@@ -181,7 +185,7 @@ def one_per_participant(sessions: Sequence[Session]) -> tuple[list[Session], lis
     for session in sorted(sessions, key=lambda session: (session.started, session.session)):
         if session.session in files:
             both = sorted([files[session.session], session.path])
-            raise DataError(f"{shown(both[0])} and {shown(both[1])} are of one session. Take one of them out.")
+            raise DataError(f"{printable(both[0])} and {printable(both[1])} are of one session. Take one of them out.")
         files[session.session] = session.path
         first.setdefault(" ".join(session.participant.split()).casefold(), session)
     taken = sorted(first.values(), key=lambda session: (session.participant, session.session))

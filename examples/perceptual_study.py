@@ -19,9 +19,10 @@ import numpy as np
 from perceptual_answers import interval, one_per_participant, read_answers, read_study
 from PIL import Image
 
+from imtrans.checks import at_least
 from imtrans.data.images import read_image
 from imtrans.data.paired import like_named, without_partner
-from imtrans.errors import DataError, ImtransError, at_least, shown
+from imtrans.errors import DataError, ImtransError, printable
 from imtrans.files import write_atomic, write_json
 
 SIZE = 256  # as the paper showed them
@@ -66,7 +67,8 @@ def write(args: argparse.Namespace) -> int:
         raise DataError(without_partner(args.generated, args.real, alone))
     if len(pairs) < practice + trials:
         raise DataError(
-            f"{shown(args.generated)} and {shown(args.real)} hold {len(pairs)} pairs; {practice} to practise and "
+            f"{printable(args.generated)} and {printable(args.real)} hold {len(pairs)} pairs; {practice} to "
+            f"practise and "
             f"{trials} that count need {practice + trials}, because nobody sees a pair twice. Add pictures, or ask for "
             "fewer with --practice and --trials."
         )
@@ -108,7 +110,9 @@ def save(folder: Path, page: bytes, key: dict[str, object]) -> None:
         write_json(folder / "key.json", key)
         write_atomic(folder / "study.html", page)
     except OSError as error:
-        raise DataError(f"{shown(folder)} cannot be used: {error.strerror}. Give another folder with --out.") from error
+        raise DataError(
+            f"{printable(folder)} cannot be used: {error.strerror}. Give another folder with --out."
+        ) from error
 
 
 def score(args: argparse.Namespace) -> int:
@@ -139,7 +143,9 @@ def score(args: argparse.Namespace) -> int:
         "seed": args.seed,
     }
     for session in later:
-        print(f"left out: {shown(session.path)}, a later session of {shown(session.participant)}", file=sys.stderr)
+        print(
+            f"left out: {printable(session.path)}, a later session of {printable(session.participant)}", file=sys.stderr
+        )
     print(json.dumps(scores, indent=2) if args.json else table(scores))
     return 0
 
@@ -150,7 +156,7 @@ def table(scores: dict) -> str:
     for row in rows:
         counts = (str(row["taken_for_real"]), str(row["trials"]), f"{row['percent']:.1f}")
         lines.append(
-            (shown(row["participant"]), *counts, f"{row['longest_shown_ms'] / 1000:.2f} s", str(row["resumed"]))
+            (printable(row["participant"]), *counts, f"{row['longest_shown_ms'] / 1000:.2f} s", str(row["resumed"]))
         )
     everybody = f"all {len(rows)}" if len(rows) > 1 else "all"
     lines.append((everybody, str(scores["taken_for_real"]), str(scores["trials"]), f"{scores['percent']:.1f}", "", ""))

@@ -15,10 +15,10 @@ from training import add_flags, given, held_out, main, plan, report, trainer_arg
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.data.archive import unpack
-from imtrans.distributed.process_group import join
+from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch
-from imtrans.nn.init import pick_device
+from imtrans.runtime import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
 CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest
@@ -43,13 +43,13 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    world = join(pick_device(args.device))
-    say = print if world.first else lambda text: None
+    group = init_process_group(pick_device(args.device))
+    say = print if group.is_rank0 else lambda text: None
     real = args.data is not None or args.download
     size = given(args.size, 256 if real else 128)
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
-        folder = args.data or world.from_first(lambda: download(Path("data"), args.sha256))
+        folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
         train, val = paired(folder, seed=args.seed, direction=args.direction, size=size, on_bad_image=args.on_bad_image)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         epochs=given(args.epochs, 200 if real else 5),
         **trainer_arguments(args, size=size),
     )
-    say(plan(trainer, args.batch_size, world))
+    say(plan(trainer, args.batch_size, group))
     say(report(trainer.fit(resume=args.resume), args.out))
     if args.push_to_hub:
         say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")

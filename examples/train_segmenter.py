@@ -20,15 +20,16 @@ from tqdm import tqdm
 from training import given, main
 
 from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
+from imtrans.checks import at_least
 from imtrans.data.facades.plan import LABELS
 from imtrans.data.images import image_files, read_image, to_tensor
 from imtrans.data.labels import colours_from_ids, ids_from_colours
 from imtrans.data.loader import Batch, batches
-from imtrans.errors import DataError, at_least
+from imtrans.errors import DataError
 from imtrans.files import write_atomic
 from imtrans.hub.saved_model import CONFIG
-from imtrans.nn.init import pick_device, pick_precision
-from imtrans.training.report.image_grid import rows_png
+from imtrans.runtime import pick_device, pick_precision
+from imtrans.training.report.image_grid import image_grid_png
 
 UNKNOWN = "unknown"  # the class that is not learned, and not scored
 OUTSIDE = -1
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         columns[name] = torch.cat(few).cpu()
         columns[f"found in {name}"] = found(columns[name], segmenter, palette, device)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out / "segmented.png", rows_png(columns))
+    write_atomic(args.out / "segmented.png", image_grid_png(columns))
     print(f"{' | '.join(columns)}: {args.out / 'segmented.png'}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imtrans import Trainer
-from imtrans.distributed.process_group import World
+from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ImtransError
 
 
@@ -48,8 +48,8 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
     }
 
 
-def plan(trainer: Trainer, batch_size: int, world: World) -> str:
-    batch = f"batch {batch_size}" + (f" in each of {world.size} processes" if world.size > 1 else "")
+def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:
+    batch = f"batch {batch_size}" + (f" in each of {group.world_size} processes" if group.world_size > 1 else "")
     return f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}"
 
 

@@ -23,7 +23,7 @@ from imtrans import load_pretrained, translate
 from imtrans.data.codec import PIL_MODES, decode
 from imtrans.data.images import image_files, to_image
 from imtrans.errors import DataError, ImtransError
-from imtrans.nn.init import pick_device
+from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:

@@ -49,82 +49,35 @@ class TrainingError(ImtransError, RuntimeError):
     """A training run cannot go on."""
 
 
-def brief(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return the ``repr`` of a value of any size and depth, cut short: what a file holds may be a megabyte."""
     return _REPR.repr(value)
 
 
-def shorten(text: str, most: int = 400) -> str:
+def one_line(text: str, most: int = 400) -> str:
     """Return `text` on one line, of at most `most` characters, all of which can be printed."""
-    line = shown(" ".join(text[: 10 * most].split()))
+    line = printable(" ".join(text[: 10 * most].split()))
     return line if len(line) <= most else f"{line[: most - 4]} ..."
 
 
-def hint(word: object, known: Collection[str]) -> str:
+def did_you_mean(word: object, known: Collection[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name nearest to `word`, or nothing."""
-    near = get_close_matches(word[:100] if isinstance(word, str) else brief(word), list(known), n=1)
+    near = get_close_matches(word[:100] if isinstance(word, str) else short_repr(word), list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -> str:
-    """Return `value` if it is one of the names in `allowed`.
-
-    Raises:
-        ArgumentError: it is not; the message lists the names and guesses the one that was meant.
-    """
-    if isinstance(value, str) and value in allowed:
-        return value
-    raise ArgumentError(f"{owner}: {argument}={brief(value)} is not one of {sorted(allowed)}.{hint(value, allowed)}")
-
-
-def at_least(owner: str, argument: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """Return `value` if it is a whole number of at least `minimum`, and at most `maximum`.
-
-    Raises:
-        ArgumentError: it is not (a bool is no number here).
-    """
-    top = float("inf") if maximum is None else maximum
-    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= top:
-        return value
-    allowed = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    raise ArgumentError(f"{owner}: {argument} must be a whole number {allowed}, got {brief(value)}.")
-
-
-def in_range(owner: str, argument: str, value: object, low: float, high: float = float("inf")) -> float:
-    """Return `value` as a float if it is a number with ``low <= value <= high``.
-
-    Raises:
-        ArgumentError: it is not.
-    """
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
-        return float(value)
-    allowed = f">= {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-    raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {brief(value)}.")
-
-
-def flag(owner: str, argument: str, value: object, *, unset: bool = False) -> None:
-    """Raise unless `value` is True or False; or None, if it may be `unset`.
-
-    Raises:
-        ArgumentError: it is not.
-    """
-    if not (isinstance(value, bool) or (unset and value is None)):
-        allowed = "None, True or False" if unset else "True or False"
-        raise ArgumentError(f"{owner}: {argument} must be {allowed}, got {brief(value)}.")
-
-
-def some_of(names: Sequence[T], most: int = 5) -> str:
+def join_names(names: Sequence[T], most: int = 5) -> str:
     """Return the first `most` names as a list in words, and how many more there are."""
-    shown = ", ".join(shorten(str(n), 100) for n in names[:most])
+    shown = ", ".join(one_line(str(n), 100) for n in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def shown(name: object) -> str:
+def printable(name: object) -> str:
     """Return `name` (of a file, say) in one line that any terminal can print.
 
     Letters of every script stay. Line ends, control characters and bytes that are no text are escaped.
 
-    >>> shown("façade\\n1.jpg")
+    >>> printable("façade\\n1.jpg")
     'façade\\\\n1.jpg'
     """
     return "".join(

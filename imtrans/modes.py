@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from imtrans.errors import one_of
+from imtrans.checks import one_of
 
 MODES = ("eval", "batch_stats", "paper")
 _Dropouts = nn.modules.dropout._DropoutNd

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imtrans import errors
-from imtrans.errors import ArgumentError, ImtransError, at_least, brief, hint, in_range, one_of, shorten, some_of
+from imtrans import checks, errors
+from imtrans.checks import at_least, in_range, one_of
+from imtrans.errors import ArgumentError, ImtransError, did_you_mean, join_names, one_line, short_repr
 
 
 @pytest.mark.parametrize(
@@ -24,9 +25,9 @@ def test_every_error_is_ours_and_one_that_others_catch(name, builtin):
 
 
 def test_a_hint_names_the_nearest_or_nothing():
-    assert hint("btch", ["batch", "group"]) == " Did you mean 'batch'?"
-    assert hint("xyz", ["batch", "group"]) == ""
-    assert hint(3, {"batch": 1}) == ""
+    assert did_you_mean("btch", ["batch", "group"]) == " Did you mean 'batch'?"
+    assert did_you_mean("xyz", ["batch", "group"]) == ""
+    assert did_you_mean(3, {"batch": 1}) == ""
 
 
 def test_one_of_returns_a_known_name():
@@ -89,23 +90,23 @@ def test_in_range_without_an_upper_end_says_so():
 
 
 def test_some_of_counts_what_it_leaves_out():
-    assert some_of(["a"]) == "a"
-    assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
-    assert some_of(["a", "b", "c", "d", "e", "f", "g"]) == "a, b, c, d, e and 2 more"
-    assert some_of([1, 2, 3], most=1) == "1 and 2 more"
+    assert join_names(["a"]) == "a"
+    assert join_names(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
+    assert join_names(["a", "b", "c", "d", "e", "f", "g"]) == "a, b, c, d, e and 2 more"
+    assert join_names([1, 2, 3], most=1) == "1 and 2 more"
 
 
 @pytest.mark.parametrize(("unset", "allowed"), [(False, "True or False"), (True, "None, True or False")])
 def test_a_flag_is_a_bool_and_none_only_where_it_may_be_unset(unset, allowed):
     for value in (True, False, *([None] if unset else [])):
-        errors.flag("Owner", "bias", value, unset=unset)
+        checks.check_bool("Owner", "bias", value, unset=unset)
     with pytest.raises(errors.ArgumentError, match=f"^Owner: bias must be {allowed}, got 'no'.$"):
-        errors.flag("Owner", "bias", "no", unset=unset)
+        checks.check_bool("Owner", "bias", "no", unset=unset)
 
 
 @given(name=st.text(st.characters(exclude_categories=()), max_size=20))
 def test_a_name_is_shown_in_one_line_that_can_be_written(name):
-    shown = errors.shown(name)
+    shown = errors.printable(name)
     assert len(shown.splitlines()) <= 1
     assert "\x1b" not in shown
     shown.encode()
@@ -115,21 +116,21 @@ def test_a_name_is_shown_in_one_line_that_can_be_written(name):
 
 def test_letters_of_every_script_are_shown():
     for name in ("façade", "ファイル", "می\u200cخواهم", "𝔣", "a b", "\u3000"):
-        assert errors.shown(name) == name
-    assert errors.shown("a\nb\x1b[2J\udce9\u2028\x85") == "a\\nb\\x1b[2J\\udce9\\u2028\\x85"
+        assert errors.printable(name) == name
+    assert errors.printable("a\nb\x1b[2J\udce9\u2028\x85") == "a\\nb\\x1b[2J\\udce9\\u2028\\x85"
 
 
 def test_values_of_any_size_and_depth_are_shown_in_brief():
     nested = []
     for _ in range(10**5):
         nested = [nested]
-    assert brief(nested) == "[[[[...]]]]"
-    assert brief("x" * 10**6) == "'" + "x" * 47 + "..." + "x" * 48 + "'"
-    assert len(brief(list(range(10**6)))) < 100
-    assert brief(10**100) == "100000000000000000...0000000000000000000"
+    assert short_repr(nested) == "[[[[...]]]]"
+    assert short_repr("x" * 10**6) == "'" + "x" * 47 + "..." + "x" * 48 + "'"
+    assert len(short_repr(list(range(10**6)))) < 100
+    assert short_repr(10**100) == "100000000000000000...0000000000000000000"
 
 
 def test_text_is_shortened_to_one_line_that_can_be_printed():
-    assert shorten(" a\n b\ud800\x1b[31m ") == "a b\\ud800\\x1b[31m"
-    assert shorten("x" * 10**6, 10) == "xxxxxx ..."
-    assert shorten("x" * 10, 10) == "x" * 10
+    assert one_line(" a\n b\ud800\x1b[31m ") == "a b\\ud800\\x1b[31m"
+    assert one_line("x" * 10**6, 10) == "xxxxxx ..."
+    assert one_line("x" * 10, 10) == "x" * 10

@@ -2,9 +2,9 @@
 
 from os import PathLike
 
-from imtrans.errors import SavedModelError, brief, hint
+from imtrans.errors import SavedModelError, did_you_mean, short_repr
 from imtrans.hub.pretrained import Pretrained
-from imtrans.hub.saved_model import CONFIG, Saved
+from imtrans.hub.saved_model import CONFIG, SavedModel
 from imtrans.nn.local_enhancer import LocalEnhancer
 from imtrans.nn.multiscale import MultiscaleDiscriminator
 from imtrans.nn.patchgan import PatchDiscriminator, PixelDiscriminator
@@ -43,12 +43,13 @@ def load_pretrained(
         SavedModelError: what is there is no saved network of imtrans, or is damaged.
         HubError: the repo cannot be had.
     """
-    saved = Saved(name, revision, token, subfolder)
+    saved = SavedModel(name, revision, token, subfolder)
     config = saved.config()
     kind = config["class"]
     if kind not in CLASSES:
         raise SavedModelError(
-            f"{CONFIG} of {saved} names the class {brief(kind)}, which imtrans does not have.{hint(kind, CLASSES)} "
+            f"{CONFIG} of {saved} names the class {short_repr(kind)}, which imtrans does not "
+            f"have.{did_you_mean(kind, CLASSES)} "
             f"It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
         )
     return CLASSES[kind].from_saved(saved, config)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imtrans.checks import one_of
 from imtrans.convert.junyanz_names import reference_names as reference_names
 from imtrans.convert.torch_file import read_torch_file
-from imtrans.errors import ArgumentError, ImtransError, SavedModelError, brief, one_of, shorten, some_of
+from imtrans.errors import ArgumentError, ImtransError, SavedModelError, join_names, one_line, short_repr
 from imtrans.hub.pretrained import Pretrained
 from imtrans.modes import MODES
 from imtrans.nn.patchgan import PatchDiscriminator, PixelDiscriminator
@@ -58,7 +59,7 @@ def from_junyanz(path: str | PathLike[str], *, dropout: bool = True, mode: str =
     except KeyError as error:
         raise SavedModelError(
             f"{path} looks like a network of pytorch-CycleGAN-and-pix2pix, but lacks the tensor "
-            f"{shorten(str(error), 100)}."
+            f"{one_line(str(error), 100)}."
         ) from error
     except (IndexError, ValueError, RuntimeError, OverflowError) as error:
         raise SavedModelError(
@@ -77,7 +78,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     for key, value in found.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise SavedModelError(
-                f"{path} holds {brief(value)} under {brief(key)}, not a tensor by its name. Give a *_net_*.pth file."
+                f"{path} holds {short_repr(value)} under {short_repr(key)}, not a tensor by its name. Give a "
+                f"*_net_*.pth file."
             )
     return found
 
@@ -121,7 +123,7 @@ def _architecture(state: State, dropout: bool) -> Pretrained:
     if "model.1.weight" in state:
         return _resnet(state)
     raise SavedModelError(
-        f"this is no network of pytorch-CycleGAN-and-pix2pix: its tensors are {some_of(sorted(state)) or 'none'}."
+        f"this is no network of pytorch-CycleGAN-and-pix2pix: its tensors are {join_names(sorted(state)) or 'none'}."
     )
 
 
@@ -193,9 +195,9 @@ def _matched(network: Pretrained, state: State) -> dict[str, Tensor]:
             raise ArgumentError(f"convert: the reference implementation has no {owner} with {key}.")
         theirs[key] = f"{names[layer]}.{tensor}"
     if missing := sorted(set(theirs.values()) - state.keys()):
-        raise SavedModelError(f"{owner}: the checkpoint lacks {some_of(missing)}. Is it of this architecture?")
+        raise SavedModelError(f"{owner}: the checkpoint lacks {join_names(missing)}. Is it of this architecture?")
     if unknown := sorted(state.keys() - set(theirs.values())):
-        raise SavedModelError(f"{owner}: the checkpoint has more than the network: {some_of(unknown)}.")
+        raise SavedModelError(f"{owner}: the checkpoint has more than the network: {join_names(unknown)}.")
     for key, reference_key in theirs.items():
         if own[key].shape != state[reference_key].shape:
             raise SavedModelError(

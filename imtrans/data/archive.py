@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from imtrans.errors import DataError, at_least, shown
+from imtrans.checks import at_least
+from imtrans.errors import DataError, printable
 
 CHUNK = 2**16
 LONGEST_NAME = 1000
@@ -59,7 +60,8 @@ def unpack(
     source, target = Path(archive), Path(folder)
     if target.exists() or target.is_symlink():
         raise DataError(
-            f"{shown(source)} cannot be unpacked: {shown(target)} is there already. Remove it, or unpack elsewhere."
+            f"{printable(source)} cannot be unpacked: {printable(target)} is there already. Remove it, or unpack "
+            f"elsewhere."
         )
     try:
         _check(source, limits)
@@ -72,12 +74,12 @@ def unpack(
                     _write(member, whole.joinpath(*limits.place(member.name)))
             whole.rename(target)
     except _RefusedError as error:
-        raise DataError(f"{shown(source)} is refused: {error}. Nothing was unpacked.") from error
+        raise DataError(f"{printable(source)} is refused: {error}. Nothing was unpacked.") from error
     except MemoryError:
         raise  # of the machine, not of the file
     except Exception as error:  # the readers raise nearly anything over a damaged file
-        reason = shown(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
-        raise DataError(f"{shown(source)} cannot be unpacked: {reason}. Nothing was unpacked.") from error
+        reason = printable(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
+        raise DataError(f"{printable(source)} cannot be unpacked: {reason}. Nothing was unpacked.") from error
 
 
 class _RefusedError(Exception):
@@ -117,7 +119,7 @@ def _check(source: Path, limits: _Limits) -> None:
                 raise _RefusedError(f"it has more than {limits.members} members")
             objection = member.objection or _objection_to_name(member.name, limits) or _collision(member, limits, seen)
             if objection:
-                raise _RefusedError(f"its member '{shown(member.name[:LONGEST_NAME])}' {objection}")
+                raise _RefusedError(f"its member '{printable(member.name[:LONGEST_NAME])}' {objection}")
             if total > limits.bytes:
                 raise _RefusedError(f"its members hold more than {limits.bytes} bytes")
     if not any(not is_folder for is_folder in seen.values()):

@@ -1,4 +1,4 @@
-"""Pictures that are decoded once and kept as bytes, from which each batch is cut where the training runs."""
+"""SingleSourceDataset that are decoded once and kept as bytes, from which each batch is cut where the training runs."""
 
 import os
 from abc import ABC, abstractmethod
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from imtrans.checks import at_least, check_bool
 from imtrans.data.images import Jitter
-from imtrans.data.loader import Batch, batches, chunks, length_of
-from imtrans.distributed.process_group import processes_here
-from imtrans.errors import at_least, flag
+from imtrans.data.loader import Batch, batch_indices, batches, length_of
+from imtrans.distributed.process_group import local_world_size
 
-SHARE = 0.25  # of the memory that is free
-Cut = tuple[int, int, int, bool]
+MEMORY_FRACTION = 0.25  # of the memory that is free
+CropParams = tuple[int, int, int, bool]
 """Which picture, the left and top edge of the window in it, and whether that is mirrored."""
 
 
-class Shelf(Protocol):
-    """Pictures of one size, by number."""
+class ImageSource(Protocol):
+    """SingleSourceDataset of one size, by number."""
 
     def __len__(self) -> int: ...
 
@@ -31,11 +31,11 @@ class Shelf(Protocol):
         """Picture `index`, or those that belong together there, by name: uint8 tensors ``(c, h, w)``."""
 
 
-class CutPictures(Dataset[Batch], ABC):
+class CropDataset(Dataset[Batch], ABC):
     """A data set whose samples are windows, each cut out of a picture of one size that never changes.
 
-    What is random in a sample is `cuts` alone. So the pictures can be kept as bytes, see `Resident`; a class that
-    overrides ``draw`` or ``__getitem__`` is not kept.
+    What is random in a sample is `crop_params` alone. So the pictures can be kept as bytes, see `ImageCache`; a class
+    that overrides ``draw`` or ``__getitem__`` is not kept.
     """
 
     jitter: Jitter
@@ -47,12 +47,12 @@ class CutPictures(Dataset[Batch], ABC):
 
     @property
     @abstractmethod
-    def shelves(self) -> Sequence[Shelf]:
-        """Where the pictures are: a sample has one of each shelf, `loaded_size` high and wide."""
+    def sources(self) -> Sequence[ImageSource]:
+        """Where the pictures are: a sample has one of each source, `loaded_size` high and wide."""
 
     @abstractmethod
-    def cuts(self, index: int, epoch: int) -> list[Cut]:
-        """What sample `index` is in `epoch`: of each shelf, which picture, and where it is cut."""
+    def crop_params(self, index: int, epoch: int) -> list[CropParams]:
+        """What sample `index` is in `epoch`: of each source, which picture, and where it is cut."""
 
     def sample(self, windows: Batch) -> Batch:
         """What a sample, or a batch of them, makes of its windows, floats in [-1, 1]: here, nothing else.
@@ -77,8 +77,8 @@ class CutPictures(Dataset[Batch], ABC):
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` as it is augmented in `epoch`."""
         windows: Batch = {}
-        for shelf, (picture, *window) in zip(self.shelves, self.cuts(self.at(index), epoch), strict=True):
-            for name, pixels in shelf.load(picture).items():
+        for source, (picture, *window) in zip(self.sources, self.crop_params(self.at(index), epoch), strict=True):
+            for name, pixels in source.load(picture).items():
                 windows[name] = self.jitter.cut(pixels[None], torch.tensor([window]))[0]
         return self.sample(windows)
 
@@ -86,8 +86,8 @@ class CutPictures(Dataset[Batch], ABC):
         return self.draw(index, epoch=0)
 
 
-class Pictures(CutPictures):
-    """`CutPictures` of one shelf: sample i is picture i, or the pictures that belong together there.
+class SingleSourceDataset(CropDataset):
+    """`CropDataset` of one source: sample i is picture i, or the pictures that belong together there.
 
     All of them have the same window, a function of (seed, epoch, index).
     """
@@ -97,29 +97,29 @@ class Pictures(CutPictures):
         """The pictures of sample `index` as uint8 tensors ``(c, h, w)`` of `loaded_size`."""
 
     @property
-    def shelves(self) -> "Sequence[Shelf]":
+    def sources(self) -> "Sequence[ImageSource]":
         """The data set itself."""
         return (self,)
 
-    def cuts(self, index: int, epoch: int) -> list[Cut]:
-        """Picture `index`, and where `epoch` cuts it: see `Jitter.window`."""
+    def crop_params(self, index: int, epoch: int) -> list[CropParams]:
+        """Picture `index`, and where `epoch` crop_params it: see `Jitter.window`."""
         if not self.augment:
             return [(index, 0, 0, False)]
         return [(index, *self.jitter.window(np.random.default_rng((self.seed, epoch, index))))]
 
 
-class Resident:
+class ImageCache:
     """The pictures of a data set, each decoded when it is first needed, and kept as bytes.
 
     Args:
-        data: see `resident`, which tells whether it can be kept.
+        data: see `make_cache`, which tells whether it can be kept.
         store: where the bytes are.
         device: where the batches are.
     """
 
-    def __init__(self, data: CutPictures, store: torch.device, device: torch.device) -> None:
+    def __init__(self, data: CropDataset, store: torch.device, device: torch.device) -> None:
         self.data, self.store, self.device = data, store, device
-        self._kept = [_Kept(shelf, store, device) for shelf in data.shelves]
+        self._kept = [_CachedSource(source, store, device) for source in data.sources]
 
     def batches(
         self,
@@ -131,27 +131,29 @@ class Resident:
         process: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """The batches of `imtrans.data.loader.batches`, on the device."""
-        parts = chunks(len(self.data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[skip:]
-        cuts = [[self.data.cuts(index, epoch) for index in part] for part in parts]
+        parts = batch_indices(len(self.data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)[
+            skip:
+        ]
+        crop_params = [[self.data.crop_params(index, epoch) for index in part] for part in parts]
         # The whole epoch at once: a transfer for each batch would make the host wait.
-        drawn = torch.tensor([sample for part in cuts for sample in part]).reshape(-1, len(self._kept), 4)
+        drawn = torch.tensor([sample for part in crop_params for sample in part]).reshape(-1, len(self._kept), 4)
         on_device = drawn.to(self.device).split([len(part) for part in parts])
-        for part, chosen in zip(cuts, on_device, strict=True):
+        for part, chosen in zip(crop_params, on_device, strict=True):
             windows: Batch = {}
-            for shelf, kept in enumerate(self._kept):
-                indices = [sample[shelf][0] for sample in part]
-                for name, pixels in kept.take(indices, chosen[:, shelf, 0]):
-                    windows[name] = self.data.jitter.cut(pixels, chosen[:, shelf, 1:])
+            for source, kept in enumerate(self._kept):
+                indices = [sample[source][0] for sample in part]
+                for name, pixels in kept.take(indices, chosen[:, source, 0]):
+                    windows[name] = self.data.jitter.cut(pixels, chosen[:, source, 1:])
             yield self.data.sample(windows)
 
 
-class _Kept:
-    """One shelf of a `Resident`."""
+class _CachedSource:
+    """One source of a `ImageCache`."""
 
-    def __init__(self, shelf: Shelf, store: torch.device, device: torch.device) -> None:
-        self.shelf, self.store, self.device = shelf, store, device
+    def __init__(self, source: ImageSource, store: torch.device, device: torch.device) -> None:
+        self.source, self.store, self.device = source, store, device
         self._pixels: Batch = {}
-        self._there = np.zeros(len(shelf), dtype=bool)
+        self._there = np.zeros(len(source), dtype=bool)
 
     def take(self, indices: list[int], on_device: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The pictures of `indices`, which are told on the device too."""
@@ -168,20 +170,20 @@ class _Kept:
     def _load(self, indices: list[int]) -> None:
         for index in indices:
             if not self._there[index]:
-                for name, pixels in self.shelf.load(index).items():
+                for name, pixels in self.source.load(index).items():
                     if name not in self._pixels:
-                        shape = (len(self.shelf), *pixels.shape)
+                        shape = (len(self.source), *pixels.shape)
                         self._pixels[name] = torch.empty(shape, dtype=torch.uint8, device=self.store)
                     self._pixels[name][index] = pixels
                 self._there[index] = True
 
 
-class Feed:
+class BatchLoader:
     """Batches of data sets: cut from what is kept where that can be done, and else loaded.
 
     Args:
         device: where the training runs.
-        keep: whether to keep pictures; see `resident`.
+        keep: whether to keep pictures; see `make_cache`.
         num_workers: processes that load what is not kept.
 
     Raises:
@@ -189,15 +191,15 @@ class Feed:
     """
 
     def __init__(self, device: torch.device, *, keep: bool, num_workers: int) -> None:
-        flag("Trainer", "keep_data", keep)
+        check_bool("Trainer", "keep_data", keep)
         self.device, self.keep = device, keep
         self.num_workers = at_least("Trainer", "num_workers", num_workers, 0)
-        self._found: dict[int, tuple[object, Resident | None]] = {}
+        self._found: dict[int, tuple[object, ImageCache | None]] = {}
 
     def batches(self, data: Dataset[Batch], batch_size: int, **order: Any) -> Iterable[Batch]:
         """The batches of one epoch, in the order of `imtrans.data.loader.batches`."""
         if id(data) not in self._found:
-            self._found[id(data)] = data, resident(data, self.device) if self.keep else None
+            self._found[id(data)] = data, make_cache(data, self.device) if self.keep else None
         kept = self._found[id(data)][1]
         if kept is not None:
             return kept.batches(batch_size, **order)
@@ -205,20 +207,20 @@ class Feed:
         return batches(data, batch_size, num_workers=self.num_workers, pin_memory=pinned, **order)
 
 
-def resident(data: object, device: torch.device) -> Resident | None:
+def make_cache(data: object, device: torch.device) -> ImageCache | None:
     """Keep the pictures of `data` on `device` if a quarter of its free memory holds them, else in RAM likewise.
 
-    None if neither does, or if `data` is not `CutPictures`, or a kind of them with a sample of its own.
+    None if neither does, or if `data` is not `CropDataset`, or a kind of them with a sample of its own.
     """
-    if not isinstance(data, CutPictures) or length_of(data) == 0:
+    if not isinstance(data, CropDataset) or length_of(data) == 0:
         return None
     kind = type(data)
-    if kind.draw is not CutPictures.draw or kind.__getitem__ is not CutPictures.__getitem__:
+    if kind.draw is not CropDataset.draw or kind.__getitem__ is not CropDataset.__getitem__:
         return None
-    needed = sum(len(shelf) * sum(pixels.nbytes for pixels in shelf.load(0).values()) for shelf in data.shelves)
+    needed = sum(len(source) * sum(pixels.nbytes for pixels in source.load(0).values()) for source in data.sources)
     for store in dict.fromkeys([device, torch.device("cpu")]):
-        if needed <= SHARE * free_memory(store):
-            return Resident(data, store, device)
+        if needed <= MEMORY_FRACTION * free_memory(store):
+            return ImageCache(data, store, device)
     return None
 
 
@@ -232,7 +234,7 @@ def free_memory(device: torch.device) -> int:
     with suppress(OSError, ValueError):  # a container may have less than the machine
         limit, used = (int(Path("/sys/fs/cgroup", f"memory.{what}").read_text()) for what in ("max", "current"))
         free.append(limit - used)
-    return max(0, min(free)) // processes_here()  # each of them keeps its own
+    return max(0, min(free)) // local_world_size()  # each of them keeps its own
 
 
 def _available() -> int:

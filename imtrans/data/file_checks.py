@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from imtrans.errors import DataError, one_of
+from imtrans.checks import one_of
+from imtrans.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -12,11 +13,11 @@ ON_BAD_IMAGE = ("error", "skip")
 MOST_LISTED = 3
 
 
-def screen(
+def check_files(
     owner: str,
     samples: Sequence[T],
     *,
-    glance: Callable[[T], R],
+    check_header: Callable[[T], R],
     decode: Callable[[T], R],
     on_bad_image: str,
     known: Sequence[str] = (),
@@ -26,9 +27,10 @@ def screen(
     Args:
         owner: the data set's name, for the messages.
         samples: in order.
-        glance: looks at the headers of a sample's files.
+        check_header: looks at the headers of a sample's files.
         decode: reads them whole. Both raise a DataError for a bad sample, and return what is worth knowing.
-        on_bad_image: ``"error"``: glance, and let the first error out; or ``"skip"``: decode, leave out what is bad,
+        on_bad_image: ``"error"``: check_header, and let the first error out; or ``"skip"``: decode, leave out what is
+        bad,
             and warn.
         known: reports of what was found to be bad before it came to looking.
 
@@ -39,13 +41,13 @@ def screen(
         ArgumentError: another `on_bad_image`.
         DataError: a bad sample, or with ``"skip"``, no sound one.
 
-    >>> screen("Words", ["a", "b"], glance=len, decode=len, on_bad_image="error")
+    >>> check_files("Words", ["a", "b"], check_header=len, decode=len, on_bad_image="error")
     ([('a', 1), ('b', 1)], [])
     """
     if one_of(owner, "on_bad_image", on_bad_image, ON_BAD_IMAGE) == "error":
         if known:
             raise DataError(known[0])
-        return [(sample, glance(sample)) for sample in samples], []
+        return [(sample, check_header(sample)) for sample in samples], []
     sound: list[tuple[T, R]] = []
     reports = [*known]
     for sample in samples:

@@ -3,14 +3,14 @@
 from os import PathLike
 from pathlib import Path
 
-from imtrans.data.file_checks import screen
+from imtrans.data.file_checks import check_files
 from imtrans.data.images import Jitter, image_files, image_size, read_image
 from imtrans.data.loader import Batch
-from imtrans.errors import DataError, shown, some_of
+from imtrans.errors import DataError, join_names, printable
 
 
 class PictureFolder:
-    """The pictures of a folder, in order; a `imtrans.data.cache.Shelf`.
+    """The pictures of a folder, in order; a `imtrans.data.cache.ImageSource`.
 
     Args:
         owner: the data set's name, for the messages.
@@ -18,7 +18,7 @@ class PictureFolder:
         name: of a picture in what `load` returns.
         jitter: resizes them.
         size: height and width that they are resized to.
-        on_bad_image: see `imtrans.data.file_checks.screen`; `bad_images` has a report of each that was left out.
+        on_bad_image: see `imtrans.data.file_checks.check_files`; `bad_images` has a report of each that was left out.
 
     Raises:
         ArgumentError: another `on_bad_image`.
@@ -31,11 +31,11 @@ class PictureFolder:
         self.folder, self.name, self.jitter, self.size = Path(folder), name, jitter, size
         paths = image_files(self.folder)
         if not paths:
-            raise DataError(f"{shown(self.folder)} holds no pictures. Put some (.png, .jpg, .tif, .webp) in it.")
-        sound, self.bad_images = screen(
+            raise DataError(f"{printable(self.folder)} holds no pictures. Put some (.png, .jpg, .tif, .webp) in it.")
+        sound, self.bad_images = check_files(
             owner,
             paths,
-            glance=image_size,
+            check_header=image_size,
             decode=lambda path: read_image(path).size,
             on_bad_image=on_bad_image,
         )
@@ -50,6 +50,6 @@ class PictureFolder:
         return {self.name: self.jitter.load([read_image(self.paths[index])], self.size)[0]}
 
     def __repr__(self) -> str:
-        sizes = some_of([f"{width}x{height}" for width, height in self.sizes], most=3)
+        sizes = join_names([f"{width}x{height}" for width, height in self.sizes], most=3)
         bad = f" ({len(self.bad_images)} bad ones left out)" if self.bad_images else ""
-        return f"{len(self)} pictures in {shown(self.folder)}{bad}, {sizes} pixels"
+        return f"{len(self)} pictures in {printable(self.folder)}{bad}, {sizes} pixels"

@@ -15,7 +15,8 @@ from einops import rearrange, repeat
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, DataError, at_least, shown
+from imtrans.checks import at_least
+from imtrans.errors import ArgumentError, DataError, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 # Pillow knows more, and some of them start other programs: what is called .jpg may be PostScript.
@@ -37,7 +38,7 @@ def image_files(folder: Path) -> list[Path]:
             names = [entry.name for entry in entries if _is_named_like_a_picture(entry)]
     except OSError as error:
         raise DataError(
-            f"{shown(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
+            f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
         ) from error
     return [folder / name for name in sorted(names)]
 
@@ -92,7 +93,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except MemoryError:
         raise  # of the machine, not of the file
     except Exception as error:  # Pillow's readers raise nearly anything over a damaged file
-        raise DataError(f"{shown(path)} cannot be read as a picture ({_reason(error)}). {_way_out(error)}") from error
+        raise DataError(
+            f"{printable(path)} cannot be read as a picture ({_reason(error)}). {_way_out(error)}"
+        ) from error
 
 
 def _open_file(path: Path) -> int:
@@ -109,7 +112,7 @@ def _reason(error: Exception) -> str:
         return f"none of {', '.join(FORMATS)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return shown(error).rstrip(".") or type(error).__name__
+    return printable(error).rstrip(".") or type(error).__name__
 
 
 def _way_out(error: Exception) -> str:
@@ -132,12 +135,12 @@ def read_image(path: Path) -> Image.Image:
         try:
             return converted(image, "RGB")
         except (ValueError, ImageCms.PyCMSError) as error:
-            raise DataError(f"{shown(path)}: mode {image.mode!r} cannot be turned into RGB ({error}).") from error
+            raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be turned into RGB ({error}).") from error
     values = np.asarray(image)
     beyond = 0.01 if image.mode == "F" else 0  # what resampling leaves
     if not (values.min() >= -beyond and values.max() <= most + beyond):  # NaN fails every comparison
         raise DataError(
-            f"{shown(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
+            f"{printable(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
             f"holds 0 to {most}. Scale them."
         )
     grey = (values.clip(0, most) * (255 / most)).round().astype(np.uint8)

@@ -2,17 +2,17 @@
 
 from os import PathLike
 
+from imtrans.checks import at_least
 from imtrans.colours import split_lab
-from imtrans.data.cache import Pictures
+from imtrans.data.cache import SingleSourceDataset
 from imtrans.data.facades.procedural import ProceduralFacades
 from imtrans.data.image_folder import PictureFolder
 from imtrans.data.images import Jitter
 from imtrans.data.loader import Batch
-from imtrans.errors import at_least
 
 
-class _InLab(Pictures):
-    """Pictures in RGB, kept as such, whose samples are in Lab."""
+class _InLab(SingleSourceDataset):
+    """SingleSourceDataset in RGB, kept as such, whose samples are in Lab."""
 
     def sample(self, windows: Batch) -> Batch:
         """The lightness and the colours of the windows."""
@@ -21,12 +21,12 @@ class _InLab(Pictures):
 
 
 class LabImages(_InLab):
-    """Pictures of a folder, each taken apart into its lightness and its colours.
+    """SingleSourceDataset of a folder, each taken apart into its lightness and its colours.
 
     A sample is ``{"source": (1, size, size), "target": (2, size, size)}`` in [-1, 1]: L, and a and b of CIE Lab, scaled
-    as `imtrans.colours.split_lab` does. Pictures are resized, kept and cut as RGB bytes, and become Lab where the
-    training runs. A picture of any height and width is resized to a square. What is random in a sample is a function of
-    (seed, epoch, index) alone.
+    as `imtrans.colours.split_lab` does. Pictures are resized, kept and cut as RGB bytes, and become Lab
+    where the training runs. A picture of any height and width is resized to a square. What is random in a sample is a
+    function of (seed, epoch, index) alone.
 
     Args:
         folder: of pictures.

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, ShapeError, at_least, some_of
+from imtrans.checks import at_least
+from imtrans.errors import ArgumentError, ShapeError, join_names
 from imtrans.nn.layers import check_image
 
 Palette = Collection[tuple[int, int, int]]
@@ -140,7 +141,7 @@ def _check_ids(owner: str, ids: Tensor, classes: int, argument: str) -> None:
     wrong = ids[(ids < 0) | (ids >= classes)].unique().tolist()
     if wrong:
         raise ArgumentError(
-            f"{owner}: ids {some_of(wrong)} are out of range: with {argument}={classes} they go from 0 to "
+            f"{owner}: ids {join_names(wrong)} are out of range: with {argument}={classes} they go from 0 to "
             f"{classes - 1}. Count all classes, or give such pixels a class of their own first."
         )
 
@@ -154,7 +155,7 @@ def _colours(owner: str, palette: Palette, device: torch.device) -> Tensor:
                 f"{owner}: a colour of the palette must be three whole numbers from 0 to 255, got {colour!r}."
             )
     if not colours or len(set(colours)) < len(colours):
-        twice = some_of([c for i, c in enumerate(colours) if c in colours[:i]])
+        twice = join_names([c for i, c in enumerate(colours) if c in colours[:i]])
         why = f"has {twice} more than once" if colours else "is empty"
         raise ArgumentError(f"{owner}: the palette {why}. It needs a colour for each class, each another one.")
     return torch.tensor(colours, dtype=torch.float32, device=device) / 127.5 - 1

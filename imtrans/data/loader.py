@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from imtrans.distributed.data_parallel import part
+from imtrans.distributed.data_parallel import shard_range
 from imtrans.errors import ImtransError
 
 Batch = dict[str, Tensor]
 
 
-class AtEpoch(Dataset[Batch]):
+class EpochDataset(Dataset[Batch]):
     """A data set as it is in one epoch: through its ``draw(index, epoch)``, or plainly if it has none."""
 
     def __init__(self, data: Any, epoch: int) -> None:
@@ -33,19 +33,19 @@ def length_of(data: object) -> int:
     return len(data) if isinstance(data, Sized) else 0
 
 
-def chunks(
+def batch_indices(
     length: int, batch_size: int, *, epoch: int = 0, shuffle_seed: int | None = None, process: tuple[int, int] = (0, 1)
 ) -> list[list[int]]:
     """The indices of each batch of one epoch; arguments as for `batches`.
 
-    >>> chunks(5, 4, process=(0, 2)), chunks(5, 4, process=(1, 2))  # the last sample stands in for one that lacks
+    >>> batch_indices(5, 4, process=(0, 2)), batch_indices(5, 4, process=(1, 2))  # sample 4 stands in
     ([[0, 1], [4]], [[2, 3], [4]])
     """
     order = np.arange(length)
     if shuffle_seed is not None:
         order = np.random.default_rng((shuffle_seed, epoch)).permutation(order)
     whole = [order[i : i + batch_size].tolist() for i in range(0, length, batch_size)]
-    return [[batch[i] for i in part(len(batch), *process)] or batch[-1:] for batch in whole]
+    return [[batch[i] for i in shard_range(len(batch), *process)] or batch[-1:] for batch in whole]
 
 
 def batches(
@@ -62,22 +62,23 @@ def batches(
     """The batches of one epoch, the last one maybe smaller; without the first `skip`.
 
     Args:
-        data: of dicts of tensors; see `AtEpoch`.
+        data: of dicts of tensors; see `EpochDataset`.
         batch_size: samples in a batch, of all processes together.
         epoch: decides the order and the augmentation.
         shuffle_seed: decides the order too; None for the order of `data`.
         skip: batches to leave out at the start, unread.
         process: rank and number of the processes that share each batch: it gives the part of that rank, see
-            `imtrans.distributed.data_parallel.part`, or where that is empty, one sample of the batch all the same.
+            `imtrans.distributed.data_parallel.shard_range`, or where that is empty, one sample of the batch all the
+            same.
         num_workers: processes that load.
         pin_memory: whether to load into memory that a CUDA card can fetch from by itself.
 
     Raises:
         ImtransError: what `data` raised, in a process that loads too.
     """
-    order = chunks(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)
+    order = batch_indices(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)
     loader: DataLoader[Any] = DataLoader(
-        _Told(AtEpoch(data, epoch)),
+        _ErrorsAsSamples(EpochDataset(data, epoch)),
         batch_sampler=order[skip:],
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -91,10 +92,10 @@ def batches(
         yield batch
 
 
-class _Told(Dataset[Any]):
+class _ErrorsAsSamples(Dataset[Any]):
     """A data set that gives our errors as samples: the loader would put a worker's traceback before their text."""
 
-    def __init__(self, data: AtEpoch) -> None:
+    def __init__(self, data: EpochDataset) -> None:
         self.data = data
 
     def __getitem__(self, index: int) -> Batch | ImtransError:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from imtrans.data.cache import Pictures
-from imtrans.data.file_checks import screen
+from imtrans.checks import at_least, one_of
+from imtrans.data.cache import SingleSourceDataset
+from imtrans.data.file_checks import check_files
 from imtrans.data.images import Jitter, image_files, image_size, read_image
 from imtrans.data.loader import Batch
-from imtrans.errors import DataError, at_least, one_of, shown, some_of
+from imtrans.errors import DataError, join_names, printable
 
 DIRECTIONS = ("AtoB", "BtoA")
 
@@ -33,7 +34,7 @@ class _Pair:
         half, height = self._check_sizes(both.size)
         return both.crop((0, 0, half, height)), both.crop((half, 0, both.width, height))
 
-    def glance(self) -> tuple[int, int]:
+    def check_header(self) -> tuple[int, int]:
         """Width and height of each of the two, from the headers."""
         return self._check_sizes(image_size(self.a), None if self.b is None else image_size(self.b))
 
@@ -46,24 +47,26 @@ class _Pair:
         if b is None:
             if width % 2:
                 raise DataError(
-                    f"{shown(self.a)} is {width} pixels wide and cannot be halved. A side-by-side pair has A in its "
+                    f"{printable(self.a)} is {width} pixels wide and cannot be halved. A side-by-side pair has A "
+                    f"in its "
                     "left half and B in its right half; or put them in two folders, A and B."
                 )
             return width // 2, height
         if a != b:
             raise DataError(
-                f"{shown(self.a)} is {width}x{height}, its partner {shown(self.b)} is {b[0]}x{b[1]}. "
+                f"{printable(self.a)} is {width}x{height}, its partner {printable(self.b)} is {b[0]}x{b[1]}. "
                 "The two pictures of a pair must be of one size."
             )
         return a
 
 
-class PairedImages(Pictures):
+class PairedImages(SingleSourceDataset):
     """Pairs of pictures, source and target, in one of two layouts.
 
     Either `folder` holds pictures with A in the left half and B in the right half (the layout of pix2pix), or it
     holds two folders, ``A`` and ``B``, of files with the same names (their suffixes may differ). Every file is looked
-    at once, when the data set is made. Pictures are turned upright, as their EXIF says, before anything else.
+    at once, when the data set is made. Pictures are turned upright, as their EXIF says, before anything
+    else.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]. What is random in it is a
     function of (seed, epoch, index) alone, so it is the same with any number of workers.
@@ -105,10 +108,10 @@ class PairedImages(Pictures):
         self.augment = augment
         self.seed = at_least("PairedImages", "seed", seed, 0)
         pairs, alone = _find_pairs(self.folder)
-        sound, self.bad_images = screen(
+        sound, self.bad_images = check_files(
             "PairedImages",
             pairs,
-            glance=_Pair.glance,
+            check_header=_Pair.check_header,
             decode=_Pair.decode,
             on_bad_image=on_bad_image,
             known=_reports_of_alone(self.folder, alone, on_bad_image),
@@ -126,10 +129,10 @@ class PairedImages(Pictures):
 
     def __repr__(self) -> str:
         layout = "side by side" if self.pairs[0].b is None else "in folders A and B"
-        sizes = some_of([f"{width}x{height}" for width, height in self.sizes], most=3)
+        sizes = join_names([f"{width}x{height}" for width, height in self.sizes], most=3)
         bad = f" ({len(self.bad_images)} bad ones left out)" if self.bad_images else ""
         return (
-            f"{len(self)} pairs {layout} in {shown(self.folder)}{bad}, {sizes} pixels, {self.direction}, "
+            f"{len(self)} pairs {layout} in {printable(self.folder)}{bad}, {sizes} pixels, {self.direction}, "
             f"as {self.jitter}"
         )
 
@@ -142,7 +145,7 @@ def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
     pairs = [_Pair(path) for path in image_files(folder)]
     if not pairs:
         raise DataError(
-            f"{shown(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
+            f"{printable(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
             "folders, A and B, of files with the same names."
         )
     return pairs, []
@@ -159,7 +162,8 @@ def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]],
     a, b = _by_stem(folder_a), _by_stem(folder_b)
     if not a and not b:
         raise DataError(
-            f"{shown(folder_a)} and {shown(folder_b)} hold no pictures. Put those of a pair into both, under one name."
+            f"{printable(folder_a)} and {printable(folder_b)} hold no pictures. Put those of a pair into both, "
+            f"under one name."
         )
     alone = [a[s] for s in sorted(a.keys() - b.keys())] + [b[s] for s in sorted(b.keys() - a.keys())]
     return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
@@ -171,7 +175,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         # One system writes an umlaut as one letter, another as a letter and dots.
         stem = unicodedata.normalize("NFC", path.stem)
         if stem in found:
-            raise DataError(f"{shown(found[stem])} and {shown(path)} have the same name. Keep one of them.")
+            raise DataError(f"{printable(found[stem])} and {printable(path)} have the same name. Keep one of them.")
         found[stem] = path
     return found
 
@@ -181,13 +185,14 @@ def _reports_of_alone(folder: Path, alone: list[Path], on_bad_image: str) -> lis
     if not alone:
         return []
     if on_bad_image == "skip":
-        return [f"{shown(path)} has no partner of the same name." for path in alone]
+        return [f"{printable(path)} has no partner of the same name." for path in alone]
     return [without_partner(folder / "A", folder / "B", alone)]
 
 
 def without_partner(folder_a: Path, folder_b: Path, alone: list[Path]) -> str:
     """What to say where pictures that are `alone` are an error."""
     return (
-        f"{len(alone)} of the files in {shown(folder_a)} and {shown(folder_b)} have no partner of the same name: "
-        f"{some_of([shown(path) for path in alone])}. Add the missing ones, or take these out."
+        f"{len(alone)} of the files in {printable(folder_a)} and {printable(folder_b)} have no partner of the "
+        f"same name: "
+        f"{join_names([printable(path) for path in alone])}. Add the missing ones, or take these out."
     )

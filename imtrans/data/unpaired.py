@@ -5,27 +5,27 @@ from os import PathLike
 
 import numpy as np
 
-from imtrans.data.cache import Cut, CutPictures, Pictures, Shelf
+from imtrans.checks import at_least, one_of
+from imtrans.data.cache import CropDataset, CropParams, ImageSource, SingleSourceDataset
 from imtrans.data.facades.procedural import ProceduralFacades
 from imtrans.data.image_folder import PictureFolder
 from imtrans.data.images import Jitter
 from imtrans.data.loader import Batch
 from imtrans.data.paired import DIRECTIONS
-from imtrans.errors import at_least, one_of
 
 
-class Unpaired(CutPictures):
-    """Two shelves, A and B: sample i has picture i of A, from the start again at its end, and any picture of B.
+class Unpaired(CropDataset):
+    """Two sources, A and B: sample i has picture i of A, from the start again at its end, and any picture of B.
 
-    There are as many samples as pictures on the longer shelf. The picture of B and the windows, one for each of the
+    There are as many samples as pictures on the longer source. The picture of B and the windows, one for each of the
     two pictures, are functions of (seed, epoch, index). Without augmentation nothing is random: the picture of B too is
     the i-th.
 
     Source: the data set of Zhu et al. 2017's code.
     """
 
-    a: Shelf
-    b: Shelf
+    a: ImageSource
+    b: ImageSource
     direction = "AtoB"
 
     def __len__(self) -> int:
@@ -37,20 +37,20 @@ class Unpaired(CutPictures):
         return ("source", "target") if self.direction == "AtoB" else ("target", "source")
 
     @property
-    def shelves(self) -> Sequence[Shelf]:
+    def sources(self) -> Sequence[ImageSource]:
         """The one of the sources, the one of the targets."""
         return (self.a, self.b) if self.direction == "AtoB" else (self.b, self.a)
 
-    def cuts(self, index: int, epoch: int) -> list[Cut]:
-        """A picture of each shelf, and where `epoch` cuts it."""
+    def crop_params(self, index: int, epoch: int) -> list[CropParams]:
+        """A picture of each source, and where `epoch` crop_params it."""
         a, b = index % len(self.a), index % len(self.b)
         if not self.augment:
-            cuts: list[Cut] = [(a, 0, 0, False), (b, 0, 0, False)]
+            crop_params: list[CropParams] = [(a, 0, 0, False), (b, 0, 0, False)]
         else:
             rng = np.random.default_rng((self.seed, epoch, index))
             b = int(rng.integers(len(self.b)))
-            cuts = [(a, *self.jitter.window(rng)), (b, *self.jitter.window(rng))]
-        return cuts if self.direction == "AtoB" else cuts[::-1]
+            crop_params = [(a, *self.jitter.window(rng)), (b, *self.jitter.window(rng))]
+        return crop_params if self.direction == "AtoB" else crop_params[::-1]
 
 
 class UnpairedImages(Unpaired):
@@ -149,9 +149,9 @@ class UnpairedFacades(Unpaired):
 
 
 class _Side:
-    """One `side` of some of the pairs of a data set, by another `name`. (A `Shelf`.)"""
+    """One `side` of some of the pairs of a data set, by another `name`. (A `ImageSource`.)"""
 
-    def __init__(self, pairs: Pictures, side: str, name: str, indices: range) -> None:
+    def __init__(self, pairs: SingleSourceDataset, side: str, name: str, indices: range) -> None:
         self.pairs, self.side, self.name, self.indices = pairs, side, name, indices
 
     def __len__(self) -> int:

@@ -21,13 +21,13 @@ from imtrans.errors import ArgumentError, ImtransError, TrainingError
 
 T = TypeVar("T")
 
-NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+ENVIRONMENT = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # Others wait while the first one validates or writes. That one of them died shows at once, by its closed connection.
-PATIENCE = timedelta(days=1)
+TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes of a run.
 
     Args:
@@ -37,43 +37,43 @@ class World:
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     host: Any = None
 
     @property
-    def place(self) -> tuple[int, int]:
+    def rank_and_size(self) -> tuple[int, int]:
         """Rank and size."""
-        return self.rank, self.size
+        return self.rank, self.world_size
 
     @property
-    def first(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def gather_all(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """The values of all processes, in their order, in each of them."""
-        values: list[Any] = [value] * self.size
-        if self.size > 1:
-            with _together():
+        values: list[Any] = [value] * self.world_size
+        if self.world_size > 1:
+            with _collective_errors():
                 dist.all_gather_object(values, value, group=self.host)
         return values
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def run_on_rank0(self, make: Callable[[], T]) -> T:
         """What `make` gives in the first process, in all of them. The others wait as long as it takes.
 
         Raises:
             Exception: what `make` raised in the first process; the others raise a TrainingError with its text.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return make()
         told: list[Any] = [None, None]
         failure: Exception | None = None
-        if self.first:
+        if self.is_rank0:
             try:
                 told = [make(), None]
             except Exception as error:
                 failure, told = error, [None, f"{type(error).__name__}: {error}"]
-        with _together():
+        with _collective_errors():
             dist.broadcast_object_list(told, src=0, group=self.host)
         if failure is not None:
             raise failure
@@ -81,28 +81,28 @@ class World:
             raise TrainingError(f"the first process stopped the run: {told[1]}")
         return told[0]
 
-    def largest(self, read: Callable[[], int]) -> Callable[[], int]:
-        """Begin to tell the others a number; what is returned waits for theirs, and gives the largest.
+    def all_reduce_max(self, read: Callable[[], int]) -> Callable[[], int]:
+        """Begin to tell the others a number; what is returned waits for theirs, and gives the all_reduce_max.
 
         What `read` gives now is told. In one process nothing is, and it is read only when the answer is asked for.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return read
         told = torch.tensor(read())
-        with _together():
+        with _collective_errors():
             work = dist.all_reduce(told, dist.ReduceOp.MAX, group=self.host, async_op=True)
 
         def answer() -> int:
-            with _together():
+            with _collective_errors():
                 work.wait()
             return int(told)
 
         return answer
 
-    def spread(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Copy the tensors of the first process to the others."""
-        if self.size > 1:
-            with torch.no_grad(), _together():
+        if self.world_size > 1:
+            with torch.no_grad(), _collective_errors():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
@@ -112,7 +112,7 @@ class World:
         Raises:
             ArgumentError: they were not; the text says what differs, and in whom.
         """
-        for name, values in {n: self.gather_all(fact) for n, fact in facts.items()}.items():
+        for name, values in {n: self.all_gather_object(fact) for n, fact in facts.items()}.items():
             for rank, value in enumerate(values):
                 if value != values[0]:
                     raise ArgumentError(
@@ -121,15 +121,15 @@ class World:
                     )
 
 
-_world = World()
+_group = ProcessGroup()
 
 
-def world() -> World:
-    """The processes that `join` has found; this one alone before it."""
-    return _world
+def process_group() -> ProcessGroup:
+    """The processes that `init_process_group` has found; this one alone before it."""
+    return _group
 
 
-def join(device: torch.device) -> World:
+def init_process_group(device: torch.device) -> ProcessGroup:
     """Join the other processes of the run, if torchrun has started this one among several.
 
     Tensors go over NCCL between CUDA cards, and else over gloo. A process group that is there already is used.
@@ -138,24 +138,24 @@ def join(device: torch.device) -> World:
         ArgumentError: torchrun's environment variables are incomplete, or the devices cannot train together.
         TrainingError: the others cannot be reached.
     """
-    global _world
+    global _group
     started = dist.is_available() and dist.is_initialized()
     size = dist.get_world_size() if started else _size_from_environment()
-    if size == 1 or _world.size > 1:
-        return _world
+    if size == 1 or _group.world_size > 1:
+        return _group
     if device.type not in ("cpu", "cuda"):
         raise ArgumentError(f"device='{device}' cannot train in {size} processes. Use CUDA cards, or device='cpu'.")
     try:
         if not started:
             _start(device)
-        _world = World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=PATIENCE))
+        _group = ProcessGroup(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=TIMEOUT))
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the {size} processes of this run cannot reach one another: {str(error).splitlines()[0]} Check "
             "MASTER_ADDR and MASTER_PORT, and that each of them was started."
         ) from error
     _check_cards(device)
-    return _world
+    return _group
 
 
 def _start(device: torch.device) -> None:
@@ -184,8 +184,8 @@ def _size_from_environment() -> int:
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return 1
-    odd = [name for name in ("WORLD_SIZE", *NEEDED[:2]) if not os.environ.get(name, "").isdecimal()]
-    odd += [name for name in NEEDED[2:] if not os.environ.get(name)]
+    odd = [name for name in ("WORLD_SIZE", *ENVIRONMENT[:2]) if not os.environ.get(name, "").isdecimal()]
+    odd += [name for name in ENVIRONMENT[2:] if not os.environ.get(name)]
     if odd:
         raise ArgumentError(
             f"WORLD_SIZE={size} says that this is one of several processes, but {' and '.join(odd)} is missing or no "
@@ -196,62 +196,62 @@ def _size_from_environment() -> int:
 
 def _check_cards(device: torch.device) -> None:
     """Raise if two processes have one card, which NCCL refuses late and in other words."""
-    places = _world.gather_all(f"{device} of {socket.gethostname()}")
+    places = _group.all_gather_object(f"{device} of {socket.gethostname()}")
     if device.type == "cuda" and len(set(places)) < len(places):
-        twice = next(place for place in places if places.count(place) > 1)
+        twice = next(rank_and_size for rank_and_size in places if places.count(rank_and_size) > 1)
         raise ArgumentError(
             f"{places.count(twice)} processes were given {twice}. Use device='cuda', which takes a card for each, and "
             "start no more processes than there are cards."
         )
 
 
-def job() -> str | None:
+def torchrun_id() -> str | None:
     """A name of this run of torchrun, the same after each of its restarts; None if torchrun is not at work."""
     given = os.environ.get("TORCHELASTIC_RUN_ID")
     # Without --rdzv-id every run has the same; but its processes have one parent, however often they are restarted.
     return f"{socket.gethostname()}:{os.getppid()}" if given == "none" else given
 
 
-def restarted_job() -> str | None:
+def restarted_run_id() -> str | None:
     """The name of this run of torchrun, if it was started anew after a failure."""
-    return job() if _restarts() > 0 else None
+    return torchrun_id() if _restarts() > 0 else None
 
 
 def _restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def seed_of(seed: int, rank: int) -> int:
+def rank_seed(seed: int, rank: int) -> int:
     """The seed of what process `rank` draws by itself, dropout for example; `seed`, for the first one.
 
-    >>> seed_of(3, 0), seed_of(3, 1) == seed_of(3, 2)
+    >>> rank_seed(3, 0), rank_seed(3, 1) == rank_seed(3, 2)
     (3, False)
     """
     return seed if rank == 0 else int(np.random.SeedSequence((seed, rank)).generate_state(1)[0])
 
 
-def processes_here() -> int:
+def local_world_size() -> int:
     """How many processes of the run share this machine and its memory."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def total(tensor: Tensor) -> Tensor:
-    """Add up `tensor` over the processes, in place."""
-    with _together():
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Add up `tensor` over the processes, in rank_and_size."""
+    with _collective_errors():
         dist.all_reduce(tensor)
     return tensor
 
 
-def gather_tensors(tensor: Tensor) -> list[Tensor]:
+def all_gather(tensor: Tensor) -> list[Tensor]:
     """The tensors of all processes, which have one shape, in their order."""
-    parts = [torch.empty_like(tensor) for _ in range(_world.size)]
-    with _together():
+    parts = [torch.empty_like(tensor) for _ in range(_group.world_size)]
+    with _collective_errors():
         dist.all_gather(parts, tensor.contiguous())
     return parts
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _collective_errors() -> Iterator[None]:
     """Say what it means when the others do not answer."""
     try:
         yield

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imtrans.checks import at_least
 from imtrans.colours import join_lab
 from imtrans.data.loader import Batch, batches, length_of
-from imtrans.errors import DataError, at_least
+from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
 from imtrans.modes import MODES, running_as
+from imtrans.runtime import fork_rng
 
 Preview = Callable[[Batch], dict[str, Tensor]]
 
@@ -121,7 +123,7 @@ def _scores(
     seed: int,
 ) -> dict[str, float] | None:
     scores = Scores(metrics, device=device)
-    with keep_randomness(device), running_as(network, mode):
+    with fork_rng(device), running_as(network, mode):
         torch.manual_seed(seed)
         for batch in data:
             columns = preview({name: tensor.to(device) for name, tensor in batch.items()})
@@ -129,8 +131,3 @@ def _scores(
                 return None
             scores.add(columns["fake"], columns["target"])
     return scores.result()
-
-
-def keep_randomness(device: torch.device) -> Any:
-    """A context that gives the caller's random state back at its end."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])

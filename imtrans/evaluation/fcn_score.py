@@ -6,7 +6,8 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, ShapeError, at_least
+from imtrans.checks import at_least
+from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import running_as
 
 

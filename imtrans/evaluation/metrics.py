@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from imtrans.checks import one_of
 from imtrans.colours import rgb_to_lab
-from imtrans.errors import ArgumentError, ShapeError, one_of
+from imtrans.errors import ArgumentError, ShapeError
 
 PSNR_MOST = 100.0  # dB, of an identical picture, so that means stay finite
 SSIM_WINDOW = 11

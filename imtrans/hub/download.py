@@ -11,7 +11,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from imtrans.errors import ArgumentError, DataError, shown
+from imtrans.errors import ArgumentError, DataError, printable
 from imtrans.files import sync_folder, write_json
 
 CHUNK = 2**16
@@ -186,6 +186,6 @@ def _digest(path: Path) -> str:
 
 def _check_arguments(url: str, sha256: str | None) -> None:
     if not url.lower().startswith(("http://", "https://")):
-        raise ArgumentError(f"fetch: url must begin with http:// or https://, got {shown(url)}.")
+        raise ArgumentError(f"fetch: url must begin with http:// or https://, got {printable(url)}.")
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise ArgumentError(f"fetch: sha256 must be 64 hexadecimal digits, got {shown(sha256)}.")
+        raise ArgumentError(f"fetch: sha256 must be 64 hexadecimal digits, got {printable(sha256)}.")

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, SavedModelError, brief, hint, one_of, shorten, some_of
+from imtrans.checks import one_of
+from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
 from imtrans.hub.client import push
 from imtrans.hub.model_card import CARD, model_card
-from imtrans.hub.saved_model import CONFIG, WEIGHTS, Saved, write_saved, writing
+from imtrans.hub.saved_model import CONFIG, WEIGHTS, SavedModel, write_saved, writing
 from imtrans.modes import MODES
 from imtrans.version import __version__
 
@@ -199,14 +200,14 @@ class Pretrained(nn.Module):
             SavedModelError: what is there is not a saved `cls`, or is damaged.
             HubError: the repo cannot be had.
         """
-        saved = Saved(name, revision, token, subfolder)
+        saved = SavedModel(name, revision, token, subfolder)
         return cls.from_saved(saved, saved.config())
 
     @classmethod
-    def from_saved(cls: type[P], saved: Saved, config: dict[str, Any]) -> P:
+    def from_saved(cls: type[P], saved: SavedModel, config: dict[str, Any]) -> P:
         """Make the network that `saved`, whose description is `config`, holds; see `from_pretrained`."""
         if config["class"] != cls.__name__:
-            kind = shorten(config["class"], 100)
+            kind = one_line(config["class"], 100)
             raise SavedModelError(
                 f"{cls.__name__}: {saved} holds a {kind}. Use {kind}.from_pretrained, or load_pretrained, which picks "
                 "the class."
@@ -230,13 +231,14 @@ class Pretrained(nn.Module):
         return network.eval()
 
     @classmethod
-    def _from_arguments(cls: type[P], saved: Saved, arguments: dict[str, Any]) -> P:
+    def _from_arguments(cls: type[P], saved: SavedModel, arguments: dict[str, Any]) -> P:
         """Make the network on the meta device, where it takes no memory, however large it says it is."""
         known = list(inspect.signature(cls.__init__).parameters)[1:]
         for name in arguments:
             if name not in known:
                 raise SavedModelError(
-                    f"{cls.__name__}: {CONFIG} of {saved} has an unknown argument {brief(name)}.{hint(name, known)} "
+                    f"{cls.__name__}: {CONFIG} of {saved} has an unknown argument "
+                    f"{short_repr(name)}.{did_you_mean(name, known)} "
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         try:
@@ -244,19 +246,19 @@ class Pretrained(nn.Module):
                 return cls(**arguments)
         except (ArgumentError, TypeError, RuntimeError, ValueError, OverflowError) as error:
             raise SavedModelError(
-                f"{cls.__name__}: {CONFIG} of {saved} does not describe one. {shorten(str(error))}"
+                f"{cls.__name__}: {CONFIG} of {saved} does not describe one. {one_line(str(error))}"
             ) from error
 
-    def _check_fit(self, saved: Saved, found: Mapping[str, Tensor]) -> None:
+    def _check_fit(self, saved: SavedModel, found: Mapping[str, Tensor]) -> None:
         owner, wanted = f"{type(self).__name__}: {WEIGHTS} of {saved}", self.state_dict()
         if missing := sorted(wanted.keys() - found.keys()):
-            raise SavedModelError(f"{owner} lacks {some_of(missing)}.")
+            raise SavedModelError(f"{owner} lacks {join_names(missing)}.")
         if unknown := sorted(found.keys() - wanted.keys()):
-            raise SavedModelError(f"{owner} has tensors that the network does not: {some_of(unknown)}.")
+            raise SavedModelError(f"{owner} has tensors that the network does not: {join_names(unknown)}.")
         for name, tensor in wanted.items():
             if tensor.shape != found[name].shape:
                 raise SavedModelError(
-                    f"{owner} has {name} in shape {brief(tuple(found[name].shape))}, {CONFIG} asks for "
+                    f"{owner} has {name} in shape {short_repr(tuple(found[name].shape))}, {CONFIG} asks for "
                     f"{tuple(tensor.shape)}."
                 )
             if found[name].dtype != tensor.dtype and {found[name].dtype, tensor.dtype} - _FLOATS:

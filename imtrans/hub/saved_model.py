@@ -14,7 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, SavedModelError, brief, hint, shorten
+from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, one_line, short_repr
 from imtrans.files import json_bytes, read_file, tensor_bytes, write_together
 from imtrans.hub.client import is_intact, is_repo_id, pull
 
@@ -49,7 +49,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @dataclass
-class Saved:
+class SavedModel:
     """Where the two files of a saved network come from.
 
     Args:
@@ -149,11 +149,12 @@ class Saved:
             raise SavedModelError(f'{path} was not written by imtrans: it does not say "library": "imtrans".')
         for key, kind in _KINDS.items():
             if not isinstance(saved.get(key), kind):
-                raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {brief(saved.get(key))}.")
+                raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {short_repr(saved.get(key))}.")
         for key, value in saved.items():
             if key not in _KINDS and value not in _OPTIONAL.get(key, ()):
                 raise SavedModelError(
-                    f"{path} has an unknown entry {brief(key)}: {brief(value)}.{hint(key, {**_KINDS, **_OPTIONAL})} "
+                    f"{path} has an unknown entry {short_repr(key)}: "
+                    f"{short_repr(value)}.{did_you_mean(key, {**_KINDS, **_OPTIONAL})} "
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         return saved
@@ -168,4 +169,4 @@ def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise SavedModelError(f"{path} is damaged or no safetensors file: {shorten(str(error))}.") from error
+        raise SavedModelError(f"{path} is damaged or no safetensors file: {one_line(str(error))}.") from error

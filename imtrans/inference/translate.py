@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imtrans.checks import at_least, one_of
 from imtrans.data.codec import Picture, decode_for
-from imtrans.errors import ArgumentError, at_least, one_of
+from imtrans.errors import ArgumentError
 from imtrans.inference.tiling import plan_tiles, run_tiled
 from imtrans.modes import MODES, running_as
 

@@ -20,7 +20,7 @@ class Method(Protocol):
     def step(self, batch: Batch, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
         """Train on one batch; return the losses as detached scalars.
 
-        It reads no value of a tensor, and updates through `imtrans.methods.optim.update`, which knows the fp16 scale.
+        It reads no value of a tensor, and updates through `imtrans.methods.optim.step`, which knows the fp16 scale.
         """
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imtrans.errors import ArgumentError, in_range
+from imtrans.checks import in_range
+from imtrans.errors import ArgumentError
 from imtrans.hub.pretrained import Pretrained
+from imtrans.methods import optim
 from imtrans.methods.image_pool import ImagePool
-from imtrans.methods.optim import adam, update
+from imtrans.methods.optim import adam
 from imtrans.nn.losses import GANLoss
 
 
@@ -104,13 +106,13 @@ class CycleGAN(nn.Module):
             same_target, same_source = self.to_target(target), self.to_source(source)
             losses["identity_target"] = self.identity_weight * self.target_cycle_weight * F.l1_loss(same_target, target)
             losses["identity_source"] = self.identity_weight * self.source_cycle_weight * F.l1_loss(same_source, source)
-        update(optimizers["generators"], torch.stack([*losses.values()]).sum())
+        optim.step(optimizers["generators"], torch.stack([*losses.values()]).sum())
 
         judged = {
             "D_target": self._judged(self.target_discriminator, target, self.target_pool(fake_target)),
             "D_source": self._judged(self.source_discriminator, source, self.source_pool(fake_source)),
         }
-        update(optimizers["discriminators"], judged["D_target"] + judged["D_source"])
+        optim.step(optimizers["discriminators"], judged["D_target"] + judged["D_source"])
         return {name: loss.detach() for name, loss in (losses | judged).items()}
 
     def _judged(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from imtrans.distributed.data_parallel import current_share
-from imtrans.errors import ShapeError, at_least
+from imtrans.checks import at_least
+from imtrans.distributed.data_parallel import current_shard
+from imtrans.errors import ShapeError
 
 
 class ImagePool(nn.Module):
@@ -14,7 +15,7 @@ class ImagePool(nn.Module):
     1/2 the image takes the place of a stored one, chosen at random, which is returned instead; otherwise the
     image itself is returned and the pool stays as it is. What happens to the n-th image is a function of
     (seed, n) alone, in tensor arithmetic on the images' device: nothing waits for a random number or a
-    counter, and a step that was recorded once can be replayed. Processes that share a step have one pool, through
+    counter, and a step that was recorded once can be replayed. Processes that shard a step have one pool, through
     which the images of the whole batch pass in its order.
 
     Args:
@@ -49,9 +50,9 @@ class ImagePool(nn.Module):
         """
         if self.size == 0:
             return images.detach()
-        share = current_share()
+        shard = current_shard()
         # One pool for all processes: each of them sees every image, and so has the same pool.
-        every = images.detach() if share is None else share.gather(images.detach())
+        every = images.detach() if shard is None else shard.gather(images.detach())
         stored, seen = self._on_device_of(every)
         returned = []
         for image in every:
@@ -63,7 +64,7 @@ class ImagePool(nn.Module):
             stored.index_copy_(0, slot, torch.where(swap | filling, image, old)[None])
             seen += 1
         pooled = torch.stack(returned)
-        return pooled if share is None else share.own(pooled, images.detach())
+        return pooled if shard is None else shard.own(pooled, images.detach())
 
     def _on_device_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         shape, device = images.shape[1:], images.device

@@ -1,4 +1,5 @@
-"""What happens to optimizers: how they are made, a step down a loss, learning rates, the scale of fp16, their state."""
+"""What happens to optimizers: how they are made, a step down a loss, learning rates, the scale of "
+"fp16, their state."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from imtrans.distributed.data_parallel import current_share
+from imtrans.distributed.data_parallel import current_shard
 
 # How this machine computes a step, not what it computes: a state that is loaded does not change it.
 OF_THE_MACHINE = ("fused", "foreach", "capturable")
@@ -21,23 +22,23 @@ def adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) ->
     return Adam(own, lr=lr, betas=betas, fused=fused)
 
 
-def update(optimizer: Optimizer, loss: Tensor) -> None:
+def step(optimizer: Optimizer, loss: Tensor) -> None:
     """Take one step down `loss`, with gradients for the optimizer's own parameters and no others.
 
-    In a step that several processes share, `loss` is the mean over the samples of this one, and the gradients are
-    those of the mean over the whole batch: see `imtrans.sharing`.
+    In a step that several processes shard, `loss` is the mean over the samples of this one, and the gradients are
+    those of the mean over the whole batch: see `imtrans.batch_shard`.
 
     A trainer in fp16 has given the optimizer a scaler, see `scale_losses`; it is used here.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    scaler, share = scaler_of(optimizer), current_share()
-    if share is not None:
-        loss = share.weight * loss
+    scaler, shard = scaler_of(optimizer), current_shard()
+    if shard is not None:
+        loss = shard.weight * loss
     optimizer.zero_grad(set_to_none=True)
     (loss if scaler is None else scaler.scale(loss)).backward(inputs=parameters)
-    if share is not None:
+    if shard is not None:
         # Before the scaler looks at them: all processes leave out a step that overflowed in one of them.
-        share.add_up([p.grad for p in parameters if p.grad is not None])
+        shard.all_reduce_gradients([p.grad for p in parameters if p.grad is not None])
     if scaler is None:
         optimizer.step()
     else:
@@ -84,12 +85,12 @@ def make_capturable(optimizers: Mapping[str, Optimizer], device: torch.device) -
     return None
 
 
-def rates(optimizers: Mapping[str, Optimizer]) -> list[list[float]]:
+def learning_rates(optimizers: Mapping[str, Optimizer]) -> list[list[float]]:
     """The learning rate of each group of each optimizer."""
     return [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in optimizers.values()]
 
 
-def set_rates(optimizers: Mapping[str, Optimizer], base: list[list[float]], factor: float) -> None:
+def set_learning_rates(optimizers: Mapping[str, Optimizer], base: list[list[float]], factor: float) -> None:
     """Set each learning rate to `factor` times that of `base`; one that is a tensor stays the same tensor."""
     for optimizer, own in zip(optimizers.values(), base, strict=True):
         for group, rate in zip(optimizer.param_groups, own, strict=True):

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imtrans.errors import ArgumentError, flag, in_range
+from imtrans.checks import check_bool, in_range
+from imtrans.errors import ArgumentError
 from imtrans.hub.pretrained import Pretrained
+from imtrans.methods import optim
 from imtrans.methods.image_pool import ImagePool
-from imtrans.methods.optim import adam, update
+from imtrans.methods.optim import adam
 from imtrans.nn.losses import GANLoss, feature_matching_loss, logits_of
 
 
@@ -60,7 +62,7 @@ class Pix2Pix(nn.Module):
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
         self.feature_weight = in_range("Pix2Pix", "feature_weight", feature_weight, 0.0)
-        flag("Pix2Pix", "conditional", conditional)
+        check_bool("Pix2Pix", "conditional", conditional)
         self.conditional = conditional
         self.pool = ImagePool(pool_size)
         if discriminator is not None:
@@ -108,7 +110,7 @@ class Pix2Pix(nn.Module):
             losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
             if self.gan_loss.mode == "wgangp":
                 losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
-            update(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
+            optim.step(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
 
             judged = self._judge(self._seen(source, fake), real_pair)
             losses.update(judged)
@@ -116,7 +118,7 @@ class Pix2Pix(nn.Module):
             if "G_features" in judged:
                 adversarial = adversarial + judged["G_features"]
         losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
-        update(optimizers["generator"], adversarial + losses["G_l1"])
+        optim.step(optimizers["generator"], adversarial + losses["G_l1"])
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _judge(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:

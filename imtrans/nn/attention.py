@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, at_least
+from imtrans.checks import at_least
+from imtrans.errors import ArgumentError
 
 
 class SelfAttention(nn.Module):

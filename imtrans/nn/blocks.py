@@ -5,8 +5,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, ShapeError, at_least, in_range, one_of
-from imtrans.nn.layers import DOWNSAMPLE, PADDING_MODES, UPSAMPLE, Act, Blur, Norm, has_shift, upsample_conv
+from imtrans.checks import at_least, in_range, one_of
+from imtrans.errors import ArgumentError, ShapeError
+from imtrans.nn.layers import DOWNSAMPLE, PADDING_MODES, UPSAMPLE, Act, BlurPool, Norm, has_shift, upsample_conv
 from imtrans.nn.skips import ConcatSkip, Skip
 
 
@@ -115,7 +116,7 @@ class DownBlock(nn.Sequential):
         parts: dict[str, nn.Module] = {"pool": nn.MaxPool2d(2)} if downsample == "pool" else {}
         parts.update(first.named_children())
         if downsample == "blur":
-            parts["blur"] = Blur(out_channels)
+            parts["blur"] = BlurPool(out_channels)
         for i in range(2, num_convs + 1):
             parts[f"conv{i}"] = ConvNormAct(out_channels, out_channels, norm=norm, act=act, bias=bias)
         super().__init__(OrderedDict(parts))

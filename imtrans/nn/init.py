@@ -8,7 +8,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from imtrans.errors import ArgumentError, in_range, one_of
+from imtrans.checks import in_range, one_of
+from imtrans.errors import ArgumentError
+from imtrans.runtime import pick_device
 
 SCHEMES = ("normal", "xavier", "kaiming", "orthogonal")
 NORM_STD = 0.02
@@ -83,63 +85,6 @@ def _draw(weight: Tensor, scheme: str, gain: float, generator: torch.Generator |
     else:
         nn.init.orthogonal_(fresh, gain, generator=generator)
     weight.copy_(fresh.transpose(0, 1) if transposed else fresh)
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device meant by `device`: ``"auto"`` is CUDA, else MPS, else the CPU.
-
-    Under torchrun, ``"auto"`` and ``"cuda"`` are the card of the local rank.
-
-    Raises:
-        ArgumentError: no such device on this machine, or not a device's name.
-
-    >>> pick_device("cpu")
-    device(type='cpu')
-    """
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        chosen = torch.device(device)
-        if chosen.type == "cuda" and chosen.index is None:
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ArgumentError(
-            f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]} Use 'auto', or 'cpu'."
-        ) from error
-    return chosen
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """Return ``"fp32"``, ``"bf16"`` or ``"fp16"``, as `precision` says.
-
-    ``"auto"`` is bf16 on a CUDA card that has it, fp16 on one that has not, bf16 on a CPU that multiplies it in
-    hardware (AVX-512 BF16, AMX), and fp32 elsewhere.
-
-    Raises:
-        ArgumentError: another name; fp16 without a CUDA card.
-    """
-    one_of("pick_precision", "precision", precision, ("auto", "fp32", "bf16", "fp16"))
-    if precision == "fp16" and device.type != "cuda":
-        raise ArgumentError(
-            f"pick_precision: precision='fp16' needs a CUDA card, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
-        )
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    cpu = cast(Any, torch.cpu)
-    if hasattr(cpu, "get_capabilities"):
-        capabilities = cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    known = getattr(cpu, "_is_avx512_bf16_supported", None)
-    return bool(known and known())
 
 
 def init_net(

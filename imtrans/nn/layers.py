@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, ShapeError, one_of
+from imtrans.checks import one_of
+from imtrans.errors import ArgumentError, ShapeError
 
 Norm = Callable[[int], nn.Module]
 Act = Callable[[], nn.Module]
@@ -67,7 +68,7 @@ def has_shift(norm: nn.Module) -> bool:
     return getattr(norm, "bias", None) is not None
 
 
-class Blur(nn.Module):
+class BlurPool(nn.Module):
     """Halve an image after a 4x4 binomial low-pass, so that a shift of the input barely changes the output.
 
     Shape: ``(b, channels, h, w) -> (b, channels, floor(h / 2), floor(w / 2))``.
@@ -122,7 +123,7 @@ def upsample_conv(
     return nn.Sequential(resize, nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias))
 
 
-def halving() -> nn.AvgPool2d:
+def downsample() -> nn.AvgPool2d:
     """Halve an image by the mean over 3x3 pixels; at the border, over those that there are.
 
     Shape: ``(b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2))``.
@@ -169,7 +170,7 @@ def check_norm_values(owner: str, norm: nn.Module, batch: int, height: int, widt
         )
 
 
-def fitting_size(size: int, multiple: int, minimum: int) -> int:
+def round_up_to_multiple(size: int, multiple: int, minimum: int) -> int:
     """The smallest multiple of `multiple` that is at least `size` and at least `minimum`."""
     return -(-max(size, minimum) // multiple) * multiple
 
@@ -183,7 +184,7 @@ def pad_to_fit(owner: str, x: Tensor, multiple: int, minimum: int, odd_sizes: st
         ShapeError: with ``odd_sizes='error'``, when the size does not fit as it is.
     """
     h, w = x.shape[-2:]
-    fit_h, fit_w = fitting_size(h, multiple, minimum), fitting_size(w, multiple, minimum)
+    fit_h, fit_w = round_up_to_multiple(h, multiple, minimum), round_up_to_multiple(w, multiple, minimum)
     if (h, w) == (fit_h, fit_w):
         return x
     if odd_sizes == "error":

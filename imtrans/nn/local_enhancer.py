@@ -4,7 +4,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, at_least, flag, in_range, one_of
+from imtrans.checks import at_least, check_bool, in_range, one_of
+from imtrans.errors import ArgumentError
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.layers import (
     PADDING_MODES,
@@ -13,10 +14,10 @@ from imtrans.nn.layers import (
     Norm,
     act_from,
     check_image,
-    fitting_size,
-    halving,
+    downsample,
     norm_from,
     pad_to_fit,
+    round_up_to_multiple,
 )
 from imtrans.nn.resnet import ResnetGenerator
 
@@ -27,9 +28,9 @@ class LocalEnhancer(Pretrained):
     """A generator for large images: a coarse one that sees half the size, and a fine one that adds the details.
 
     ``coarse`` is a `imtrans.ResnetGenerator` without its last convolution. ``fine`` reads the full image with a 7x7
-    convolution and a halving; what it has then, and the features that ``coarse`` made of the halved image, are added,
-    and go through residual blocks, one doubling and the output convolution. With more `num_enhancers`, ``coarse`` is
-    itself such a generator.
+    convolution and a downsampling; what it has then, and the features that ``coarse`` made of the halved image, are
+    added, and go through residual blocks, one doubling and the output convolution. With more `num_enhancers`,
+    ``coarse`` is itself such a generator.
 
     It is trained in two stages: the global generator alone on images of half the size, then this one, made with
     `from_global`. In its first epochs ``coarse.requires_grad_(False)`` keeps what was learnt.
@@ -95,7 +96,7 @@ class LocalEnhancer(Pretrained):
         at_least(OWNER, "num_blocks", num_blocks, 0, 200)
         at_least(OWNER, "global_blocks", global_blocks, 0, 200)
         at_least(OWNER, "global_downs", global_downs, 0, 16)
-        flag(OWNER, "bias", bias, unset=True)
+        check_bool(OWNER, "bias", bias, unset=True)
         self.size_multiple = 2 ** (global_downs + num_enhancers)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         shared: dict[str, Any] = {
@@ -119,7 +120,7 @@ class LocalEnhancer(Pretrained):
         self.fine = ResnetGenerator(
             in_channels, out_channels, base_channels=base_channels, num_blocks=num_blocks, num_downs=1, **shared
         )
-        self.halve = halving()
+        self.halve = downsample()
 
     @classmethod
     def from_global(cls, generator: ResnetGenerator, *, num_enhancers: int = 1, num_blocks: int = 3) -> "LocalEnhancer":
@@ -160,7 +161,7 @@ class LocalEnhancer(Pretrained):
     def forward(self, source: Tensor) -> Tensor:
         check_image(OWNER, source, self.in_channels)
         # As in ResnetGenerator: two pixels at the lowest resolution, for the reflection there.
-        least = fitting_size(4, self.size_multiple, 2 * self.size_multiple)
+        least = round_up_to_multiple(4, self.size_multiple, 2 * self.size_multiple)
         image = pad_to_fit(OWNER, source, self.size_multiple, least, self.odd_sizes)
         fine, coarse = self.fine, self.coarse(self.halve(image))
         x = fine.downs(fine.stem(image)) + coarse

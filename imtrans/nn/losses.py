@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, ShapeError, in_range, one_of
+from imtrans.checks import in_range, one_of
+from imtrans.errors import ArgumentError, ShapeError
 
 GAN_MODES = ("vanilla", "lsgan", "wgangp", "hinge")
 Logits = Tensor | Sequence[Tensor]

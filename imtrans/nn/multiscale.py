@@ -4,9 +4,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from imtrans.errors import at_least, flag
+from imtrans.checks import at_least, check_bool
 from imtrans.hub.pretrained import Pretrained
-from imtrans.nn.layers import Act, Norm, act_from, check_image, halving, norm_from
+from imtrans.nn.layers import Act, Norm, act_from, check_image, downsample, norm_from
 from imtrans.nn.patchgan import PatchDiscriminator
 from imtrans.receptive_fields.trace import receptive_field
 
@@ -66,8 +66,8 @@ class MultiscaleDiscriminator(Pretrained):
         at_least(OWNER, "base_channels", base_channels, 1)
         at_least(OWNER, "n_layers", n_layers, 1, 16)
         at_least(OWNER, "padding", padding, 0, 3)
-        flag(OWNER, "spectral_norm", spectral_norm)
-        flag(OWNER, "bias", bias, unset=True)
+        check_bool(OWNER, "spectral_norm", spectral_norm)
+        check_bool(OWNER, "bias", bias, unset=True)
         make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
         self.scales = nn.ModuleList(
             PatchDiscriminator(
@@ -76,7 +76,7 @@ class MultiscaleDiscriminator(Pretrained):
             )
             for _ in range(num_scales)
         )  # fmt: skip
-        self.halve = halving()
+        self.halve = downsample()
 
     @property
     def receptive_field(self) -> tuple[int, ...]:

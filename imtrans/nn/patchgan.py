@@ -6,7 +6,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from imtrans.errors import ArgumentError, ShapeError, at_least, flag
+from imtrans.checks import at_least, check_bool
+from imtrans.errors import ArgumentError, ShapeError
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.blocks import ConvNormAct
 from imtrans.nn.init import init_weights
@@ -123,8 +124,8 @@ class PatchDiscriminator(_ConvDiscriminator):
         at_least(owner, "base_channels", base_channels, 1)
         at_least(owner, "n_layers", n_layers, 1, 16)
         at_least(owner, "padding", padding, 0, 3)
-        flag(owner, "spectral_norm", spectral_norm)
-        flag(owner, "bias", bias, unset=True)
+        check_bool(owner, "spectral_norm", spectral_norm)
+        check_bool(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         widths = [in_channels, *(base_channels * min(2**i, 8) for i in range(n_layers + 1))]
         biased = not has_shift(make_norm(widths[-1])) if bias is None else bias
@@ -219,7 +220,7 @@ class PixelDiscriminator(_ConvDiscriminator):
         owner = "PixelDiscriminator"
         self.in_channels = at_least(owner, "in_channels", in_channels, 1)
         wide = 2 * at_least(owner, "base_channels", base_channels, 1)
-        flag(owner, "bias", bias, unset=True)
+        check_bool(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         biased = not has_shift(make_norm(wide)) if bias is None else bias
         self.layers = nn.Sequential(

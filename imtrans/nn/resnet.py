@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from imtrans.errors import at_least, flag, in_range, one_of
+from imtrans.checks import at_least, check_bool, in_range, one_of
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.blocks import ConvNormAct, ResidualBlock, UpBlock
 from imtrans.nn.init import init_weights
@@ -15,10 +15,10 @@ from imtrans.nn.layers import (
     Norm,
     act_from,
     check_image,
-    fitting_size,
     has_shift,
     norm_from,
     pad_to_fit,
+    round_up_to_multiple,
 )
 
 OWNER = "ResnetGenerator"
@@ -32,7 +32,7 @@ class ResnetGenerator(Pretrained):
     Args:
         in_channels: of the source.
         out_channels: of the output.
-        base_channels: width at full resolution; each halving doubles it.
+        base_channels: width at full resolution; each downsample doubles it.
         num_blocks: residual blocks.
         num_downs: halvings.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
@@ -87,7 +87,7 @@ class ResnetGenerator(Pretrained):
         self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
         self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
         self.num_downs = at_least(OWNER, "num_downs", num_downs, 0, 16)
-        flag(OWNER, "bias", bias, unset=True)
+        check_bool(OWNER, "bias", bias, unset=True)
         self.size_multiple = 2**self.num_downs
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
         at_least(OWNER, "base_channels", base_channels, 1)
@@ -116,7 +116,7 @@ class ResnetGenerator(Pretrained):
         check_image(OWNER, source, self.in_channels)
         multiple = self.size_multiple
         # Two pixels at the lowest resolution are what reflection needs there, four what it needs at full size.
-        least = fitting_size(4, multiple, 2 * multiple)
+        least = round_up_to_multiple(4, multiple, 2 * multiple)
         x = pad_to_fit(OWNER, source, multiple, least, self.odd_sizes)
         height, width = source.shape[-2:]
         x = self.head(self.ups(self.blocks(self.downs(self.stem(x)))))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from imtrans.errors import at_least, flag, one_of
+from imtrans.checks import at_least, check_bool, one_of
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.attention import SelfAttention
 from imtrans.nn.blocks import ConvNormAct, DownBlock, UpBlock
@@ -133,8 +133,8 @@ class UNetGenerator(Pretrained):
         self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
         self.channels = level_widths(OWNER, base_channels, depth, width_cap, channels)
         self.depth = len(self.channels)
-        flag(OWNER, "bias", bias, unset=True)
-        flag(OWNER, "stem", stem)
+        check_bool(OWNER, "bias", bias, unset=True)
+        check_bool(OWNER, "stem", stem)
         self._stem = stem
         self.size_multiple = 2 ** (self.depth - stem)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))

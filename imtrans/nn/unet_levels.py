@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from imtrans.errors import ArgumentError, at_least, in_range, one_of
+from imtrans.checks import at_least, in_range, one_of
+from imtrans.errors import ArgumentError
 from imtrans.nn.skips import SKIPS, Skip
 
 MAX_DEPTH = 16  # of an image of 65536 pixels, one would be left

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from imtrans.errors import ArgumentError, at_least
+from imtrans.checks import at_least
+from imtrans.errors import ArgumentError
 from imtrans.receptive_fields.op_rules import Call
 from imtrans.receptive_fields.spans import Axis, Factor, Layout, NoFixedFieldError, names, plain
 

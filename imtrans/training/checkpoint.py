@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imtrans.distributed.process_group import world
-from imtrans.errors import CheckpointError, ImtransError, shorten
+from imtrans.distributed.process_group import process_group
+from imtrans.errors import CheckpointError, ImtransError, one_line
 from imtrans.files import read_file, sync_folder, tensor_bytes, write_together
 from imtrans.hub.saved_model import parse_tensors
 from imtrans.methods.optim import load_state, state_of
+from imtrans.runtime import random_state, set_random_state
 
 TENSORS, STATE, DIGESTS = "tensors.safetensors", "state.json", "SHA256SUMS"
 
@@ -68,7 +69,7 @@ def gather(method: nn.Module, optimizers: Mapping[str, Optimizer], device: torch
     return {
         "method": method.state_dict(),
         "optimizers": {name: state_of(optimizer) for name, optimizer in optimizers.items()},
-        "random": world().gather_all(_random_state(device)),
+        "random": process_group().all_gather_object(random_state(device)),
     }
 
 
@@ -79,15 +80,8 @@ def restore(
     method.load_state_dict(state["method"])
     for name, optimizer in optimizers.items():
         load_state(optimizer, state["optimizers"][name])
-    for random in state["random"][world().rank : world().rank + 1]:
-        torch.set_rng_state(random["cpu"])
-        if device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"], device)
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    return {"cpu": torch.get_rng_state(), **cuda}
+    for random in state["random"][process_group().rank : process_group().rank + 1]:
+        set_random_state(random, device)
 
 
 @contextmanager
@@ -101,7 +95,7 @@ def fitting() -> Iterator[None]:
         yield
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"the checkpoint does not fit this run: {shorten(str(error))} Make the run with the "
+            f"the checkpoint does not fit this run: {one_line(str(error))} Make the run with the "
             "arguments in config.json, or start one in another folder."
         ) from error
 
@@ -165,7 +159,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             raise ValueError(f"the files are not those of which {DIGESTS} has the digests")
         state = _put_together(json.loads(contents[STATE]), parse_tensors(folder / TENSORS, contents[TENSORS]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ImtransError) as error:
-        raise CheckpointError(f"{folder} is damaged ({shorten(str(error))}).") from error
+        raise CheckpointError(f"{folder} is damaged ({one_line(str(error))}).") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{folder} is damaged ({STATE} holds no dict).")
     return state

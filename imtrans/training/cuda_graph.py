@@ -22,7 +22,7 @@ WARM_UP = 3
 class Recorder(Protocol):
     """What a `CapturedStep` asks of a device."""
 
-    def aside(self, step: Step, batch: Batch) -> Losses:
+    def run_on_stream(self, step: Step, batch: Batch) -> Losses:
         """Run `step` where it can be recorded later."""
 
     def record(self, step: Step, batch: Batch) -> tuple[Callable[[], None], Losses]:
@@ -69,7 +69,7 @@ class CapturedStep:
                 self._record(batch, shapes)
         if self._replay is None or shapes != self._shapes:
             self._tell_of_many_shapes()
-            return self._recorder.aside(self._step, batch)
+            return self._recorder.run_on_stream(self._step, batch)
         for name, tensor in batch.items():
             self._inputs[name].copy_(tensor, non_blocking=True)
         self._replay()
@@ -77,7 +77,7 @@ class CapturedStep:
 
     def _watched(self, batch: Batch) -> Losses:
         with self._recorder.watch() as waits:
-            losses = self._recorder.aside(self._step, batch)
+            losses = self._recorder.run_on_stream(self._step, batch)
         if waits:
             self._give_up(f"it waits for the device ({waits[0]})")
         return losses
@@ -113,7 +113,7 @@ class CudaGraphs:
         self.device = device
         self.stream = torch.cuda.Stream(device)
 
-    def aside(self, step: Step, batch: Batch) -> Losses:
+    def run_on_stream(self, step: Step, batch: Batch) -> Losses:
         """Run `step` on the stream that it is recorded on: gradients must not come from two."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)

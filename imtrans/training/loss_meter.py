@@ -10,30 +10,32 @@ from torch import Tensor
 NEVER = 2**62
 
 
-class Meter:
+class LossMeter:
     """Adds up losses on their device. Only `means` waits for it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
-        self._spoilt: dict[str, Tensor] = {}
+        self._non_finite: dict[str, Tensor] = {}
         self._since = time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor], step: int) -> None:
         """Add the losses of `step`."""
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
-            spoilt = torch.where(loss.isfinite(), NEVER, step)
-            self._spoilt[name] = spoilt.minimum(self._spoilt[name]) if name in self._spoilt else spoilt
+            non_finite = torch.where(loss.isfinite(), NEVER, step)
+            self._non_finite[name] = (
+                non_finite.minimum(self._non_finite[name]) if name in self._non_finite else non_finite
+            )
         self.count += 1
 
     def means(self) -> dict[str, float]:
         """Read the means since the last restart; this waits for the device."""
         return {name: float(total) / self.count for name, total in self.sums.items()}
 
-    def first_spoilt(self) -> tuple[str, int] | None:
+    def first_non_finite(self) -> tuple[str, int] | None:
         """The loss that was the first to be NaN or infinite since the last restart, and the step at which it was."""
-        steps = {name: int(step) for name, step in self._spoilt.items()}
+        steps = {name: int(step) for name, step in self._non_finite.items()}
         name = min(steps, key=lambda name: steps[name], default=None)
         return None if name is None or steps[name] == NEVER else (name, steps[name])
 
@@ -45,7 +47,7 @@ class Meter:
         """Forget what was added; return how many steps a second there were."""
         now = time.perf_counter()
         rate = self.count / max(now - self._since, 1e-9)
-        self.sums, self._spoilt, self.count, self._since = {}, {}, 0, now
+        self.sums, self._non_finite, self.count, self._since = {}, {}, 0, now
         return rate
 
     def pause(self, since: float) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtrans.distributed.process_group import world
+from imtrans.distributed.process_group import process_group
 
 Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 Found = list[str]
 
 
-def spoilt_weight(method: nn.Module) -> str | None:
+def non_finite_weight(method: nn.Module) -> str | None:
     """The name of the first parameter, or else running statistic, that holds NaN or infinity; or None."""
     named: list[tuple[str, Tensor]] = [*method.named_parameters()]
     # Other buffers may hold infinity for a reason, as a mask does.
@@ -41,9 +41,9 @@ def first_not_finite(method: nn.Module, step: Step, batch: dict[str, Tensor], *,
         # All the same: other processes may share the step, and their part may be sound.
         losses = step(batch)
     found += [f"the loss {name}, and no layer" for name, loss in losses.items() if not _finite(loss)]
-    if weight := spoilt_weight(method):
+    if weight := non_finite_weight(method):
         found.append(f"the weight {weight}, as it was updated")
-    return next((each for each in world().gather_all(next(iter(found), None)) if each), None)
+    return next((each for each in process_group().all_gather_object(next(iter(found), None)) if each), None)
 
 
 @contextmanager

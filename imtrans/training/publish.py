@@ -16,11 +16,11 @@ from imtrans.hub.model_card import CARD, SAMPLES, SOURCE, model_card, run_card
 from imtrans.hub.pretrained import Pretrained
 from imtrans.hub.saved_model import writing
 from imtrans.methods.base import Method
-from imtrans.training.report.image_grid import rows_png, shown_names
+from imtrans.training.report.image_grid import column_titles, image_grid_png
 
 
 @dataclass(frozen=True)
-class Provenance:
+class TrainingSummary:
     """How a network came to be: for its card.
 
     Args:
@@ -34,10 +34,10 @@ class Provenance:
     columns: Mapping[str, Tensor] | None = None
 
 
-def release(
+def publish(
     folder: Path,
     network: Pretrained,
-    provenance: Provenance,
+    provenance: TrainingSummary,
     *,
     product: str = "",
     repo_id: str | None = None,
@@ -61,14 +61,14 @@ def release(
         network.num_parameters(),
         training=provenance.training,
         validation=provenance.validation,
-        columns=shown_names(columns) if pictures else "",
+        columns=column_titles(columns) if pictures else "",
         subfolder=subfolder,
         local=repo_id is None,
     )
     with writing(folder):
         if pictures:
             to_image(columns[source][0]).save(folder / SOURCE)
-            write_atomic(folder / SAMPLES, rows_png(columns))
+            write_atomic(folder / SAMPLES, image_grid_png(columns))
         write_atomic(folder / CARD, card.encode())
 
 
@@ -77,14 +77,14 @@ def _before(product: str, columns: list[str]) -> str:
     return columns[columns.index(product) - 1] if product in columns[1:] else "source"
 
 
-def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Provenance) -> None:
+def save_method(folder: Path, repo_id: str, method: nn.Module, provenance: TrainingSummary) -> None:
     """Save the networks of a method as a repo: its product at the root, the others in subfolders.
 
     A method with several products (a translator for each direction) has all of its networks in subfolders, each product
     with a card of its own, and at the root a card that lists them.
 
     Raises:
-        SavedModelError: it has no network that can be saved, or as for `release`.
+        SavedModelError: it has no network that can be saved, or as for `publish`.
     """
     networks = {name: child for name, child in method.named_children() if isinstance(child, Pretrained)}
     if not networks:
@@ -96,7 +96,7 @@ def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Prove
     alone = len(products) == 1
     for name, network in products.items():
         where, subfolder = (folder, None) if alone else (folder / name, name)
-        release(where, network, provenance, product=name, repo_id=repo_id, subfolder=subfolder)
+        publish(where, network, provenance, product=name, repo_id=repo_id, subfolder=subfolder)
     others = {name: network for name, network in networks.items() if network not in products.values()}
     for name, network in others.items():
         network.save_pretrained(folder / name)
@@ -106,8 +106,8 @@ def release_all(folder: Path, repo_id: str, method: nn.Module, provenance: Prove
             write_atomic(folder / CARD, run_card(repo_id, type(method).__name__, kinds).encode())
 
 
-def push_all(repo_id: str, method: nn.Module, provenance: Provenance, **settings: Any) -> str:
-    """Push what `release_all` writes; `settings`, what is returned and raised: as for `imtrans.hub.client.push`."""
+def push_method(repo_id: str, method: nn.Module, provenance: TrainingSummary, **settings: Any) -> str:
+    """Push what `save_method` writes; `settings`, what is returned and raised: as for `imtrans.hub.client.push`."""
     with TemporaryDirectory() as folder:
-        release_all(Path(folder), repo_id, method, provenance)
+        save_method(Path(folder), repo_id, method, provenance)
         return push(Path(folder), repo_id, **settings)

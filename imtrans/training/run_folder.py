@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtrans.distributed.process_group import job, restarted_job, world
+from imtrans.distributed.process_group import process_group, restarted_run_id, torchrun_id
 from imtrans.errors import CheckpointError, SavedModelError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.hub.pretrained import Pretrained
 from imtrans.training.checkpoint import newest_state, save_checkpoint
 from imtrans.training.lock import locked
-from imtrans.training.publish import Provenance, release
+from imtrans.training.publish import TrainingSummary, publish
 from imtrans.training.report.gallery import write_gallery
-from imtrans.training.report.image_grid import rows_png
+from imtrans.training.report.image_grid import image_grid_png
 from imtrans.version import __version__
 
 
@@ -51,7 +51,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | PathLike[str] | None, *, keep: int) -> None:
-        self.path = None if path is None or not world().first else Path(path)
+        self.path = None if path is None or not process_group().is_rank0 else Path(path)
         self.keep = keep
 
     @contextmanager
@@ -65,7 +65,7 @@ class RunFolder:
             CheckpointError: with `resume`, it holds none.
         """
         with ExitStack() as stack:
-            yield world().from_first(lambda: self._hold(stack, resume or self._is_of(restarted_job())))
+            yield process_group().run_on_rank0(lambda: self._hold(stack, resume or self._is_of(restarted_run_id())))
 
     def _hold(self, stack: ExitStack, goes_on: bool) -> bool:
         if goes_on and not self._holds_run():
@@ -113,7 +113,9 @@ class RunFolder:
         Raises:
             TrainingError: the folder cannot be written.
         """
-        world().from_first(lambda: self._begin({**config, **({"job": job()} if job() else {})}))
+        process_group().run_on_rank0(
+            lambda: self._begin({**config, **({"job": torchrun_id()} if torchrun_id() else {})})
+        )
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         if self.path is not None:
@@ -126,7 +128,7 @@ class RunFolder:
         Raises:
             CheckpointError: no checkpoint is whole, or all of them are gone.
         """
-        return world().from_first(self._newest_state)
+        return process_group().run_on_rank0(self._newest_state)
 
     def _newest_state(self) -> dict[str, Any] | None:
         if self.path is None:
@@ -168,7 +170,7 @@ class RunFolder:
         if self.path is not None:
             with self._writing():
                 (self.path / "samples").mkdir(exist_ok=True)
-                write_atomic(self.path / "samples" / f"{step:06d}.png", rows_png(columns))
+                write_atomic(self.path / "samples" / f"{step:06d}.png", image_grid_png(columns))
             self.show()
 
     def checkpoint(self, step: int, state: dict[str, Any]) -> None:
@@ -177,13 +179,13 @@ class RunFolder:
         Raises:
             CheckpointError: the folder cannot be written.
         """
-        world().from_first(lambda: self._checkpoint(step, state))
+        process_group().run_on_rank0(lambda: self._checkpoint(step, state))
 
     def _checkpoint(self, step: int, state: dict[str, Any]) -> None:
         if self.path is not None:
             save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 
-    def release(self, products: Mapping[str, Pretrained], provenance: Provenance) -> None:
+    def publish(self, products: Mapping[str, Pretrained], provenance: TrainingSummary) -> None:
         """Save the networks as they are to be used; a warning names one that cannot be described."""
         if self.path is not None:
             for name, network in products.items():
@@ -195,7 +197,7 @@ class RunFolder:
                         f"{error} The checkpoints in {self.path} hold its weights all the same.", stacklevel=2
                     )
                 else:
-                    release(self.path / name, network, provenance, product=name)
+                    publish(self.path / name, network, provenance, product=name)
 
     def show(self) -> None:
         """Bring the gallery up to date."""

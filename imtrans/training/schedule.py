@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from imtrans.errors import ArgumentError, at_least
+from imtrans.checks import at_least
+from imtrans.errors import ArgumentError
 
 
 def decay_factor(epoch: int, *, epochs: int, decay_epochs: int) -> float:

@@ -11,20 +11,21 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from imtrans.data.cache import Feed
+from imtrans.checks import at_least
+from imtrans.data.cache import BatchLoader
 from imtrans.data.loader import Batch, length_of
-from imtrans.distributed.process_group import seed_of
-from imtrans.errors import TrainingError, at_least
-from imtrans.evaluation.evaluate import keep_randomness
+from imtrans.distributed.process_group import rank_seed
+from imtrans.errors import TrainingError
 from imtrans.methods.base import check_method
+from imtrans.runtime import fork_rng
 from imtrans.training.checkpoint import fitting
-from imtrans.training.loss_meter import Meter
+from imtrans.training.loss_meter import LossMeter
 from imtrans.training.nan_check import first_not_finite
-from imtrans.training.publish import Provenance, push_all
+from imtrans.training.publish import TrainingSummary, push_method
 from imtrans.training.run_folder import RunFolder, describe
 from imtrans.training.schedule import Schedule
 from imtrans.training.signals import stop_on_signals
-from imtrans.training.train_step import Stepper
+from imtrans.training.train_step import TrainStep
 from imtrans.training.validation import Validator
 
 FACTS = ("method", "data", "steps", "epochs", "batch_size", "processes", "lr", "precision", "seed", "version", "torch")
@@ -49,12 +50,12 @@ class Trainer:
         lr: learning rate of Adam.
         betas: of Adam.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast; weights stay fp32), or ``"auto"``: the fastest
-            that the hardware has, see `imtrans.nn.init.pick_precision`.
-        compile: ``"auto"`` captures the step as a CUDA graph on a CUDA card, or warns and runs it plainly where that
+            that the hardware has, see `imtrans.runtime.pick_precision`.
+        compile: ``"auto"`` captures the step as a CUDA graph on a CUDA card, or warns and runs it uncaptured where that
             cannot be done; True insists, False does not try. See `imtrans.training.cuda_graph.CapturedStep`.
-        device: see `imtrans.nn.init.pick_device`.
+        device: see `imtrans.runtime.pick_device`.
         seed: of the order of the samples and of dropout. Weights are drawn before: see `imtrans.nn.init.init_net`.
-        keep_data: whether to decode pictures once, and keep those that fit; see `imtrans.data.cache.resident`.
+        keep_data: whether to decode pictures once, and keep those that fit; see `imtrans.data.cache.make_cache`.
         num_workers: processes that load data that is not kept.
         log_every: steps between lines of ``metrics.jsonl``; nothing waits for the device in between.
         sample_every: steps between rows of pictures; a twentieth of the run if None.
@@ -100,8 +101,8 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._method = check_method("Trainer", method)
-        self._stepper = Stepper(method, lr=lr, betas=betas, precision=precision, compile=compile, device=device)
-        self._world = self._stepper.world
+        self._train_step = TrainStep(method, lr=lr, betas=betas, precision=precision, compile=compile, device=device)
+        self._group = self._train_step.group
         self.schedule = Schedule.of(
             "Trainer",
             length_of(train_data),
@@ -109,25 +110,25 @@ class Trainer:
             decay_epochs=decay_epochs,
             max_steps=max_steps,
             batch_size=batch_size,
-            processes=self._world.size,
+            processes=self._group.world_size,
             log_every=log_every,
             sample_every=sample_every,
             validate_every=validate_every,
             checkpoint_every=checkpoint_every,
         )
-        self.method, self.optimizers = method, self._stepper.optimizers
-        self.device, self.precision = self._stepper.device, self._stepper.precision
+        self.method, self.optimizers = method, self._train_step.optimizers
+        self.device, self.precision = self._train_step.device, self._train_step.precision
         self.seed = at_least("Trainer", "seed", seed, 0)
         self.train_data = train_data
-        self._feed = Feed(self.device, keep=keep_data, num_workers=num_workers)
+        self._feed = BatchLoader(self.device, keep=keep_data, num_workers=num_workers)
         self._data = f"{length_of(train_data)} samples in batches of {self.schedule.whole_batch}"
-        self._world.check_same(data=self._data, steps=self.total_steps)
+        self._group.check_same(data=self._data, steps=self.total_steps)
         self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
-        self.progress = progress and self._world.first
+        self.progress = progress and self._group.is_rank0
         self.extra = dict(config or {})
         shown: dict[str, Any] = {"shown": train_data, "feed": self._feed, "batch_size": batch_size}
         self._validator = Validator(method, val_data, **shown, metrics=metrics, seed=seed)
-        self._meter, self.step = Meter(), 0
+        self._meter, self.step = LossMeter(), 0
 
     @property
     def total_steps(self) -> int:
@@ -160,12 +161,12 @@ class Trainer:
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
         self._validator.check()
-        with keep_randomness(self.device), self.folder.held(resume=resume) as goes_on, stop_on_signals() as asked:
+        with fork_rng(self.device), self.folder.held(resume=resume) as goes_on, stop_on_signals() as asked:
             self._begin(self.folder.newest_state() if goes_on else None)
             self._meter.start()
             with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
                 for batch in self._upcoming():
-                    signum = self._world.largest(lambda: asked.signum or 0)
+                    signum = self._group.all_reduce_max(lambda: asked.signum or 0)
                     losses = self.train_step(batch, samples=self.schedule.samples_after(self.step))
                     self._meter.add(losses, self.step + 1)
                     self.step += 1
@@ -179,11 +180,11 @@ class Trainer:
         return self.validation
 
     def _begin(self, state: dict[str, Any] | None) -> None:
-        torch.manual_seed(seed_of(self.seed, self._world.rank))
+        torch.manual_seed(rank_seed(self.seed, self._group.rank))
         if state is not None:
             self._load(state)
             self.folder.forget_after(self.step)
-            self.folder.release(self._method.products(), self._provenance())
+            self.folder.publish(self._method.products(), self._provenance())
         else:
             self.folder.begin(self._description())
             self.folder.checkpoint(0, self._state())
@@ -192,16 +193,16 @@ class Trainer:
         """The batches from the present step to the end, each epoch at its rate."""
         while not self.schedule.is_last(self.step):
             epoch, position = divmod(self.step, self.schedule.batches_per_epoch)
-            self._stepper.set_rate(self.schedule.factor(epoch))
-            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position, "process": self._world.place}
+            self._train_step.set_lr_factor(self.schedule.factor(epoch))
+            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position, "process": self._group.rank_and_size}
             for batch in self._feed.batches(cast(Any, self.train_data), self.schedule.whole_batch, **order):
                 yield batch
                 if self.schedule.is_last(self.step):
                     return
 
     def train_step(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
-        """Move a batch to the device and train on it; return losses, detached, there: see `Stepper`."""
-        return self._stepper(batch, samples=samples)
+        """Move a batch to the device and train on it; return losses, detached, there: see `TrainStep`."""
+        return self._train_step(batch, samples=samples)
 
     def _after_step(self, bar: "tqdm[None]") -> None:
         plan, step = self.schedule, self.step
@@ -219,62 +220,62 @@ class Trainer:
     def _save(self) -> None:
         self._check_finite()
         self.folder.checkpoint(self.step, self._state())
-        self.folder.release(self._method.products(), self._provenance())
+        self.folder.publish(self._method.products(), self._provenance())
 
     def _log(self, bar: "tqdm[None]") -> None:
         self._check_finite()
         means, rate = self._meter.means(), self._meter.restart() * self.schedule.whole_batch
         epoch = (self.step - 1) // self.schedule.batches_per_epoch
-        line = {"step": self.step, "epoch": epoch, "lr": self.schedule.factor(epoch) * self._stepper.lr}
+        line = {"step": self.step, "epoch": epoch, "lr": self.schedule.factor(epoch) * self._train_step.lr}
         self.folder.log({"kind": "train", **line, "images_per_second": round(rate, 2), "losses": means})
         shown = {name: f"{mean:.3f}" for name, mean in means.items()}
         bar.set_postfix({"epoch": epoch, "images/s": f"{rate:.1f}", **shown})
 
     def _check_finite(self) -> None:
         """Raise if a loss since the last reading, or a weight or gradient now, is NaN or infinite."""
-        what, step = self._meter.first_spoilt() or (self._stepper.spoilt(), self.step)
+        what, step = self._meter.first_non_finite() or (self._train_step.non_finite(), self.step)
         if what is not None:
             raise TrainingError(
                 f"{what} became NaN or infinite at step {step}. {self._cause(step)} The checkpoints are from before. "
                 "Look at the data, lower the learning rate, or train in fp32, and resume."
             )
 
-    def _cause(self, spoilt_at: int) -> str:
+    def _cause(self, non_finite_at: int) -> str:
         """Repeat the steps since the last checkpoint, and look into those that went wrong."""
         state = self.folder.newest_state()
         if state is None:
             return "Without a folder there is no checkpoint from which to look for the layer."
         self._load(state)
         for batch in self._upcoming():
-            step = partial(self._stepper.plainly, samples=self.schedule.samples_after(self.step))
+            step = partial(self._train_step.uncaptured, samples=self.schedule.samples_after(self.step))
             # A gradient spoils the loss of the next step.
-            if self.step + 2 < spoilt_at:
+            if self.step + 2 < non_finite_at:
                 step(batch)
             elif found := first_not_finite(self.method, step, batch, gradients=self.precision != "fp16"):
                 return f"First was {found}, at step {self.step + 1}."
             self.step += 1
-            if self.step >= spoilt_at:
+            if self.step >= non_finite_at:
                 break
         return "It did not happen again when the steps since the last checkpoint were repeated."
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self) -> TrainingSummary:
         description = self._description()
         facts = {fact: description[fact] for fact in FACTS if fact in description}
-        return Provenance(facts, self.validation, self._validator.columns())
+        return TrainingSummary(facts, self.validation, self._validator.columns())
 
     def push_to_hub(
         self, repo_id: str, *, revision: str | None = None, token: str | None = None, private: bool | None = None
     ) -> str:
-        """Push the networks, with card, pictures and metrics: see `imtrans.training.publish.release_all`.
+        """Push the networks, with card, pictures and metrics: see `imtrans.training.publish.save_method`.
 
         Arguments, what is returned and raised: as for `imtrans.hub.pretrained.Pretrained.push_to_hub`.
         """
         settings: dict[str, Any] = {"revision": revision, "token": token, "private": private}
-        return self._world.from_first(lambda: push_all(repo_id, self.method, self._provenance(), **settings))
+        return self._group.run_on_rank0(lambda: push_method(repo_id, self.method, self._provenance(), **settings))
 
     def _state(self) -> dict[str, Any]:
         return {
-            **self._stepper.state(),
+            **self._train_step.state(),
             "data": self._data,
             "step": self.step,
             **self._meter.state(),
@@ -285,7 +286,7 @@ class Trainer:
         with fitting():
             if state["data"] != self._data:
                 raise ValueError(f"it is of a run on {state['data']}, this one has {self._data}.")
-            self._stepper.load(state)
+            self._train_step.load(state)
             self._meter.load(state, self.device)
             self._validator.take(state["validation"])
             self.step = state["step"]
@@ -294,8 +295,8 @@ class Trainer:
         return {
             "data": repr(self.train_data),
             **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
-            **({"processes": self._world.size} if self._world.size > 1 else {}),
-            "lr": self._stepper.lr,
+            **({"processes": self._group.world_size} if self._group.world_size > 1 else {}),
+            "lr": self._train_step.lr,
             "precision": self.precision,
             "seed": self.seed,
             "steps": self.total_steps,

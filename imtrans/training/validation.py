@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from imtrans.data.cache import Feed
+from imtrans.data.cache import BatchLoader
 from imtrans.data.loader import Batch, length_of
-from imtrans.distributed.process_group import world
+from imtrans.distributed.process_group import process_group
 from imtrans.errors import TrainingError
-from imtrans.evaluation.evaluate import compare_modes, keep_randomness
+from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.methods.base import Method
 from imtrans.modes import running_as
+from imtrans.runtime import fork_rng
 
 
 class Validator:
@@ -40,7 +41,7 @@ class Validator:
         data: Dataset[Batch] | None,
         *,
         shown: Dataset[Batch] | None,
-        feed: Feed,
+        feed: BatchLoader,
         batch_size: int,
         metrics: Sequence[str],
         seed: int,
@@ -68,7 +69,9 @@ class Validator:
         data, preview = self.data, cast(Method, self.method).preview
         batches = partial(self.feed.batches, data, self.batch_size)
         settings: dict[str, Any] = {"metrics": self.metrics, "seed": self.seed}
-        found = world().from_first(lambda: compare_modes(self.method, preview, batches, self.feed.device, **settings))
+        found = process_group().run_on_rank0(
+            lambda: compare_modes(self.method, preview, batches, self.feed.device, **settings)
+        )
         if found is not None:
             self.take(found)
         return found
@@ -92,7 +95,7 @@ class Validator:
         if length_of(data) == 0:
             return None
         device = self.feed.device
-        with keep_randomness(device), running_as(self.method, self._set_mode()):
+        with fork_rng(device), running_as(self.method, self._set_mode()):
             torch.manual_seed(self.seed)
             few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
             return cast(Method, self.method).preview({name: tensor.to(device) for name, tensor in few.items()})

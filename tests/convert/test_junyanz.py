@@ -31,7 +31,7 @@ UNET = {
 
 
 def resnet(second):
-    """A resnet of one halving and one block, whose second convolution is number `second` of the block."""
+    """A resnet of one downsample and one block, whose second convolution is number `second` of the block."""
     return {
         "stem.conv": "model.1",
         "stem.norm": "model.2",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from imtrans import LabFacades, LabImages, PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
 from imtrans.data import cache as room
-from imtrans.data.cache import Feed, Pictures, Resident, resident
+from imtrans.data.cache import BatchLoader, ImageCache, SingleSourceDataset, make_cache
 from imtrans.data.loader import batches
 from imtrans.errors import ArgumentError
 
@@ -65,7 +65,7 @@ KINDS = pytest.mark.parametrize(
     skip=st.integers(0, 6),
 )
 def test_batches_are_exactly_those_that_are_loaded(folder, kind, augment, epoch, batch_size, shuffle_seed, skip):
-    kept = resident(make(kind, folder, augment=augment), CPU)
+    kept = make_cache(make(kind, folder, augment=augment), CPU)
     order = {"epoch": epoch, "shuffle_seed": shuffle_seed, "skip": skip}
     check_equal(kept.batches(batch_size, **order), batches(make(kind, folder, augment=augment), batch_size, **order))
 
@@ -73,18 +73,18 @@ def test_batches_are_exactly_those_that_are_loaded(folder, kind, augment, epoch,
 @KINDS
 def test_each_picture_is_decoded_once(folder, kind, monkeypatch):
     data, seen = make(kind, folder), []
-    for side, shelf in enumerate(data.shelves):
-        load = shelf.load
+    for side, source in enumerate(data.sources):
+        load = source.load
         count = lambda index, load=load, side=side: seen.append((side, index)) or load(index)  # noqa: E731
-        monkeypatch.setattr(shelf, "load", count)
-    kept = Resident(data, CPU, CPU)
+        monkeypatch.setattr(source, "load", count)
+    kept = ImageCache(data, CPU, CPU)
     for epoch in range(9):
         list(kept.batches(2, epoch=epoch, shuffle_seed=1))
-    assert sorted(seen) == [(side, i) for side, shelf in enumerate(data.shelves) for i in range(len(shelf))]
+    assert sorted(seen) == [(side, i) for side, source in enumerate(data.sources) for i in range(len(source))]
 
 
 def test_a_batch_is_not_the_memory_that_is_kept(folder):
-    kept = resident(make("pairs", folder, augment=False), CPU)
+    kept = make_cache(make("pairs", folder, augment=False), CPU)
     before = [{name: image.clone() for name, image in batch.items()} for batch in kept.batches(2)]
     for batch in kept.batches(2):
         for image in batch.values():
@@ -96,25 +96,25 @@ def test_pictures_that_do_not_fit_the_card_stay_in_ram_and_else_are_loaded(folde
     free = {"cuda": 4 * 5 * 2 * 3 * 19 * 19, "cpu": 10**9}
     monkeypatch.setattr(room, "free_memory", lambda device: free[device.type])
     data, card = make("pairs", folder), torch.device("cuda", 0)
-    assert resident(data, card).store == card
+    assert make_cache(data, card).store == card
     free["cuda"] -= 1
-    assert resident(data, card).store == CPU
-    assert resident(data, card).device == card
+    assert make_cache(data, card).store == CPU
+    assert make_cache(data, card).device == card
     free["cpu"] = free["cuda"]
-    assert resident(data, card) is None
+    assert make_cache(data, card) is None
 
 
 def test_unpaired_pictures_need_the_room_of_both_folders(folder, monkeypatch):
     free = (5 + 3) * 3 * 19 * 19
     for share, kept in ((1, True), (1.01, False)):
-        monkeypatch.setattr(room, "SHARE", 1 / share)
+        monkeypatch.setattr(room, "MEMORY_FRACTION", 1 / share)
         monkeypatch.setattr(room, "free_memory", lambda device: free)
-        assert (resident(make("unpaired, AtoB", folder), CPU) is not None) is kept
+        assert (make_cache(make("unpaired, AtoB", folder), CPU) is not None) is kept
 
 
 def test_kept_elsewhere_and_sent_in_batches(folder):
     """The meta device has no values, but takes the way to another device."""
-    for batch in Resident(make("pairs", folder), CPU, torch.device("meta")).batches(2):
+    for batch in ImageCache(make("pairs", folder), CPU, torch.device("meta")).batches(2):
         assert {image.device.type for image in batch.values()} == {"meta"}
         assert batch["source"].shape[1:] == (3, 16, 16)
 
@@ -134,14 +134,14 @@ class First(PairedImages):
 def test_a_data_set_with_a_sample_of_its_own_is_not_kept(folder):
     plain = [{"number": torch.tensor(1)}]
     others = [Darker(folder, size=16), First(folder, size=16), plain, [], None]
-    assert [resident(data, CPU) for data in others] == [None] * 5
-    check_equal(Feed(CPU, keep=True, num_workers=0).batches(plain, 1), [{"number": torch.tensor([1])}])
-    darker = Feed(CPU, keep=True, num_workers=0).batches(Darker(folder, size=16), 2)
+    assert [make_cache(data, CPU) for data in others] == [None] * 5
+    check_equal(BatchLoader(CPU, keep=True, num_workers=0).batches(plain, 1), [{"number": torch.tensor([1])}])
+    darker = BatchLoader(CPU, keep=True, num_workers=0).batches(Darker(folder, size=16), 2)
     check_equal(darker, batches(Darker(folder, size=16), 2))
 
 
 def test_a_data_set_of_ones_own_can_be_kept():
-    class Mine(Pictures):
+    class Mine(SingleSourceDataset):
         def __init__(self):
             self.jitter, self.augment, self.seed = room.Jitter(4, 6), True, 0
 
@@ -151,31 +151,31 @@ def test_a_data_set_of_ones_own_can_be_kept():
         def load(self, index):
             return {"source": torch.arange(36, dtype=torch.uint8).reshape(1, 6, 6) + 36 * index}
 
-    check_equal(resident(Mine(), CPU).batches(2, epoch=3), batches(Mine(), 2, epoch=3))
+    check_equal(make_cache(Mine(), CPU).batches(2, epoch=3), batches(Mine(), 2, epoch=3))
 
 
 def test_a_feed_keeps_or_loads(folder, monkeypatch):
     data, decoded = make("pairs", folder), []
     read = type(data).load
     monkeypatch.setattr(type(data), "load", lambda self, index: decoded.append(index) or read(self, index))
-    kept, loaded = Feed(CPU, keep=True, num_workers=0), Feed(CPU, keep=False, num_workers=2)
+    kept, loaded = BatchLoader(CPU, keep=True, num_workers=0), BatchLoader(CPU, keep=False, num_workers=2)
     check_equal(kept.batches(data, 2, epoch=1), loaded.batches(data, 2, epoch=1))
     decoded.clear()
     list(kept.batches(data, 2, epoch=2))
     assert decoded == []
-    list(Feed(CPU, keep=False, num_workers=0).batches(data, 2, epoch=2))
+    list(BatchLoader(CPU, keep=False, num_workers=0).batches(data, 2, epoch=2))
     assert sorted(decoded) == list(range(len(data)))
 
 
 def test_iteration_leaves_the_global_random_state_alone(folder):
     state = torch.get_rng_state()
-    list(resident(make("pairs", folder), CPU).batches(2))
+    list(make_cache(make("pairs", folder), CPU).batches(2))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_cutting_reads_no_value(folder, monkeypatch):
     data = make("pairs", folder)
-    pixels, windows = data.load(0)["source"][None], torch.tensor([data.cuts(0, 1)[0][1:]])
+    pixels, windows = data.load(0)["source"][None], torch.tensor([data.crop_params(0, 1)[0][1:]])
 
     def refuse(*args):
         raise AssertionError("a tensor's value was read")
@@ -193,5 +193,5 @@ def test_free_memory_is_told_for_the_cpu():
 
 def test_whether_to_keep_is_yes_or_no():
     with pytest.raises(ArgumentError) as caught:
-        Feed(CPU, keep="yes", num_workers=0)
+        BatchLoader(CPU, keep="yes", num_workers=0)
     assert str(caught.value) == "Trainer: keep_data must be True or False, got 'yes'."

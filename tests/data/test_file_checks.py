@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imtrans import PairedImages
-from imtrans.data.file_checks import screen
+from imtrans.data.file_checks import check_files
 from imtrans.errors import ArgumentError, DataError
 
 
@@ -23,22 +23,22 @@ def unused(sample):
 @given(samples=st.lists(st.integers(0, 9)))
 def test_sound_samples_are_looked_at_once_in_order(samples):
     expected = [(sample, 2 * sample) for sample in samples]
-    assert screen("Set", samples, glance=look, decode=unused, on_bad_image="error") == (expected, [])
+    assert check_files("Set", samples, check_header=look, decode=unused, on_bad_image="error") == (expected, [])
     if samples:
-        assert screen("Set", samples, glance=unused, decode=look, on_bad_image="skip") == (expected, [])
+        assert check_files("Set", samples, check_header=unused, decode=look, on_bad_image="skip") == (expected, [])
 
 
 def test_the_first_bad_one_is_an_error():
     with pytest.raises(DataError, match=r"^-1 is bad\.$"):
-        screen("Set", [1, -1, -2], glance=look, decode=unused, on_bad_image="error")
+        check_files("Set", [1, -1, -2], check_header=look, decode=unused, on_bad_image="error")
     with pytest.raises(DataError, match=r"^-7 is lonely\.$"):
-        screen("Set", [1], glance=look, decode=unused, on_bad_image="error", known=["-7 is lonely."])
+        check_files("Set", [1], check_header=look, decode=unused, on_bad_image="error", known=["-7 is lonely."])
 
 
 def test_bad_ones_are_left_out_counted_and_reported():
     with pytest.warns(UserWarning, match="bad and left out") as warned:
-        sound, reports = screen(
-            "Set", [1, -1, 2, -2, -3], glance=unused, decode=look, on_bad_image="skip", known=["-7 is lonely."]
+        sound, reports = check_files(
+            "Set", [1, -1, 2, -2, -3], check_header=unused, decode=look, on_bad_image="skip", known=["-7 is lonely."]
         )
     assert sound == [(1, 2), (2, 4)]
     assert reports == ["-7 is lonely.", "-1 is bad.", "-2 is bad.", "-3 is bad."]
@@ -51,19 +51,19 @@ def test_bad_ones_are_left_out_counted_and_reported():
 @pytest.mark.parametrize(("samples", "known"), [([-1], []), ([], ["-7 is lonely."]), ([-1, -2], ["-7 is lonely."])])
 def test_nothing_but_bad_ones_is_an_error(samples, known):
     with pytest.raises(DataError) as caught:
-        screen("Set", samples, glance=unused, decode=look, on_bad_image="skip", known=known)
+        check_files("Set", samples, check_header=unused, decode=look, on_bad_image="skip", known=known)
     reports = [*known, *(f"{sample} is bad." for sample in samples)]
     assert str(caught.value) == f"Set: not one of {len(reports)} samples can be used. {' '.join(reports)}"
 
 
 def test_other_errors_come_through():
     with pytest.raises(ZeroDivisionError):
-        screen("Set", [0], glance=unused, decode=lambda sample: 1 / sample, on_bad_image="skip")
+        check_files("Set", [0], check_header=unused, decode=lambda sample: 1 / sample, on_bad_image="skip")
 
 
 def test_another_word_is_refused():
     with pytest.raises(ArgumentError) as caught:
-        screen("Set", [1], glance=look, decode=look, on_bad_image="skp")
+        check_files("Set", [1], check_header=look, decode=look, on_bad_image="skp")
     assert str(caught.value) == (
         "Set: on_bad_image='skp' is not one of ['error', 'skip']. Did you mean 'skip'?"
     )  # fmt: skip

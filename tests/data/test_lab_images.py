@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from imtrans import LabFacades, LabImages, ProceduralFacades
 from imtrans.colours import join_lab, split_lab
 from imtrans.data.images import Jitter, read_image, to_tensor
-from imtrans.data.loader import AtEpoch
+from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 
 
@@ -45,13 +45,15 @@ def test_a_window_is_cut_before_it_becomes_lab(folder):
 def test_flips_and_sizes_are_those_of_the_jitter(folder):
     assert LabImages(folder, size=16, load_size=18, flip=False).jitter == Jitter(16, 18, False)
     assert LabImages(folder, size=8).draw(0, 0)["source"].shape == (1, 8, 8)
-    windows = [LabImages(folder, size=16, flip=flip).cuts(0, epoch)[0][3] for flip in (0, 1) for epoch in range(9)]
+    windows = [
+        LabImages(folder, size=16, flip=flip).crop_params(0, epoch)[0][3] for flip in (0, 1) for epoch in range(9)
+    ]
     assert not any(windows[:9])
     assert any(windows[9:])
 
 
 def test_workers_load_the_same(folder):
-    data = AtEpoch(LabImages(folder, size=16, seed=1), 2)
+    data = EpochDataset(LabImages(folder, size=16, seed=1), 2)
     loaded = list(DataLoader(data, batch_size=2, num_workers=2))
     assert torch.equal(torch.cat([b["target"] for b in loaded]), torch.stack([data[i]["target"] for i in range(4)]))
 

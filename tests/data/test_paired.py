@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from imtrans import PairedImages
 from imtrans.data.images import to_tensor
-from imtrans.data.loader import AtEpoch
+from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 
 BLACK, GREY, WHITE = 0, 128, 255
@@ -238,7 +238,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(side_by_side):
 def test_any_number_of_workers_and_any_order_give_the_same_samples(side_by_side, epoch):
     data = PairedImages(side_by_side, size=16, load_size=24, seed=4)
     expected = [data.draw(i, epoch) for i in range(3)]
-    at_epoch = AtEpoch(data, epoch)
+    at_epoch = EpochDataset(data, epoch)
     for workers, order in ((0, [2, 0, 1]), (2, [1, 2, 0])):
         torch.manual_seed(workers)
         loaded = DataLoader(at_epoch, batch_size=None, sampler=order, num_workers=workers)

@@ -8,12 +8,12 @@ from torch.utils.data import DataLoader
 
 from imtrans import ProceduralFacades, UnpairedFacades, UnpairedImages
 from imtrans.data.images import Jitter, to_tensor
-from imtrans.data.loader import AtEpoch
+from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 
 
 def fill(folder, count, *, first=0, size=(20, 20)):
-    """Pictures of one grey each, so that a sample tells which it shows: ``first + 10 * i``."""
+    """SingleSourceDataset of one grey each, so that a sample tells which it shows: ``first + 10 * i``."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         Image.new("RGB", size, (first + 10 * i,) * 3).save(folder / f"{i:02d}.png")
@@ -26,7 +26,7 @@ def folders(tmp_path_factory):
     return fill(root / "one", 3), fill(root / "other", 7, first=100, size=(31, 12))
 
 
-def shown(sample):
+def printable(sample):
     """The grey of each of the two pictures."""
     return tuple(round((sample[name].unique().item() + 1) * 127.5) for name in ("source", "target"))
 
@@ -44,7 +44,7 @@ def test_there_are_as_many_samples_as_pictures_in_the_larger_folder(folders, ord
     assert all(sample[name].shape == (3, 8, 8) for sample in data for name in ("source", "target"))
     with pytest.raises(IndexError):
         data[7]
-    assert shown(data[-1]) == shown(data[6])
+    assert printable(data[-1]) == printable(data[6])
 
 
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
@@ -58,7 +58,7 @@ def test_a_goes_round_and_b_is_any(folders, direction, order):
         for i in range(7):
             sample = data.draw(i, epoch)
             assert list(sample) == ["source", "target"]
-            greys = dict(zip(("source", "target"), shown(sample), strict=True))
+            greys = dict(zip(("source", "target"), printable(sample), strict=True))
             assert greys[sides[0]] == first + 10 * (i % count)
             found["B"].add(greys[sides[1]])
     other, others = ((0, 3), (100, 7))[::order][1]
@@ -68,7 +68,7 @@ def test_a_goes_round_and_b_is_any(folders, direction, order):
 def test_without_augmentation_nothing_is_random(folders):
     data = UnpairedImages(*folders, size=8, augment=False)
     for epoch in (0, 3):
-        assert [shown(data.draw(i, epoch)) for i in range(7)] == [(10 * (i % 3), 100 + 10 * i) for i in range(7)]
+        assert [printable(data.draw(i, epoch)) for i in range(7)] == [(10 * (i % 3), 100 + 10 * i) for i in range(7)]
 
 
 @given(index=st.integers(0, 6), epoch=st.integers(0, 400), seed=st.integers(0, 2**20))
@@ -77,7 +77,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(folders, index, epoch, s
     data.draw(3, 0)
     sample, same = data.draw(index, epoch), again.draw(index, epoch)
     assert all(torch.equal(sample[name], same[name]) for name in sample)
-    for picture, left, top, mirrored in data.cuts(index, epoch):
+    for picture, left, top, mirrored in data.crop_params(index, epoch):
         assert 0 <= picture < 7
         assert 0 <= left <= 1
         assert 0 <= top <= 1
@@ -86,20 +86,20 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(folders, index, epoch, s
 
 def test_both_pictures_are_cut_and_flipped_by_themselves(folders):
     data = UnpairedImages(*folders, size=8, load_size=12)
-    cuts = [data.cuts(i, epoch) for i in range(7) for epoch in range(30)]
+    crop_params = [data.crop_params(i, epoch) for i in range(7) for epoch in range(30)]
     for axis in (1, 2, 3):
-        together = {(source[axis], target[axis]) for source, target in cuts}
+        together = {(source[axis], target[axis]) for source, target in crop_params}
         side = 5 if axis < 3 else 2
         assert len(together) == side * side
-    assert {cut[3] for pair in [data.cuts(i, 0) for i in range(7)] for cut in pair} == {False, True}
+    assert {cut[3] for pair in [data.crop_params(i, 0) for i in range(7)] for cut in pair} == {False, True}
     still = UnpairedImages(*folders, size=8, flip=False)
-    assert not any(cut[3] for epoch in range(9) for cut in still.cuts(0, epoch))
+    assert not any(cut[3] for epoch in range(9) for cut in still.crop_params(0, epoch))
 
 
 def test_pairs_differ_by_seed_and_epoch(folders):
     def pairs(seed, epoch):
         data = UnpairedImages(*folders, size=8, seed=seed)
-        return tuple(shown(data.draw(i, epoch)) for i in range(7))
+        return tuple(printable(data.draw(i, epoch)) for i in range(7))
 
     assert len({pairs(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
 
@@ -120,7 +120,7 @@ def test_any_number_of_workers_and_any_order_give_the_same_samples(folders, epoc
     data = UnpairedImages(*folders, size=16, seed=4)
     for workers, order in ((0, [2, 0, 6]), (2, [1, 5, 0])):
         torch.manual_seed(workers)
-        loaded = DataLoader(AtEpoch(data, epoch), batch_size=None, sampler=order, num_workers=workers)
+        loaded = DataLoader(EpochDataset(data, epoch), batch_size=None, sampler=order, num_workers=workers)
         for index, sample in zip(order, loaded, strict=True):
             expected = data.draw(index, epoch)
             assert all(torch.equal(sample[name], expected[name]) for name in expected)

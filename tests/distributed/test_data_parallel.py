@@ -1,4 +1,4 @@
-"""A step that processes share is the step of one process with all their samples."""
+"""A step that processes shard is the step of one process with all their samples."""
 
 import pytest
 import torch
@@ -9,10 +9,11 @@ from torch import nn
 from torch.optim import SGD
 
 from imtrans import ImagePool
-from imtrans.distributed.data_parallel import counts, current_share, part, sharing
-from imtrans.distributed.process_group import join, world
+from imtrans.distributed.data_parallel import batch_shard, current_shard, shard_range, shard_sizes
+from imtrans.distributed.process_group import init_process_group, process_group
 from imtrans.errors import ShapeError, TrainingError
-from imtrans.methods.optim import scale_losses, scaler_of, update
+from imtrans.methods import optim
+from imtrans.methods.optim import scale_losses, scaler_of
 
 CPU = torch.device("cpu")
 BATCHES = (2, 4, 5, 1, 3)  # of two processes: even, uneven, and one without a sample
@@ -20,15 +21,15 @@ BATCHES = (2, 4, 5, 1, 3)  # of two processes: even, uneven, and one without a s
 
 @given(samples=st.integers(0, 99), size=st.integers(1, 20))
 def test_each_sample_is_that_of_one_process(samples, size):
-    parts = [part(samples, rank, size) for rank in range(size)]
+    parts = [shard_range(samples, rank, size) for rank in range(size)]
     assert [i for p in parts for i in p] == list(range(samples))
-    assert counts(samples, size) == [len(p) for p in parts]
-    assert max(counts(samples, size)) - min(counts(samples, size)) <= 1
+    assert shard_sizes(samples, size) == [len(p) for p in parts]
+    assert max(shard_sizes(samples, size)) - min(shard_sizes(samples, size)) <= 1
 
 
 def own(batch):
-    """The part of this process, and a sample that stands in where there is none."""
-    chosen = part(len(batch), world().rank, world().size)
+    """The shard_range of this process, and a sample that stands in where there is none."""
+    chosen = shard_range(len(batch), process_group().rank, process_group().world_size)
     return batch[chosen.start : chosen.stop] if chosen else batch[-1:]
 
 
@@ -42,11 +43,11 @@ def steps(scaled=False):
     weights, losses = [], []
     for samples in BATCHES:
         batch = torch.randn(samples, 3)
-        with sharing(counts(samples, world().size)) as share:
+        with batch_shard(shard_sizes(samples, process_group().world_size)) as shard:
             loss = net(own(batch)).square().mean()
-            update(optimizer, loss)
+            optim.step(optimizer, loss)
             shown = {"square": loss.detach(), "half": loss.detach() / 2}
-            losses.append(shown if share is None else share.mean(shown))
+            losses.append(shown if shard is None else shard.mean(shown))
         weights.append([p.detach().clone() for p in net.parameters()])
     return weights, losses
 
@@ -57,8 +58,8 @@ def overflows():
     optimizer = SGD(layer.parameters(), lr=0.1)
     scale_losses({"one": optimizer}, CPU)
     before = layer.weight.clone(), scaler_of(optimizer).get_scale()
-    with sharing([1, 1]):
-        update(optimizer, layer(torch.tensor([[float("inf") if world().rank else 1.0]])).sum())
+    with batch_shard([1, 1]):
+        optim.step(optimizer, layer(torch.tensor([[float("inf") if process_group().rank else 1.0]])).sum())
     return torch.equal(layer.weight, before[0]), scaler_of(optimizer).get_scale() / before[1]
 
 
@@ -67,35 +68,35 @@ def pools():
     generator = torch.Generator().manual_seed(0)
     for samples in BATCHES * 3:
         batch = torch.rand(samples, 1, 2, 2, generator=generator)
-        chosen = counts(samples, world().size)
-        with sharing(chosen) as share:
-            returned.append(pool(own(batch))[: chosen[world().rank]])
-            if share is not None:
-                share.updates = 1
+        chosen = shard_sizes(samples, process_group().world_size)
+        with batch_shard(chosen) as shard:
+            returned.append(pool(own(batch))[: chosen[process_group().rank]])
+            if shard is not None:
+                shard.updates = 1
     return returned, pool.get_extra_state()
 
 
 def pictures_of_two_sizes():
     try:
-        with sharing([1, 1]):
-            ImagePool(2)(torch.zeros(1, 3, 4, 4 + world().rank))
+        with batch_shard([1, 1]):
+            ImagePool(2)(torch.zeros(1, 3, 4, 4 + process_group().rank))
     except ShapeError as error:
         return str(error)
 
 
 def a_step_of_its_own_kind():
     try:
-        with sharing([1, 1]):
+        with batch_shard([1, 1]):
             nn.Linear(1, 1)(torch.ones(1, 1)).sum().backward()
     except TrainingError as error:
-        return str(error), current_share()
+        return str(error), current_shard()
 
 
 CASES = (steps, overflows, pools, pictures_of_two_sizes, a_step_of_its_own_kind)
 
 
 def all_cases():
-    join(CPU)
+    init_process_group(CPU)
     return {**{case.__name__: case() for case in CASES}, "scaled": steps(scaled=True)}
 
 
@@ -146,7 +147,7 @@ def test_a_pool_refuses_pictures_of_two_sizes_in_every_process(found):
 
 def test_a_step_that_would_let_the_networks_drift_apart_is_refused(found):
     text = (
-        "the method's step did not update through imtrans.methods.optim.update, so that each process would train "
+        "the method's step did not update through imtrans.methods.optim.step, so that each process would train "
         "networks of its own. Use it in place of loss.backward() and optimizer.step()."
     )
     assert found["a_step_of_its_own_kind"] == [(text, None)] * 2

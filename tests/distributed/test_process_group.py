@@ -7,18 +7,26 @@ import pytest
 import torch
 from processes import finish, start, together
 
-from imtrans.distributed.process_group import World, job, join, processes_here, restarted_job, seed_of, world
+from imtrans.distributed.process_group import (
+    ProcessGroup,
+    init_process_group,
+    local_world_size,
+    process_group,
+    rank_seed,
+    restarted_run_id,
+    torchrun_id,
+)
 from imtrans.errors import ArgumentError, TrainingError
 
 CPU = torch.device("cpu")
 
 
 def gathers():
-    return world().gather_all({"rank": world().rank})
+    return process_group().all_gather_object({"rank": process_group().rank})
 
 
 def first_decides():
-    return world().from_first(lambda: f"made by {world().rank}")
+    return process_group().run_on_rank0(lambda: f"made by {process_group().rank}")
 
 
 def first_fails():
@@ -26,7 +34,7 @@ def first_fails():
         raise ArgumentError("lr is wrong.")
 
     try:
-        world().from_first(fail)
+        process_group().run_on_rank0(fail)
     except (ArgumentError, TrainingError) as error:
         return type(error).__name__, str(error)
 
@@ -34,34 +42,34 @@ def first_fails():
 def one_says_stop():
     answers = []
     for step in range(3):
-        ask = world().largest(lambda: 15 if world().rank == 1 and step == 1 else 0)  # noqa: B023
+        ask = process_group().all_reduce_max(lambda: 15 if process_group().rank == 1 and step == 1 else 0)  # noqa: B023
         answers.append(ask())
     return answers
 
 
 def spreads():
-    tensors = [torch.full((2,), float(world().rank)), torch.tensor(world().rank)]
-    world().spread(tensors)
+    tensors = [torch.full((2,), float(process_group().rank)), torch.tensor(process_group().rank)]
+    process_group().broadcast(tensors)
     return [tensor.tolist() for tensor in tensors]
 
 
 def differ():
-    world().check_same(data="5 samples", steps=3)
+    process_group().check_same(data="5 samples", steps=3)
     try:
-        world().check_same(data="5 samples", steps=3 + world().rank)
+        process_group().check_same(data="5 samples", steps=3 + process_group().rank)
     except ArgumentError as error:
         return str(error)
 
 
 def joined_again():
-    return join(CPU) is world()
+    return init_process_group(CPU) is process_group()
 
 
 CASES = (gathers, first_decides, first_fails, one_says_stop, spreads, differ, joined_again)
 
 
 def all_cases():
-    join(CPU)
+    init_process_group(CPU)
     return {case.__name__: case() for case in CASES}
 
 
@@ -107,11 +115,11 @@ def test_joining_twice_is_joining_once(found):
 
 
 def wait_for_the_other():
-    join(CPU)
-    if world().rank == 1:
+    init_process_group(CPU)
+    if process_group().rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     try:
-        world().gather_all(None)
+        process_group().all_gather_object(None)
     except TrainingError as error:
         print(error)
 
@@ -127,8 +135,8 @@ def test_a_process_that_was_killed_is_noticed_at_once():
 
 
 def test_one_process_is_all_there_are():
-    alone = World()
-    assert alone.first
+    alone = ProcessGroup()
+    assert alone.is_rank0
     assert alone.gather_all(3) == [3]
     assert alone.from_first(lambda: 4) == 4
     late: list[int] = [0]
@@ -145,7 +153,7 @@ def test_without_torchrun_nothing_is_joined(monkeypatch, size):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     if size:
         monkeypatch.setenv("WORLD_SIZE", size)
-    assert join(CPU) == World()
+    assert init_process_group(CPU) == ProcessGroup()
     assert not torch.distributed.is_initialized()
 
 
@@ -163,7 +171,7 @@ def test_an_environment_that_is_incomplete(monkeypatch, given, odd):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ArgumentError) as caught:
-        join(CPU)
+        init_process_group(CPU)
     assert str(caught.value) == (
         f"WORLD_SIZE={given['WORLD_SIZE']} says that this is one of several processes, but {odd} is missing or no "
         "number. Start them with torchrun --nproc-per-node=N, or unset WORLD_SIZE."
@@ -175,30 +183,30 @@ def test_a_device_that_cannot_talk_to_others(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "1")
     with pytest.raises(ArgumentError) as caught:
-        join(torch.device("mps"))
+        init_process_group(torch.device("mps"))
     assert str(caught.value) == "device='mps' cannot train in 2 processes. Use CUDA cards, or device='cpu'."
 
 
 def test_a_run_of_torchrun_keeps_its_name_when_it_restarts(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    assert job() is None
+    assert torchrun_id() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert job().endswith(f":{os.getppid()}")
-    assert restarted_job() is None
+    assert torchrun_id().endswith(f":{os.getppid()}")
+    assert restarted_run_id() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert restarted_job() == job() == "mine"
+    assert restarted_run_id() == torchrun_id() == "mine"
 
 
 def test_seeds_of_processes_differ_below_32_bits():
     """A generator on the CPU takes no more of a seed."""
-    seeds = [seed_of(seed, rank) for seed in range(20) for rank in range(20)]
+    seeds = [rank_seed(seed, rank) for seed in range(20) for rank in range(20)]
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)
 
 
 def test_processes_on_one_machine_share_its_memory(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert processes_here() == 1
+    assert local_world_size() == 1
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert processes_here() == 4
+    assert local_world_size() == 4

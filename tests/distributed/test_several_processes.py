@@ -9,8 +9,8 @@ from processes import together
 from torch import nn
 
 from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_weights
-from imtrans.distributed.data_parallel import current_share
-from imtrans.distributed.process_group import join, world
+from imtrans.distributed.data_parallel import current_shard
+from imtrans.distributed.process_group import init_process_group, process_group
 from imtrans.errors import ArgumentError, TrainingError
 from imtrans.training.checkpoint import checkpoints, load_checkpoint
 
@@ -20,13 +20,13 @@ STEPS = 9  # three epochs of five samples: the last step of each has one
 
 def make(out, *, norm="instance", dropout=(), **settings):
     """A run with a pool; smooth, so that rounding does not turn a kink into another gradient."""
-    torch.manual_seed(7 + world().rank)  # the first process's weights must become those of all
+    torch.manual_seed(7 + process_group().rank)  # the first process's weights must become those of all
     generator = UNetGenerator(base_channels=4, depth=3, norm=norm, dropout=dropout, act="silu", decoder_act="silu")
     discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, norm=norm, act="silu")
     for network in (generator, discriminator):
         init_weights(network)
     arguments = {
-        "batch_size": 2 // world().size,
+        "batch_size": 2 // process_group().world_size,
         "epochs": 3,
         "val_data": ProceduralFacades(3, size=16, seed=1, augment=False),
         "log_every": 2,
@@ -54,7 +54,7 @@ def steps_draw():
     dropout = next(m for m in trainer.method.modules() if isinstance(m, nn.Dropout))
 
     def note(module, inputs, output):
-        if current_share() is not None:
+        if current_shard() is not None:
             seen.append((output == 0).tolist())
 
     dropout.register_forward_hook(note)
@@ -67,7 +67,7 @@ class Spoilt(Pix2Pix):
 
     def step(self, batch, optimizers):
         self.steps = getattr(self, "steps", 0) + 1
-        if self.steps == 5 and world().rank == 1:
+        if self.steps == 5 and process_group().rank == 1:
             batch = {**batch, "source": batch["source"] * float("nan")}
         return super().step(batch, optimizers)
 
@@ -83,7 +83,7 @@ def nan_in_one(out):
 
 def refused():
     found = []
-    for make_it in (lambda: make(None, compile=True), lambda: make(None, batch_size=1 + world().rank)):
+    for make_it in (lambda: make(None, compile=True), lambda: make(None, batch_size=1 + process_group().rank)):
         try:
             make_it()
         except ArgumentError as error:
@@ -93,7 +93,7 @@ def refused():
 
 def all_cases(folder):
     folder = Path(folder)
-    join(CPU)
+    init_process_group(CPU)
     found = {
         "whole": trained(folder / "two"),
         "batch": trained(None, norm="batch"),

@@ -1,4 +1,4 @@
-"""A batch norm that processes share computes what one process computes on all their samples."""
+"""A batch norm that processes shard computes what one process computes on all their samples."""
 
 from copy import deepcopy
 
@@ -10,9 +10,9 @@ from processes import together
 from torch import nn
 
 from imtrans import UNetGenerator, running_as
-from imtrans.distributed.data_parallel import counts, part, sharing
-from imtrans.distributed.process_group import join, world
-from imtrans.distributed.sync_batchnorm import synchronise
+from imtrans.distributed.data_parallel import batch_shard, shard_range, shard_sizes
+from imtrans.distributed.process_group import init_process_group, process_group
+from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.errors import ArgumentError
 
 SETTINGS = ({}, {"momentum": None}, {"affine": False}, {"track_running_stats": False})
@@ -32,26 +32,26 @@ def nets():
         shift = nn.Conv2d(3, 3, 1)
         nn.init.constant_(shift.bias, 30.0)
         net = nn.Sequential(shift, norms[0], nn.Tanh(), nn.Conv2d(3, 2, 3), norms[1], nn.Tanh())
-        if world().size > 1:
-            synchronise(net)
+        if process_group().world_size > 1:
+            convert_sync_batchnorm(net)
         yield net
 
 
 def steps():
-    """Outputs, gradients and buffers of some batches, which the processes share."""
+    """Outputs, gradients and buffers of some batches, which the processes shard."""
     found = []
     for net in nets():
         for samples in BATCHES:
             batch = torch.randn(samples, 3, 5, 5)
-            chosen = part(samples, world().rank, world().size)
+            chosen = shard_range(samples, process_group().rank, process_group().world_size)
             own = batch[chosen.start : chosen.stop] if chosen else batch[-1:]
             net.zero_grad()
-            with sharing(counts(samples, world().size)) as share:
+            with batch_shard(shard_sizes(samples, process_group().world_size)) as shard:
                 out = net(own)
                 loss = (out * torch.linspace(-1, 1, 18).view(1, 2, 3, 3)).square().mean()
-                (loss if share is None else share.weight * loss).backward()
-                if share is not None:
-                    share.add_up([p.grad for p in net.parameters()])
+                (loss if shard is None else shard.weight * loss).backward()
+                if shard is not None:
+                    shard.all_reduce_gradients([p.grad for p in net.parameters()])
             gradients = [p.grad.clone() for name, p in net.named_parameters() if name not in CANCELLED]
             found.append((out.detach()[: len(chosen)], gradients, [b.clone() for b in net.buffers()]))
     return found
@@ -59,7 +59,7 @@ def steps():
 
 def alone():
     """What only one of them does must not wait for the other."""
-    if world().rank == 1:
+    if process_group().rank == 1:
         return None
     net = next(nets())
     batch = torch.randn(2, 3, 5, 5)
@@ -71,7 +71,7 @@ def alone():
 
 
 def all_cases():
-    join(torch.device("cpu"))
+    init_process_group(torch.device("cpu"))
     return {"steps": steps(), "alone": alone()}
 
 
@@ -101,7 +101,7 @@ def test_in_one_process_it_computes_what_it_did(seed, training):
     for kind, axes in ((nn.BatchNorm1d, ()), (nn.BatchNorm2d, (3, 2)), (nn.BatchNorm3d, (2, 3, 2))):
         plain = kind(2).train(training)
         changed = deepcopy(plain)
-        synchronise(changed)
+        convert_sync_batchnorm(changed)
         x = torch.randn(3, 2, *axes)
         assert torch.equal(changed(x), plain(x))
         assert isinstance(changed, kind)
@@ -111,8 +111,8 @@ def test_in_one_process_it_computes_what_it_did(seed, training):
 def test_a_network_keeps_its_keys_and_its_parameters():
     network = UNetGenerator(base_channels=4, depth=3)
     keys, parameters = list(network.state_dict()), [id(p) for p in network.parameters()]
-    synchronise(network)
-    synchronise(network)
+    convert_sync_batchnorm(network)
+    convert_sync_batchnorm(network)
     assert (list(network.state_dict()), [id(p) for p in network.parameters()]) == (keys, parameters)
     names = {type(m).__name__ for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
     assert names == {"SyncBatchNorm2d"}
@@ -125,8 +125,8 @@ class Mine(nn.BatchNorm2d):
 @pytest.mark.parametrize("norm", [Mine(2), nn.SyncBatchNorm(2)])
 def test_a_batch_norm_of_another_kind_is_refused(norm):
     with pytest.raises(ArgumentError) as caught:
-        synchronise(nn.Sequential(norm))
+        convert_sync_batchnorm(nn.Sequential(norm))
     assert str(caught.value) == (
-        f"0 is a {type(norm).__name__}; the batch norms that several processes can share are torch.nn.BatchNorm1d, 2d "
+        f"0 is a {type(norm).__name__}; the batch norms that several processes can shard are torch.nn.BatchNorm1d, 2d "
         "and 3d. Use one of these, or norm='instance'."
     )

@@ -7,9 +7,10 @@ from torch import nn
 
 from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, UNetGenerator, evaluate
 from imtrans.errors import ArgumentError, DataError, ShapeError
-from imtrans.evaluation.evaluate import compare_modes, keep_randomness
+from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import l1, psnr, ssim
 from imtrans.modes import MODES, running_as
+from imtrans.runtime import fork_rng
 
 CPU = torch.device("cpu")
 
@@ -113,7 +114,7 @@ def test_a_method_without_pairs_is_not_compared(samples, missing):
 
 def test_keep_randomness_gives_the_state_back_even_after_an_error(device):
     state = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), keep_randomness(device):
+    with pytest.raises(ZeroDivisionError), fork_rng(device):
         torch.manual_seed(9).seed() / 0
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -19,7 +19,7 @@ from processes import environment
 
 from imtrans import load_pretrained
 from imtrans.errors import DataError
-from imtrans.nn.init import pick_precision
+from imtrans.runtime import pick_precision
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "pix2pix_facades.py"

@@ -31,7 +31,7 @@ class Tape:
         self.state, self.waits = state, list(waits)
         self.plain = self.replayed = self.recorded = 0
 
-    def aside(self, step, batch):
+    def run_on_stream(self, step, batch):
         self.plain += 1
         return step(batch)
 

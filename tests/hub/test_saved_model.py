@@ -1,4 +1,4 @@
-"""Saved networks: where they are looked for, and that nothing damaged or hostile is ever built."""
+"""SavedModel networks: where they are looked for, and that nothing damaged or hostile is ever built."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from imtrans import (
 from imtrans.errors import ArgumentError, SavedModelError
 from imtrans.files import tensor_bytes
 from imtrans.hub import saved_model as saved
-from imtrans.hub.saved_model import Saved, parse_tensors
+from imtrans.hub.saved_model import SavedModel, parse_tensors
 
 NETWORKS = {
     UNetGenerator: {"base_channels": 2, "depth": 2},
@@ -157,7 +157,7 @@ def test_a_subfolder_of_a_folder(tmp_path):
     loaded = load_pretrained(tmp_path / "run", subfolder="discriminator")
     images = torch.rand(1, 6, 4, 4)
     assert torch.equal(loaded(images), network(images))
-    assert str(Saved(tmp_path, subfolder="run")) == f"{tmp_path}/run"
+    assert str(SavedModel(tmp_path, subfolder="run")) == f"{tmp_path}/run"
     with pytest.raises(SavedModelError) as caught:
         load_pretrained(tmp_path / "run", subfolder="none")
     assert str(caught.value) == (
@@ -167,7 +167,7 @@ def test_a_subfolder_of_a_folder(tmp_path):
 
 
 def test_a_token_is_not_shown():
-    assert "secret" not in repr(Saved("user/repo", token="secret"))
+    assert "secret" not in repr(SavedModel("user/repo", token="secret"))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
+from imtrans.methods import optim
 from imtrans.methods.optim import (
+    learning_rates,
     load_state,
     make_capturable,
-    rates,
     scale_losses,
     scaler_of,
-    set_rates,
+    set_learning_rates,
     state_of,
-    update,
     without_scale,
 )
 
@@ -27,7 +27,7 @@ def trained(optimizer_of, steps=3, scaled=False):
     if scaled:
         scale_losses({"one": optimizer}, CPU)
     for i in range(steps):
-        update(optimizer, (layer(torch.full((1, 3), float(i + 1))) - 2).square().sum())
+        optim.step(optimizer, (layer(torch.full((1, 3), float(i + 1))) - 2).square().sum())
     return layer, optimizer
 
 
@@ -43,7 +43,7 @@ def test_a_scaled_loss_gives_the_same_step(fused):
 def test_a_gradient_that_overflows_is_left_out_and_the_scale_falls(fused):
     layer, optimizer = trained(lambda p: Adam(p, lr=0.1, fused=fused), scaled=True)
     before, scale = layer.weight.clone(), scaler_of(optimizer).get_scale()
-    update(optimizer, layer(torch.full((1, 3), float("inf"))).sum())
+    optim.step(optimizer, layer(torch.full((1, 3), float("inf"))).sum())
     assert torch.equal(layer.weight, before)
     assert scaler_of(optimizer).get_scale() == scale / 2
 
@@ -55,11 +55,11 @@ def test_the_scale_recovers_by_itself():
     falling = []
     while not falling or scaler.get_scale() < falling[-1]:
         falling.append(scaler.get_scale())
-        update(optimizer, layer(source).sum())  # 65536 times 2e34 is more than a float holds
+        optim.step(optimizer, layer(source).sum())  # 65536 times 2e34 is more than a float holds
     assert len(falling) > 2
     assert layer.weight.isfinite().all()
     for _ in range(2001):
-        update(optimizer, layer(torch.ones(1, 3)).square().sum())
+        optim.step(optimizer, layer(torch.ones(1, 3)).square().sum())
     assert scaler.get_scale() == 2 * falling[-1]
     assert layer.weight.isfinite().all()
 
@@ -69,13 +69,13 @@ def test_a_gradient_that_overflows_at_every_scale_is_noticed():
     optimizers = {"other": Adam([nn.Parameter(torch.ones(1))]), "one": optimizer}
     for overflows in range(34):
         assert (without_scale(optimizers) == "one") == (overflows > 32)
-        update(optimizer, layer(torch.full((1, 3), float("nan"))).sum())
+        optim.step(optimizer, layer(torch.full((1, 3), float("nan"))).sum())
     assert layer.weight.isfinite().all()
 
 
 def test_the_scale_is_part_of_the_state():
     layer, optimizer = trained(lambda p: Adam(p, lr=0.1), scaled=True)
-    update(optimizer, layer(torch.full((1, 3), float("inf"))).sum())
+    optim.step(optimizer, layer(torch.full((1, 3), float("inf"))).sum())
     _, other = trained(lambda p: Adam(p, lr=0.1), scaled=True)
     load_state(other, deepcopy(state_of(optimizer)))
     assert scaler_of(other).get_scale() == scaler_of(optimizer).get_scale()
@@ -85,7 +85,7 @@ def test_the_scale_is_part_of_the_state():
 
 
 def test_a_state_is_that_of_the_training_not_of_the_machine():
-    """From a card, with rates and counters in tensors, to a CPU, and back."""
+    """From a card, with learning_rates and counters in tensors, to a CPU, and back."""
     card = Adam([nn.Parameter(torch.ones(2))], lr=0.1, fused=True)
     make_capturable({"one": card}, CPU)
     card.param_groups[0]["params"][0].grad = torch.ones(2)
@@ -117,7 +117,7 @@ def test_a_state_of_other_groups_is_refused():
 def test_rates_are_set_group_by_group():
     first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimizers = {"one": SGD([{"params": [first]}, {"params": [second], "lr": 0.5}], lr=1.0)}
-    base = rates(optimizers)
-    set_rates(optimizers, base, 0.5)
+    base = learning_rates(optimizers)
+    set_learning_rates(optimizers, base, 0.5)
     assert base == [[1.0, 0.5]]
-    assert rates(optimizers) == [[0.5, 0.25]]
+    assert learning_rates(optimizers) == [[0.5, 0.25]]

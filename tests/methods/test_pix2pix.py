@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from imtrans import GANLoss, ImagePool, PatchDiscriminator, Pix2Pix, UNetGenerator, gradient_penalty
 from imtrans.errors import ArgumentError
+from imtrans.methods import optim
 from imtrans.methods.base import Method
-from imtrans.methods.pix2pix import update
 
 RATE, BETAS = 0.02, (0.5, 0.999)
 
@@ -290,7 +290,7 @@ def test_update_leaves_no_gradient_on_what_is_not_the_optimizers():
     optimizer = SGD(one.parameters(), lr=1.0)
     one.weight.grad = torch.full((2, 2), 1e9)  # left by somebody else
     expected = one.weight - torch.autograd.grad(other(one(torch.ones(1, 2))).sum(), one.weight)[0]
-    update(optimizer, other(one(torch.ones(1, 2))).sum())
+    optim.step(optimizer, other(one(torch.ones(1, 2))).sum())
     assert torch.equal(one.weight, expected)
     assert other.weight.grad is None
 

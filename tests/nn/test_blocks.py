@@ -6,7 +6,7 @@ from torch import nn
 
 from imtrans import ConvNormAct, DownBlock, ResidualBlock, UpBlock
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.nn.layers import DOWNSAMPLE, PADDING_MODES, UPSAMPLE, Blur, group_norm
+from imtrans.nn.layers import DOWNSAMPLE, PADDING_MODES, UPSAMPLE, BlurPool, group_norm
 from imtrans.nn.skips import SKIPS, AddSkip
 
 NORMS = [nn.BatchNorm2d, nn.InstanceNorm2d, group_norm, nn.Identity]
@@ -113,7 +113,7 @@ def test_each_way_to_halve_has_its_own_layers():
     assert kinds == {
         "conv": [nn.Conv2d, nn.BatchNorm2d, nn.ReLU],
         "pool": [nn.MaxPool2d, nn.Conv2d, nn.BatchNorm2d, nn.ReLU],
-        "blur": [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, Blur],
+        "blur": [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, BlurPool],
     }
 
 

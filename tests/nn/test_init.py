@@ -12,7 +12,8 @@ from torch.nn.utils import parametrizations
 
 from imtrans import PatchDiscriminator, ResnetGenerator, UNetGenerator, init_net, init_weights
 from imtrans.errors import ArgumentError
-from imtrans.nn.init import SCHEMES, pick_device, pick_precision
+from imtrans.nn.init import SCHEMES
+from imtrans.runtime import pick_device, pick_precision
 
 CONVOLUTIONS = {
     "conv": lambda: nn.Conv2d(32, 64, 4),

@@ -9,15 +9,15 @@ from imtrans.nn.layers import (
     ACTS,
     NORMS,
     UPSAMPLE,
-    Blur,
+    BlurPool,
     act_from,
     check_image,
     check_norm_values,
-    fitting_size,
     group_norm,
     has_shift,
     norm_from,
     pad_to_fit,
+    round_up_to_multiple,
     upsample_conv,
 )
 
@@ -110,11 +110,11 @@ def test_a_norm_has_a_shift_where_it_learns_one(norm, shift):
 
 @given(height=st.integers(2, 20), width=st.integers(2, 20))
 def test_blur_halves_height_and_width(height, width):
-    assert Blur(3)(torch.randn(2, 3, height, width)).shape == (2, 3, height // 2, width // 2)
+    assert BlurPool(3)(torch.randn(2, 3, height, width)).shape == (2, 3, height // 2, width // 2)
 
 
 def test_blur_keeps_a_constant_and_erases_what_alternates():
-    blur = Blur(2)
+    blur = BlurPool(2)
     constant = torch.tensor([0.25, -3.0]).reshape(1, 2, 1, 1).expand(1, 2, 10, 10)
     torch.testing.assert_close(blur(constant), constant[..., ::2, ::2])
     alternating = torch.tensor([1.0, -1.0]).repeat(5).expand(1, 2, 10, 10)
@@ -127,10 +127,10 @@ def test_blur_keeps_a_constant_and_erases_what_alternates():
 def test_blur_keeps_channels_apart_and_its_kernel_is_no_parameter():
     x = torch.zeros(1, 2, 8, 8)
     x[:, 0] = torch.randn(8, 8)
-    blur = Blur(2)
+    blur = BlurPool(2)
     assert blur(x)[:, 1].abs().sum() == 0
     assert list(blur.parameters()) == []
-    assert repr(blur) == "Blur(2)"
+    assert repr(blur) == "BlurPool(2)"
 
 
 @pytest.mark.parametrize("upsample", UPSAMPLE)
@@ -212,7 +212,7 @@ def test_a_norm_that_would_see_a_single_value_is_refused(norm, batch, height, ra
 
 @given(size=st.integers(1, 1000), multiple=st.integers(1, 256), minimum=st.integers(1, 300))
 def test_the_fitting_size_is_the_smallest_that_fits(size, multiple, minimum):
-    fit = fitting_size(size, multiple, minimum)
+    fit = round_up_to_multiple(size, multiple, minimum)
     assert fit % multiple == 0
     assert fit >= max(size, minimum)
     assert fit - multiple < max(size, minimum)
@@ -222,7 +222,12 @@ def test_the_fitting_size_is_the_smallest_that_fits(size, multiple, minimum):
 def test_padding_keeps_the_image_and_repeats_its_edge(height, width, multiple):
     x = torch.randn(1, 2, height, width)
     y = pad_to_fit("Owner", x, multiple, multiple, "pad")
-    assert y.shape == (1, 2, fitting_size(height, multiple, multiple), fitting_size(width, multiple, multiple))
+    assert y.shape == (
+        1,
+        2,
+        round_up_to_multiple(height, multiple, multiple),
+        round_up_to_multiple(width, multiple, multiple),
+    )
     assert torch.equal(y[..., :height, :width], x)
     rows, columns = torch.arange(y.shape[2]).clamp(max=height - 1), torch.arange(y.shape[3]).clamp(max=width - 1)
     assert torch.equal(y, x[:, :, rows][..., columns])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from imtrans import GANLoss, MultiscaleDiscriminator, PatchDiscriminator, gradient_penalty, receptive_field
-from imtrans.nn.layers import halving
+from imtrans.nn.layers import downsample
 
 
 class AuthorsDiscriminator(nn.Module):
@@ -41,8 +41,8 @@ def halved_by_hand(image):
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 3)])
 def test_the_pool_between_scales_does_not_count_the_padding(size):
     image = torch.randn(2, 3, *size)
-    torch.testing.assert_close(halving()(image), halved_by_hand(image))
-    assert torch.equal(halving()(torch.ones(1, 1, *size)).unique(), torch.ones(1))
+    torch.testing.assert_close(downsample()(image), halved_by_hand(image))
+    assert torch.equal(downsample()(torch.ones(1, 1, *size)).unique(), torch.ones(1))
 
 
 @pytest.mark.parametrize(("num_scales", "n_layers"), [(2, 3), (3, 3), (1, 2)])
@@ -92,7 +92,7 @@ def test_a_receptive_field_is_counted_in_pixels_of_the_full_image(n_layers):
 
 def test_the_receptive_fields_of_pix2pixhd():
     assert MultiscaleDiscriminator(base_channels=1, num_scales=3).receptive_field == (70, 141, 283)
-    path = nn.Sequential(halving(), PatchDiscriminator(3, base_channels=1, padding=2).layers)
+    path = nn.Sequential(downsample(), PatchDiscriminator(3, base_channels=1, padding=2).layers)
     assert receptive_field(path, in_channels=3).stride == 16
 
 

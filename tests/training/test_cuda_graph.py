@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam
 
 from imtrans import PatchDiscriminator, Pix2Pix, Trainer, UNetGenerator
 from imtrans.errors import ArgumentError, TrainingError
-from imtrans.methods.optim import make_capturable, set_rates
+from imtrans.methods.optim import make_capturable, set_learning_rates
 from imtrans.training.cuda_graph import WARM_UP, CapturedStep, check_compile, prepare
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ class Run:
         torch.manual_seed(5)
         losses = []
         for i, batch in enumerate(batches):
-            set_rates(self.optimizers, self.base, 1.0 if i < len(batches) // 2 else 0.25)
+            set_learning_rates(self.optimizers, self.base, 1.0 if i < len(batches) // 2 else 0.25)
             losses.append(step(batch))
         return losses
 
@@ -239,7 +239,7 @@ def test_plain_adam_can_be_captured_too():
     assert group["capturable"]
     assert group["lr"].item() == 0.5
     same = group["lr"]
-    set_rates(optimizers, [[0.5]], 0.5)
+    set_learning_rates(optimizers, [[0.5]], 0.5)
     assert group["lr"] is same
     assert same.item() == 0.25
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imtrans.errors import ArgumentError, DataError
 from imtrans.training.report.gallery import MOST_POINTS, write_gallery
-from imtrans.training.report.image_grid import rows_png
+from imtrans.training.report.image_grid import image_grid_png
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)> $body ${header} & \ud800"
 VOID = {"meta", "img"}
@@ -133,7 +133,7 @@ def test_samples_are_shown_newest_first_with_relative_links(run):
     ],
 )
 def test_the_columns_of_the_newest_sample_have_their_names(run, names, shown):
-    (run / "samples" / "001000.png").write_bytes(rows_png(dict.fromkeys(names, torch.zeros(2, 3, 8, 8))))
+    (run / "samples" / "001000.png").write_bytes(image_grid_png(dict.fromkeys(names, torch.zeros(2, 3, 8, 8))))
     page = Page(write_gallery(run))
     head = "".join(f"<span>{name}</span>" for name in shown.split(", "))
     assert f'<p aria-hidden="true">{head}</p><a href="samples/001000.png">' in page.source
@@ -141,7 +141,7 @@ def test_the_columns_of_the_newest_sample_have_their_names(run, names, shown):
 
 
 def test_names_of_columns_are_escaped(run):
-    (run / "samples" / "001000.png").write_bytes(rows_png({"<script>": torch.zeros(1, 3, 8, 8)}))
+    (run / "samples" / "001000.png").write_bytes(image_grid_png({"<script>": torch.zeros(1, 3, 8, 8)}))
     assert "rows of &lt;script&gt;" in Page(write_gallery(run)).source
 
 

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from imtrans.training.loss_meter import Meter
+from imtrans.training.loss_meter import LossMeter
 
 
 def test_means_since_the_last_restart():
-    meter = Meter()
+    meter = LossMeter()
     for step, value in enumerate((1.0, 2.0, 6.0)):
         meter.add({"a": torch.tensor(value), "b": torch.tensor(-value)}, step)
     assert meter.means() == {"a": 3.0, "b": -3.0}
-    assert meter.first_spoilt() is None
+    assert meter.first_non_finite() is None
     assert meter.restart() > 0
     meter.add({"a": torch.tensor(5.0)}, 4)
     assert meter.means() == {"a": 5.0}
@@ -19,7 +19,7 @@ def test_adding_reads_nothing_and_changes_no_loss(monkeypatch):
     def refuse(*args):
         raise AssertionError("a tensor's value was read")
 
-    loss, meter = torch.tensor(1.0), Meter()
+    loss, meter = torch.tensor(1.0), LossMeter()
     with monkeypatch.context() as patch:
         for name in ("item", "tolist", "__bool__", "__int__", "__float__", "cpu", "numpy"):
             patch.setattr(torch.Tensor, name, refuse)
@@ -31,17 +31,17 @@ def test_adding_reads_nothing_and_changes_no_loss(monkeypatch):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_the_loss_that_was_the_first_to_be_not_finite_is_named_with_its_step(value):
-    meter, fine, bad = Meter(), torch.tensor(1.0), torch.tensor(value)
-    assert meter.first_spoilt() is None
+    meter, fine, bad = LossMeter(), torch.tensor(1.0), torch.tensor(value)
+    assert meter.first_non_finite() is None
     for step, losses in enumerate([(fine, fine), (fine, bad), (bad, bad), (bad, fine)], start=7):
         meter.add(dict(zip("ab", losses, strict=True)), step)
-    assert meter.first_spoilt() == ("b", 8)
+    assert meter.first_non_finite() == ("b", 8)
     meter.restart()
-    assert meter.first_spoilt() is None
+    assert meter.first_non_finite() is None
 
 
 def test_its_state_goes_on():
-    meter, other = Meter(), Meter()
+    meter, other = LossMeter(), LossMeter()
     meter.add({"a": torch.tensor(1.0)}, 1)
     other.load(meter.state(), torch.device("cpu"))
     for each in (meter, other):

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
-from imtrans.training.nan_check import first_not_finite, spoilt_weight
+from imtrans.training.nan_check import first_not_finite, non_finite_weight
 
 BATCH = {"source": torch.rand(1, 3, 16, 16), "target": torch.rand(1, 3, 16, 16)}
 BAD = [float("nan"), float("inf"), -float("inf")]
@@ -24,21 +24,21 @@ def step_of(method, lr=1e-3):
 @pytest.mark.parametrize("value", BAD)
 def test_the_first_weight_that_is_not_finite_is_named(value):
     method = small()
-    assert spoilt_weight(method) is None
+    assert non_finite_weight(method) is None
     with torch.no_grad():
         method.generator.head.weight[0, 0, 0, 0] = value
         method.discriminator.layers[0].conv.weight.fill_(value)
-    assert spoilt_weight(method) == "generator.head.weight"
-    assert spoilt_weight(nn.ReLU()) is None
+    assert non_finite_weight(method) == "generator.head.weight"
+    assert non_finite_weight(nn.ReLU()) is None
 
 
 @pytest.mark.parametrize("value", BAD)
 def test_a_running_statistic_that_is_not_finite_is_named_and_a_mask_is_not(value):
     method = small()
     method.register_buffer("mask", torch.tensor(value))
-    assert spoilt_weight(method) is None
+    assert non_finite_weight(method) is None
     method.discriminator.layers[1].norm.running_var[0] = value
-    assert spoilt_weight(method) == "discriminator.layers.1.norm.running_var"
+    assert non_finite_weight(method) == "discriminator.layers.1.norm.running_var"
 
 
 def test_nothing_is_found_in_a_step_that_is_fine_and_no_hook_is_left():

@@ -22,7 +22,7 @@ from imtrans import (
 )
 from imtrans.errors import HubError, SavedModelError
 from imtrans.training import publish as room
-from imtrans.training.publish import Provenance, release, release_all
+from imtrans.training.publish import TrainingSummary, publish, save_method
 
 WITH_PICTURES = ["README.md", "config.json", "model.safetensors", "samples.png", "source.png"]
 WITHOUT = ["README.md", "config.json", "model.safetensors"]
@@ -97,22 +97,22 @@ class Nothing(TwoWays):
     ],
 )
 def test_pictures_are_there_where_there_are_some(tmp_path, shown, files):
-    release(tmp_path / "g", generator(), Provenance({}, columns=shown))
+    publish(tmp_path / "g", generator(), TrainingSummary({}, columns=shown))
     assert names(tmp_path / "g") == files
     assert ("samples.png" in (tmp_path / "g" / "README.md").read_text()) is (files == WITH_PICTURES)
 
 
 def test_the_pictures_are_a_source_and_the_rows(tmp_path):
-    release(tmp_path, generator(), Provenance({}, columns=columns(source=1)))
+    publish(tmp_path, generator(), TrainingSummary({}, columns=columns(source=1)))
     with Image.open(tmp_path / "source.png") as source, Image.open(tmp_path / "samples.png") as samples:
         assert source.size == (8, 8)
         assert samples.size == (2 * 8 + 4, 2 * 8 + 4)
 
 
 def test_the_card_is_of_the_folder_or_of_the_repo(tmp_path):
-    release(tmp_path, generator(), Provenance({}))
+    publish(tmp_path, generator(), TrainingSummary({}))
     assert f"# {tmp_path.as_posix()}\n" in (tmp_path / "README.md").read_text()
-    release(tmp_path, generator(), Provenance({}), repo_id="user/repo")
+    publish(tmp_path, generator(), TrainingSummary({}), repo_id="user/repo")
     assert "# user/repo\n" in (tmp_path / "README.md").read_text()
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk(tmp_path, monkeypatch, room_of):
 
     monkeypatch.setattr(room, room_of, full)
     with pytest.raises(SavedModelError) as caught:
-        release(tmp_path, generator(), Provenance({}, columns=columns()))
+        publish(tmp_path, generator(), TrainingSummary({}, columns=columns()))
     assert str(caught.value) == (
         f"{tmp_path} cannot be written: No space left on device. Make room, or choose another folder."
     )
@@ -134,14 +134,14 @@ def test_a_full_disk(tmp_path, monkeypatch, room_of):
 
 def test_one_product_is_the_root_and_the_rest_are_subfolders(tmp_path):
     method = Pix2Pix(generator(), PatchDiscriminator(6, base_channels=2))
-    release_all(tmp_path, "user/repo", method, Provenance({}, columns=columns()))
+    save_method(tmp_path, "user/repo", method, TrainingSummary({}, columns=columns()))
     assert names(tmp_path) == [
         *WITH_PICTURES[:2], "discriminator/config.json", "discriminator/model.safetensors", *WITH_PICTURES[2:]
     ]  # fmt: skip
 
 
 def test_several_products_are_subfolders(tmp_path):
-    release_all(tmp_path, "user/repo", TwoWays(), Provenance({}))
+    save_method(tmp_path, "user/repo", TwoWays(), TrainingSummary({}))
     assert names(tmp_path) == sorted(
         [
             "README.md",
@@ -158,7 +158,7 @@ def test_several_products_are_subfolders(tmp_path):
 def test_a_product_is_tried_on_the_column_before_its_own(tmp_path):
     shown = {name: torch.full((1, 3, 8, 8), value) for name, value in (("source", 0), ("b", 1), ("there", -1))}
     for name, value in {"there": 255, "b": 128, "source": 128, "other": 128}.items():
-        release(tmp_path / name, generator(), Provenance({}, columns=shown), product=name)
+        publish(tmp_path / name, generator(), TrainingSummary({}, columns=shown), product=name)
         with Image.open(tmp_path / name / "source.png") as source:
             assert source.getpixel((0, 0)) == (value, value, value)
         assert "![source, b, there](samples.png)" in (tmp_path / name / "README.md").read_text()
@@ -170,7 +170,7 @@ def test_nothing_that_can_be_saved(hub, tmp_path):
         "imtrans.hub.pretrained.Pretrained. Use one that does, or save tensors with safetensors."
     )
     with pytest.raises(SavedModelError) as caught:
-        release_all(tmp_path, "user/repo", Nothing(), Provenance({}))
+        save_method(tmp_path, "user/repo", Nothing(), TrainingSummary({}))
     assert str(caught.value) == text
     with pytest.raises(SavedModelError) as caught:
         Trainer(Nothing(), None, out=None, device="cpu").push_to_hub("user/repo", token=hub.token)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
 from imtrans.errors import CheckpointError, TrainingError
-from imtrans.training.publish import Provenance
+from imtrans.training.publish import TrainingSummary
 from imtrans.training.run_folder import RunFolder, describe
 
-NOTHING = Provenance({})
+NOTHING = TrainingSummary({})
 
 
 def picture():
@@ -111,7 +111,7 @@ def test_the_newest_is_the_highest_number(tmp_path):
 
 def test_products_are_saved_by_name(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
-    RunFolder(tmp_path, keep=1).release({"g": generator, "f": generator}, NOTHING)
+    RunFolder(tmp_path, keep=1).publish({"g": generator, "f": generator}, NOTHING)
     for name in "gf":
         loaded = UNetGenerator.from_pretrained(tmp_path / name)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
@@ -119,8 +119,8 @@ def test_products_are_saved_by_name(tmp_path):
 
 def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
-    provenance = Provenance({"method": "Mine"}, columns=picture())
-    RunFolder(tmp_path, keep=1).release({"g": generator, "f": generator}, provenance)
+    provenance = TrainingSummary({"method": "Mine"}, columns=picture())
+    RunFolder(tmp_path, keep=1).publish({"g": generator, "f": generator}, provenance)
     for name in "gf":
         files = {path.name for path in (tmp_path / name).iterdir()}
         assert files == {"config.json", "model.safetensors", "README.md", "source.png", "samples.png"}
@@ -137,7 +137,7 @@ def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
         folder.log({"step": 1})
         folder.sample(1, picture())
         folder.checkpoint(1, {})
-        folder.release({"g": UNetGenerator(base_channels=2, depth=2)}, NOTHING)
+        folder.publish({"g": UNetGenerator(base_channels=2, depth=2)}, NOTHING)
         folder.forget_after(0)
         folder.show()
     assert folder.newest_state() is None

@@ -23,7 +23,7 @@ from imtrans import (
 from imtrans.data.loader import batches
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError
 from imtrans.evaluation.evaluate import compare_modes
-from imtrans.nn.init import pick_precision
+from imtrans.runtime import pick_precision
 from imtrans.training.checkpoint import checkpoints
 from imtrans.training.signals import Stopped
 

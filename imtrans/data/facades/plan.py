@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL.Image import Image
 
+from imtrans.checks import at_least
 from imtrans.data.facades import paint as paint
 from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Mood, Picture, tone
-from imtrans.errors import at_least
 
 LABELS: dict[str, Colour] = {
     "unknown": (0, 0, 0),

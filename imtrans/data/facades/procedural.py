@@ -2,14 +2,14 @@
 
 from PIL import Image
 
-from imtrans.data.cache import Pictures
+from imtrans.checks import at_least
+from imtrans.data.cache import SingleSourceDataset
 from imtrans.data.facades.plan import draw_facade
 from imtrans.data.images import Jitter
 from imtrans.data.loader import Batch
-from imtrans.errors import at_least
 
 
-class ProceduralFacades(Pictures):
+class ProceduralFacades(SingleSourceDataset):
     """Facades that nobody built: from label maps in the colours of CMP Facades to pictures.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1], a function of

@@ -13,10 +13,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from imtrans.errors import DataError, at_least
+from imtrans.checks import at_least
+from imtrans.errors import DataError
 from imtrans.files import read_file, write_atomic
 from imtrans.training.report.gallery_page import PAGE
-from imtrans.training.report.image_grid import rows_header
+from imtrans.training.report.image_grid import image_grid_header
 
 Line = tuple[int, dict[str, object]]  # step, fields
 Point = tuple[int, float | None]  # step, and a loss if it can be drawn
@@ -146,7 +147,7 @@ def _samples(folder: Path, newest: int) -> str:
     figures = ""
     for step, path in sorted(steps.items(), reverse=True)[:newest]:
         # With its size from the PNG's header, an image has its place on the page before it has loaded.
-        width, height, columns = rows_header(path)
+        width, height, columns = image_grid_header(path)
         width, height = max(1, width), max(1, height)
         names = "".join(f"<span>{escape(name)}</span>" for name in columns.split(", "))
         newest_figure = f'<figure class="newest" style="--ratio:{width / height:.3f}"><p aria-hidden="true">{names}</p>'

@@ -16,7 +16,7 @@ from torch import Tensor
 from imtrans.data.images import to_image
 
 
-def sample_rows(columns: Mapping[str, Tensor], gap: int = 4) -> Image.Image:
+def image_grid(columns: Mapping[str, Tensor], gap: int = 4) -> Image.Image:
     """Lay out batches of pictures as the columns of one picture, a row for each sample, on white.
 
     Shape: each column ``(b, c, h, w)``. Of two channels, and of four, the first is shown. More are taken for the
@@ -37,25 +37,25 @@ def _visible(column: Tensor) -> Tensor:
     return rearrange(colours[column.argmax(dim=1)], "b h w c -> b c h w")
 
 
-def shown_names(columns: Iterable[str]) -> str:
-    """The names of the columns of `sample_rows`, for people.
+def column_titles(columns: Iterable[str]) -> str:
+    """The names of the columns of `image_grid`, for people.
 
-    >>> shown_names(["source", "fake", "cycled_source"])
+    >>> column_titles(["source", "fake", "cycled_source"])
     'source, output, cycled source'
     """
     return ", ".join("output" if name == "fake" else name.replace("_", " ") for name in columns)
 
 
-def rows_png(columns: Mapping[str, Tensor]) -> bytes:
-    """Return `sample_rows` as a PNG that knows the names of its columns."""
+def image_grid_png(columns: Mapping[str, Tensor]) -> bytes:
+    """Return `image_grid` as a PNG that knows the names of its columns."""
     named, file = PngInfo(), io.BytesIO()
-    named.add_text("columns", shown_names(columns))
-    sample_rows(columns).save(file, "PNG", pnginfo=named)
+    named.add_text("columns", column_titles(columns))
+    image_grid(columns).save(file, "PNG", pnginfo=named)
     return file.getvalue()
 
 
-def rows_header(path: Path) -> tuple[int, int, str]:
-    """Width and height of a file of `rows_png`, and the names of its columns, as far as the file tells them."""
+def image_grid_header(path: Path) -> tuple[int, int, str]:
+    """Width and height of a file of `image_grid_png`, and the names of its columns, as far as the file tells them."""
     with path.open("rb") as file:
         head = file.read(4096)
     width, height = struct.unpack(">II", head[16:24].rjust(8, b"\0"))
