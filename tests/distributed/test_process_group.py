@@ -137,15 +137,15 @@ def test_a_process_that_was_killed_is_noticed_at_once():
 def test_one_process_is_all_there_are():
     alone = ProcessGroup()
     assert alone.is_rank0
-    assert alone.gather_all(3) == [3]
-    assert alone.from_first(lambda: 4) == 4
+    assert alone.all_gather_object(3) == [3]
+    assert alone.run_on_rank0(lambda: 4) == 4
     late: list[int] = [0]
-    ask = alone.largest(lambda: late[0])
+    ask = alone.all_reduce_max(lambda: late[0])
     late[0] = 2
     assert ask() == 2
     alone.check_same(data="anything")
     with pytest.raises(ArgumentError, match="of the caller"):
-        alone.from_first(lambda: (_ for _ in ()).throw(ArgumentError("of the caller")))
+        alone.run_on_rank0(lambda: (_ for _ in ()).throw(ArgumentError("of the caller")))
 
 
 @pytest.mark.parametrize("size", [None, "1"])
