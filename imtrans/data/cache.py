@@ -41,6 +41,7 @@ class CropDataset(Dataset[Batch], ABC):
     jitter: Jitter
     augment: bool
     seed: int
+    paired = True  # whether the source and target of a sample show the same picture
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -27,6 +27,7 @@ class Unpaired(CropDataset):
     a: ImageSource
     b: ImageSource
     direction = "AtoB"
+    paired = False
 
     def __len__(self) -> int:
         return max(len(self.a), len(self.b))

@@ -1,8 +1,9 @@
 """How near translations come to their targets, over a data set."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan
-from typing import Any, cast
+from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from imtrans.evaluation.metrics import Scores
 from imtrans.modes import MODES, running_as
 from imtrans.runtime import fork_rng
 
-Preview = Callable[[Batch], dict[str, Tensor]]
+Translate = Callable[[Batch], tuple[Tensor, Tensor] | None]
+"""Maps a batch to outputs and targets ``(b, c, h, w)`` in [-1, 1]; to None if the batch has no targets."""
 
 
 def evaluate(
@@ -67,19 +69,21 @@ def evaluate(
     used = getattr(generator, "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
 
-    def preview(batch: Batch) -> dict[str, Tensor]:
-        columns = {"fake": generator(batch["source"]), "target": batch["target"]}
+    def translate(batch: Batch) -> tuple[Tensor, Tensor]:
+        fake, target = generator(batch["source"]), batch["target"]
         if getattr(generator, "colours", None) == "lab":
-            return {name: join_lab(batch["source"], ab) for name, ab in columns.items()}
-        return columns
+            fake, target = join_lab(batch["source"], fake), join_lab(batch["source"], target)
+        return fake, target
 
-    found = _scores(generator, preview, batches(data, batch_size), device, mode=used, metrics=metrics, seed=seed)
-    return cast(dict[str, float], found)
+    found = _scores(
+        generator, {"": translate}, batches(data, batch_size), device, mode=used, metrics=metrics, seed=seed
+    )
+    return found[""]
 
 
 def compare_modes(
     network: nn.Module,
-    preview: Preview,
+    translations: Mapping[str, Translate],
     data: Callable[[], Iterable[Batch]],
     device: torch.device,
     *,
@@ -90,44 +94,56 @@ def compare_modes(
 
     Args:
         network: whose mode is set, a whole method as a rule.
-        preview: from a batch to columns of pictures ``(b, c, h, w)`` in [-1, 1].
+        translations: functions from a batch to outputs and targets, by name.
         data: makes the batches, once for each mode.
         device: that the batches are moved to.
         metrics: further ones of `evaluate`, beside L1 and PSNR.
         seed: of dropout, the same for each mode; the caller's random state is left alone.
 
     Returns:
-        ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`; the best has the lowest
-        L1; one that is NaN is never the best of several. None if the columns lack ``"fake"`` or ``"target"``.
+        ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`. With several
+        translations, each value's name begins with the translation's: ``"to_target_l1"``. The best mode has the lowest
+        mean L1 over the translations; NaN is never the best of several. None if no translation has targets.
     """
     wanted = ("l1", "psnr", *metrics)
     results: dict[str, Any] = {}
+    mean_l1: dict[str, float] = {}
     for mode in MODES:
-        found = _scores(network, preview, data(), device, mode=mode, metrics=wanted, seed=seed)
-        if found is None:
+        found = _scores(network, translations, data(), device, mode=mode, metrics=wanted, seed=seed)
+        if not found:
             return None
-        results[mode] = found
+        mean_l1[mode] = mean(scores["l1"] for scores in found.values())
+        results[mode] = {
+            metric if len(translations) == 1 else f"{name}_{metric}": value
+            for name, scores in found.items()
+            for metric, value in scores.items()
+        }
     # NaN is neither more nor less than another number: `min` would keep one that comes first.
-    return {**results, "best": min(MODES, key=lambda mode: (isnan(results[mode]["l1"]), results[mode]["l1"]))}
+    return {**results, "best": min(MODES, key=lambda mode: (isnan(mean_l1[mode]), mean_l1[mode]))}
 
 
 @torch.no_grad()
 def _scores(
     network: nn.Module,
-    preview: Preview,
+    translations: Mapping[str, Translate],
     data: Iterable[Batch],
     device: torch.device,
     *,
     mode: str,
     metrics: Sequence[str],
     seed: int,
-) -> dict[str, float] | None:
-    scores = Scores(metrics, device=device)
+) -> dict[str, dict[str, float]]:
+    """Score each translation; leave out those that have no targets."""
+    scores = {name: Scores(metrics, device=device) for name in translations}
     with fork_rng(device), running_as(network, mode):
         torch.manual_seed(seed)
         for batch in data:
-            columns = preview({name: tensor.to(device) for name, tensor in batch.items()})
-            if "fake" not in columns or "target" not in columns:
-                return None
-            scores.add(columns["fake"], columns["target"])
-    return scores.result()
+            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            for name in list(scores):
+                if (pair := translations[name](moved)) is None:
+                    del scores[name]
+                else:
+                    scores[name].add(*pair)
+            if not scores:
+                break
+    return {name: each.result() for name, each in scores.items()}

@@ -4,6 +4,7 @@ A new method is one file here. The training loop around the step belongs in `imt
 """
 
 from imtrans.methods.base import Method as Method
+from imtrans.methods.base import Translation as Translation
 from imtrans.methods.colorization import Colorization as Colorization
 from imtrans.methods.cyclegan import CycleGAN as CycleGAN
 from imtrans.methods.image_pool import ImagePool as ImagePool

@@ -1,48 +1,124 @@
-"""What a method of image-to-image translation is, to those who train and evaluate it."""
+"""The interface of a method: `Method`, `Translation`, and the pictures computed from translations."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from imtrans.colours import join_lab
 from imtrans.data.loader import Batch
 from imtrans.errors import ArgumentError
-from imtrans.hub.pretrained import Pretrained
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation that a method learns: a network, and the columns of its source, output and target.
+
+    Saving, samples, validation, gallery and model card read it.
+
+    Args:
+        name: folder that the network is saved to.
+        network: maps source to output, ``(b, c, h, w) -> (b, c', h, w)``. It is saved if it is a `Pretrained`.
+        source: column of its input, a key of the batch.
+        output: column of its output.
+        target: column that the output is compared with, a key of the batch. It may be absent.
+        inverse: translates the output back, shown as the column ``cycled_{source}``.
+        paired: whether the method trains on pairs. If not, only data sets with ``paired = True`` are validated on.
+    """
+
+    name: str
+    network: nn.Module
+    source: str = "source"
+    output: str = "fake"
+    target: str = "target"
+    inverse: nn.Module | None = None
+    paired: bool = True
+
+    @torch.no_grad()
+    def columns(self, batch: Batch, *, cycle: bool = True) -> dict[str, Tensor]:
+        """Translate a batch; return the pictures ``(b, c, h, w)`` by column name.
+
+        The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). For
+        a network of the colour space ``"lab"``, source, output and target are joined to RGB pictures.
+        """
+        source = batch[self.source]
+        output = self.network(source)
+        columns = {self.source: source, self.output: output}
+        if cycle and self.inverse is not None:
+            columns[f"cycled_{self.source}"] = self.inverse(output)
+        if self.target in batch:
+            columns[self.target] = batch[self.target]
+        if getattr(self.network, "colours", None) == "lab":
+            columns[self.source] = torch.zeros_like(source).expand(-1, 2, -1, -1)
+            for name in columns.keys() & {self.source, self.output, self.target}:
+                columns[name] = join_lab(source, columns[name])
+        return columns
+
+    def output_and_target(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Translate a batch; return output and target ``(b, c, h, w)``, or None if the batch lacks one's column."""
+        if self.source not in batch or self.target not in batch:
+            return None
+        columns = self.columns(batch, cycle=False)
+        return columns[self.output], columns[self.target]
 
 
 @runtime_checkable
 class Method(Protocol):
-    """An `nn.Module` that holds its networks, and has these four methods."""
+    """Protocol of a method: an `nn.Module` that holds its networks and has these three methods."""
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
-        """The optimizers that `step` takes."""
+        """Make the optimizers that `step` takes."""
 
     def step(self, batch: Batch, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
         """Train on one batch; return the losses as detached scalars.
 
-        It reads no value of a tensor, and updates through `imtrans.methods.optim.step`, which knows the fp16 scale.
+        A step reads no tensor's value on the host. It updates through `imtrans.methods.optim.step`, which applies the
+        fp16 loss scale and sums gradients over processes.
         """
 
-    def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Columns of pictures ``(b, c, h, w)``; with ``"fake"`` and ``"target"`` among them, it can be validated.
-
-        A product translates the column ``"source"``; or, if a column has the product's name, the one before that.
-        """
-
-    def products(self) -> dict[str, Pretrained]:
-        """The networks that a run leaves behind, by the name of the folder that each is saved to."""
+    def translations(self) -> Sequence[Translation]:
+        """Return the translations that the method learns; an empty sequence saves and validates nothing."""
 
 
-def check_method(owner: str, thing: object) -> Method:
-    """Return `thing` if it is a method.
+def sample_columns(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """Return the pictures ``(b, c, h, w)`` of all translations of a method by column name, in order, each once.
+
+    A translation whose source is not in the batch is left out.
+    """
+    columns: dict[str, Tensor] = {}
+    for translation in method.translations():
+        if translation.source in batch:
+            for name, column in translation.columns(batch).items():
+                columns.setdefault(name, column)
+    return columns
+
+
+def check_method(owner: str, value: object) -> Method:
+    """Return `value` if it is a method.
 
     Raises:
-        ArgumentError: it is not.
+        ArgumentError: it is not, or two of its translations have the same name or output column.
     """
-    if isinstance(thing, Method):
-        return thing
-    wanted = ", ".join(name for name in vars(Method) if not name.startswith("_"))
-    raise ArgumentError(
-        f"{owner}: {type(thing).__name__} is no method. A method is an nn.Module with {wanted}; for a generator and a "
-        "discriminator, that is Pix2Pix(generator, discriminator)."
-    )
+    if not isinstance(value, Method):
+        needed = ", ".join(name for name in vars(Method) if not name.startswith("_"))
+        removed = [name for name in ("preview", "products") if hasattr(value, name)]
+        hint = (
+            f"{' and '.join(removed)} {'are' if len(removed) > 1 else 'is'} no longer used: translations() returns a "
+            "Translation(name, network) for each network to save."
+            if removed
+            else "For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
+        )
+        raise ArgumentError(
+            f"{owner}: {type(value).__name__} is not a method. A method is an nn.Module with {needed}. {hint}"
+        )
+    translations = value.translations()
+    for field in ("name", "output"):
+        values = [getattr(translation, field) for translation in translations]
+        if len(set(values)) < len(values):
+            raise ArgumentError(
+                f"{owner}: the translations of {type(value).__name__} must differ in {field}, got {values}."
+            )
+    return value

@@ -2,10 +2,8 @@
 
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from imtrans.colours import join_lab
 from imtrans.methods.pix2pix import Pix2Pix
 
 
@@ -31,11 +29,3 @@ class Colorization(Pix2Pix):
     def __init__(self, generator: nn.Module, discriminator: nn.Module | None, **options: Any) -> None:
         super().__init__(generator, discriminator, **options)
         cast(Any, generator).colours = "lab"
-
-    @torch.no_grad()
-    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The pictures of a sample row, each ``(b, 3, h, w)``: the grey one, fake and, where there is one, target."""
-        columns = super().preview(batch)
-        lightness = columns["source"]
-        grey = torch.zeros_like(lightness).expand(-1, 2, -1, -1)
-        return {name: join_lab(lightness, ab) for name, ab in {**columns, "source": grey}.items()}

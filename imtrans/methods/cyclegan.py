@@ -1,5 +1,6 @@
 """CycleGAN: image-to-image translation without pairs."""
 
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -9,8 +10,8 @@ from torch.optim import Optimizer
 
 from imtrans.checks import in_range
 from imtrans.errors import ArgumentError
-from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import optim
+from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
 from imtrans.methods.optim import adam
 from imtrans.nn.losses import GANLoss
@@ -119,18 +120,13 @@ class CycleGAN(nn.Module):
         loss = self.gan_loss.discriminator(discriminator(real), discriminator(fake))
         return 0.5 * (loss + self.gan_loss.penalty(discriminator, real, fake))
 
-    @torch.no_grad()
-    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The pictures of a sample row, each ``(b, c, h, w)``: a source, there, and back; a target likewise."""
-        source, target = batch["source"], batch["target"]
-        fake_target, fake_source = self.to_target(source), self.to_source(target)
-        there = {"source": source, "to_target": fake_target, "cycled_source": self.to_source(fake_target)}
-        return {**there, "target": target, "to_source": fake_source, "cycled_target": self.to_target(fake_source)}
-
-    def products(self) -> dict[str, Pretrained]:
-        """The networks that a finished run leaves behind, by the folder that each is saved to: both generators."""
-        generators = {"to_target": self.to_target, "to_source": self.to_source}
-        return {name: network for name, network in generators.items() if isinstance(network, Pretrained)}
+    def translations(self) -> Sequence[Translation]:
+        """Source to target by `to_target`, target to source by `to_source`."""
+        there, back = self.to_target, self.to_source
+        return (
+            Translation("to_target", there, "source", "to_target", "target", inverse=back, paired=False),
+            Translation("to_source", back, "target", "to_source", "source", inverse=there, paired=False),
+        )
 
     def _check_channels(self) -> None:
         source, target = getattr(self.to_target, "in_channels", None), getattr(self.to_target, "out_channels", None)

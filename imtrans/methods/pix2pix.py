@@ -1,5 +1,6 @@
 """pix2pix: image-to-image translation with a conditional adversarial network."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -9,8 +10,8 @@ from torch.optim import Optimizer
 
 from imtrans.checks import check_bool, in_range
 from imtrans.errors import ArgumentError
-from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import optim
+from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
 from imtrans.methods.optim import adam
 from imtrans.nn.losses import GANLoss, feature_matching_loss, logits_of
@@ -135,12 +136,6 @@ class Pix2Pix(nn.Module):
     def _seen(self, source: Tensor, image: Tensor) -> Tensor:
         return torch.cat([source, image], dim=1) if self.conditional else image
 
-    @torch.no_grad()
-    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The pictures of a sample row, each ``(b, c, h, w)``: source, fake and, where there is one, target."""
-        shown = {"source": batch["source"], "fake": self.generator(batch["source"])}
-        return {**shown, "target": batch["target"]} if "target" in batch else shown
-
-    def products(self) -> dict[str, Pretrained]:
-        """The networks that a finished run leaves behind, by the folder that each is saved to."""
-        return {"generator": self.generator} if isinstance(self.generator, Pretrained) else {}
+    def translations(self) -> Sequence[Translation]:
+        """Source to target, by the generator."""
+        return (Translation("generator", self.generator),)

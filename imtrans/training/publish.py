@@ -39,21 +39,20 @@ def publish(
     network: Pretrained,
     provenance: TrainingSummary,
     *,
-    product: str = "",
+    source: str = "source",
     repo_id: str | None = None,
     subfolder: str | None = None,
 ) -> None:
     """Save `network` to `folder`, with its card, a source to try it on, and sample rows.
 
-    The card is that of a repo, or of its `subfolder`, if there is a `repo_id`, else that of the folder. The source is
-    what the product of this name translates: see `imtrans.methods.base.Method.preview`.
+    The card is that of a repo, or of its `subfolder`, if there is a `repo_id`, else that of the folder. `source` names
+    the column of the pictures that the network translates: see `imtrans.methods.base.Translation`.
 
     Raises:
         SavedModelError: the network cannot be described, or the folder cannot be written.
     """
     network.save_pretrained(folder)
     columns = provenance.columns or {}
-    source = _before(product, list(columns))
     pictures = source in columns and all(column.shape[1] in (1, 3) for column in columns.values())
     card = model_card(
         repo_id or folder.as_posix(),
@@ -72,16 +71,11 @@ def publish(
         write_atomic(folder / CARD, card.encode())
 
 
-def _before(product: str, columns: list[str]) -> str:
-    """The column that a product translates: the one before its own, or ``"source"``."""
-    return columns[columns.index(product) - 1] if product in columns[1:] else "source"
-
-
 def save_method(folder: Path, repo_id: str, method: nn.Module, provenance: TrainingSummary) -> None:
-    """Save the networks of a method as a repo: its product at the root, the others in subfolders.
+    """Save the networks of a method as a repo: that of its translation at the root, the others in subfolders.
 
-    A method with several products (a translator for each direction) has all of its networks in subfolders, each product
-    with a card of its own, and at the root a card that lists them.
+    A method with several translations has all of its networks in subfolders. Each translation has a card of its own
+    there, and the card at the root lists them.
 
     Raises:
         SavedModelError: it has no network that can be saved, or as for `publish`.
@@ -92,16 +86,18 @@ def save_method(folder: Path, repo_id: str, method: nn.Module, provenance: Train
             f"{type(method).__name__} has no network that can be saved: none of its children is one of imtrans's, or "
             "derives from imtrans.hub.pretrained.Pretrained. Use one that does, or save tensors with safetensors."
         )
-    products = method.products() if isinstance(method, Method) else {}
-    alone = len(products) == 1
-    for name, network in products.items():
-        where, subfolder = (folder, None) if alone else (folder / name, name)
-        publish(where, network, provenance, product=name, repo_id=repo_id, subfolder=subfolder)
-    others = {name: network for name, network in networks.items() if network not in products.values()}
+    translations = method.translations() if isinstance(method, Method) else ()
+    saved = {t: t.network for t in translations if isinstance(t.network, Pretrained)}
+    alone = len(saved) == 1
+    for translation, network in saved.items():
+        where, subfolder = (folder, None) if alone else (folder / translation.name, translation.name)
+        publish(where, network, provenance, source=translation.source, repo_id=repo_id, subfolder=subfolder)
+    others = {name: network for name, network in networks.items() if network not in saved.values()}
     for name, network in others.items():
         network.save_pretrained(folder / name)
     if not alone:
-        kinds = {name: type(network).__name__ for name, network in {**products, **others}.items()}
+        named = {**{translation.name: network for translation, network in saved.items()}, **others}
+        kinds = {name: type(network).__name__ for name, network in named.items()}
         with writing(folder):
             write_atomic(folder / CARD, run_card(repo_id, type(method).__name__, kinds).encode())
 

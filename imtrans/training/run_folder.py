@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ from imtrans.distributed.process_group import process_group, restarted_run_id, t
 from imtrans.errors import CheckpointError, SavedModelError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.hub.pretrained import Pretrained
+from imtrans.methods.base import Translation
 from imtrans.training.checkpoint import newest_state, save_checkpoint
 from imtrans.training.lock import locked
 from imtrans.training.publish import TrainingSummary, publish
@@ -185,10 +186,13 @@ class RunFolder:
         if self.path is not None:
             save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 
-    def publish(self, products: Mapping[str, Pretrained], provenance: TrainingSummary) -> None:
-        """Save the networks as they are to be used; a warning names one that cannot be described."""
+    def publish(self, translations: Sequence[Translation], provenance: TrainingSummary) -> None:
+        """Save the network of each translation as it is to be used; a warning names one that cannot be described."""
         if self.path is not None:
-            for name, network in products.items():
+            for translation in translations:
+                network = translation.network
+                if not isinstance(network, Pretrained):
+                    continue
                 try:
                     network.description()
                 except SavedModelError as error:
@@ -197,7 +201,7 @@ class RunFolder:
                         f"{error} The checkpoints in {self.path} hold its weights all the same.", stacklevel=2
                     )
                 else:
-                    publish(self.path / name, network, provenance, product=name)
+                    publish(self.path / translation.name, network, provenance, source=translation.source)
 
     def show(self) -> None:
         """Bring the gallery up to date."""

@@ -184,7 +184,7 @@ class Trainer:
         if state is not None:
             self._load(state)
             self.folder.forget_after(self.step)
-            self.folder.publish(self._method.products(), self._provenance())
+            self.folder.publish(self._method.translations(), self._provenance())
         else:
             self.folder.begin(self._description())
             self.folder.checkpoint(0, self._state())
@@ -220,7 +220,7 @@ class Trainer:
     def _save(self) -> None:
         self._check_finite()
         self.folder.checkpoint(self.step, self._state())
-        self.folder.publish(self._method.products(), self._provenance())
+        self.folder.publish(self._method.translations(), self._provenance())
 
     def _log(self, bar: "tqdm[None]") -> None:
         self._check_finite()

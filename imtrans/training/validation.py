@@ -14,7 +14,8 @@ from imtrans.distributed.process_group import process_group
 from imtrans.errors import TrainingError
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
-from imtrans.methods.base import Method
+from imtrans.hub.pretrained import Pretrained
+from imtrans.methods.base import Method, sample_columns
 from imtrans.modes import running_as
 from imtrans.runtime import fork_rng
 
@@ -66,11 +67,15 @@ class Validator:
         """Compare in each mode; the best becomes that of the networks that are saved. None without data or pairs."""
         if self.data is None:
             return None
-        data, preview = self.data, cast(Method, self.method).preview
-        batches = partial(self.feed.batches, data, self.batch_size)
+        paired = {
+            translation.name: translation.output_and_target
+            for translation in cast(Method, self.method).translations()
+            if getattr(self.data, "paired", translation.paired)
+        }
+        batches = partial(self.feed.batches, self.data, self.batch_size)
         settings: dict[str, Any] = {"metrics": self.metrics, "seed": self.seed}
         found = process_group().run_on_rank0(
-            lambda: compare_modes(self.method, preview, batches, self.feed.device, **settings)
+            lambda: compare_modes(self.method, paired, batches, self.feed.device, **settings)
         )
         if found is not None:
             self.take(found)
@@ -84,11 +89,11 @@ class Validator:
     def _set_mode(self) -> str:
         """Give the networks that are saved the mode in which they are shown."""
         mode: str = "batch_stats" if self.found is None else self.found["best"]
-        for network in cast(Method, self.method).products().values():
-            network.inference_mode = mode
+        for translation in cast(Method, self.method).translations():
+            if isinstance(translation.network, Pretrained):
+                translation.network.inference_mode = mode
         return mode
 
-    @torch.no_grad()
     def columns(self) -> dict[str, Tensor] | None:
         """The pictures of a sample row, as the networks that are saved make them; None without data."""
         data = self.shown if self.data is None else self.data
@@ -98,4 +103,5 @@ class Validator:
         with fork_rng(device), running_as(self.method, self._set_mode()):
             torch.manual_seed(self.seed)
             few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
-            return cast(Method, self.method).preview({name: tensor.to(device) for name, tensor in few.items()})
+            batch = {name: tensor.to(device) for name, tensor in few.items()}
+            return sample_columns(cast(Method, self.method), batch)

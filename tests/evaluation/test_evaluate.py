@@ -22,9 +22,9 @@ class Scale(nn.Module):
         super().__init__()
         self.norm, self.dropout, self.factors = nn.BatchNorm2d(3), nn.Dropout(), factors
 
-    def preview(self, batch):
+    def translate(self, batch):
         mode = "paper" if self.dropout.training else "batch_stats" if self.norm.training else "eval"
-        return {"fake": batch["source"] * self.factors[mode], "target": batch["target"]}
+        return batch["source"] * self.factors[mode], batch["target"]
 
 
 @pytest.mark.parametrize("best", MODES)
@@ -32,7 +32,7 @@ def test_the_best_mode_has_the_lowest_l1(best):
     method = Scale({mode: 1.0 if mode == best else 0.25 for mode in MODES})
     picture = torch.rand(5, 3, 4, 4)
     samples = [{"source": picture[i : i + 2], "target": picture[i : i + 2]} for i in (0, 2, 4)]
-    found = compare_modes(method, method.preview, lambda: samples, CPU)
+    found = compare_modes(method, {"": method.translate}, lambda: samples, CPU)
     assert list(found) == [*MODES, "best"]
     assert found["best"] == best
     assert found[best] == {"l1": 0, "psnr": 100}
@@ -45,12 +45,16 @@ def test_the_best_mode_has_the_lowest_l1(best):
 def test_a_mode_that_gives_nan_is_not_the_best(spoilt):
     factors = dict(zip(MODES, (0.5, 0.6, 0.7), strict=True)) | {spoilt: float("nan")}
     method, picture = Scale(factors), torch.rand(2, 3, 4, 4)
-    found = compare_modes(method, method.preview, lambda: [{"source": picture, "target": picture}], CPU)
+    found = compare_modes(method, {"": method.translate}, lambda: [{"source": picture, "target": picture}], CPU)
     assert found["best"] == max((mode for mode in MODES if mode != spoilt), key=lambda mode: factors[mode])
 
 
 def pix2pix(**settings):
     return Pix2Pix(UNetGenerator(base_channels=4, depth=3, **settings), PatchDiscriminator(6, base_channels=4))
+
+
+def translations(method):
+    return {translation.name: translation.output_and_target for translation in method.translations()}
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def samples():
 
 def test_each_mode_is_that_of_running_as(samples):
     method = pix2pix(dropout=())
-    found = compare_modes(method, method.preview, lambda: samples, CPU)
+    found = compare_modes(method, translations(method), lambda: samples, CPU)
     for mode in ("eval", "batch_stats"):
         with torch.no_grad(), running_as(method.generator, mode):
             fake = method.generator(samples[0]["source"])
@@ -72,7 +76,7 @@ def test_each_mode_is_that_of_running_as(samples):
 
 def test_further_metrics_are_beside_l1_and_psnr(samples):
     method = pix2pix(dropout=())
-    found = compare_modes(method, method.preview, lambda: samples, CPU, metrics=("ssim", "l1"))
+    found = compare_modes(method, translations(method), lambda: samples, CPU, metrics=("ssim", "l1"))
     assert [list(found[mode]) for mode in MODES] == [["l1", "psnr", "ssim"]] * 3
     with torch.no_grad(), running_as(method.generator, "eval"):
         fake = method.generator(samples[0]["source"])
@@ -81,7 +85,7 @@ def test_further_metrics_are_beside_l1_and_psnr(samples):
 
 def test_dropout_is_drawn_from_the_seed(samples):
     method = pix2pix()
-    one, again, other = (compare_modes(method, method.preview, lambda: samples, CPU, seed=s) for s in (1, 1, 2))
+    one, again, other = (compare_modes(method, translations(method), lambda: samples, CPU, seed=s) for s in (1, 1, 2))
     assert one == again
     assert one["paper"] != other["paper"]
     assert one["eval"] == other["eval"]
@@ -94,7 +98,7 @@ def test_the_network_and_the_random_state_are_left_as_they_were(samples, device)
     training = {name: module.training for name, module in method.named_modules()}
     with torch.random.fork_rng():
         state = torch.get_rng_state()
-        compare_modes(method, method.preview, lambda: samples, device)
+        compare_modes(method, translations(method), lambda: samples, device)
         assert torch.equal(torch.get_rng_state(), state)
     assert {name: module.training for name, module in method.named_modules()} == training
     for name, tensor in method.generator.state_dict().items():
@@ -102,14 +106,30 @@ def test_the_network_and_the_random_state_are_left_as_they_were(samples, device)
     assert all(p.grad is None and p.requires_grad for p in method.parameters())
 
 
-@pytest.mark.parametrize("missing", ["fake", "target"])
+@pytest.mark.parametrize("missing", ["source", "target"])
 def test_a_method_without_pairs_is_not_compared(samples, missing):
-    def preview(batch):
-        return {name: batch["source"] for name in ("source", "fake", "target") if name != missing}
-
-    state = torch.get_rng_state()
-    assert compare_modes(nn.Identity(), preview, lambda: samples, CPU) is None
+    lacking = [{name: tensor for name, tensor in samples[0].items() if name != missing}]
+    named, state = translations(pix2pix()), torch.get_rng_state()
+    assert compare_modes(nn.Identity(), named, lambda: lacking, CPU) is None
+    assert compare_modes(nn.Identity(), {}, lambda: samples, CPU) is None
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_several_translations_are_named_and_the_best_mode_is_that_of_their_mean():
+    one, other = ({"eval": a, "batch_stats": b, "paper": c} for a, b, c in ((1, 0.5, 0.25), (0, 0.75, 0.5)))
+    method, picture = nn.ModuleDict({"one": Scale(one), "other": Scale(other)}), torch.rand(2, 3, 4, 4)
+    named = {name: module.translate for name, module in method.items()}
+    found = compare_modes(method, named, lambda: [{"source": picture, "target": picture}], CPU)
+    for mode in MODES:
+        assert list(found[mode]) == ["one_l1", "one_psnr", "other_l1", "other_psnr"]
+        for name, factors in {"one": one, "other": other}.items():
+            expected = (1 - factors[mode]) * picture.mean().item() / 2
+            assert found[mode][f"{name}_l1"] == pytest.approx(expected, abs=1e-6)
+    assert found["best"] == "batch_stats"
+    lacking = compare_modes(
+        method, named | {"none": lambda _: None}, lambda: [{"source": picture, "target": picture}], CPU
+    )
+    assert lacking == found
 
 
 def test_keep_randomness_gives_the_state_back_even_after_an_error(device):
@@ -139,7 +159,7 @@ def test_evaluate_compares_each_translation_with_its_target(facades):
 def test_evaluate_is_what_the_trainer_validates_by(facades):
     method = pix2pix()
     batch = {name: torch.stack([facades[i][name] for i in range(3)]) for name in ("source", "target")}
-    compared = compare_modes(method, method.preview, lambda: [batch], CPU, seed=4)
+    compared = compare_modes(method, translations(method), lambda: [batch], CPU, seed=4)
     for mode in MODES:
         found = evaluate(method.generator, facades, mode=mode, batch_size=3, metrics=("l1", "psnr"), seed=4)
         assert found == compared[mode]

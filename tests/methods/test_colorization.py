@@ -27,6 +27,7 @@ from imtrans import (
 from imtrans.colours import join_lab, rgb_to_lab, split_lab
 from imtrans.data.images import to_image
 from imtrans.errors import ArgumentError, SavedModelError, ShapeError
+from imtrans.methods.base import sample_columns
 
 ROUNDING = 0.3
 """The most that 8 bit change a lightness, of 100."""
@@ -87,7 +88,7 @@ def test_it_shows_pictures_in_rgb():
     batch = {name: torch.stack([sample[name] for sample in data]) for name in ("source", "target")}
     made = method()
     made.eval()
-    columns = made.preview(batch)
+    columns = sample_columns(made, batch)
     assert list(columns) == ["source", "fake", "target"]
     assert all(column.shape == (2, 3, 16, 16) for column in columns.values())
     grey = columns["source"]
@@ -98,7 +99,7 @@ def test_it_shows_pictures_in_rgb():
         torch.testing.assert_close(split_lab(column)[0], batch["source"], atol=1e-4, rtol=0)
     with torch.no_grad():
         assert torch.equal(columns["fake"], join_lab(batch["source"], made.generator(batch["source"])))
-    assert list(made.preview({"source": batch["source"]})) == ["source", "fake"]
+    assert list(sample_columns(made, {"source": batch["source"]})) == ["source", "fake"]
 
 
 def test_the_discriminator_may_see_the_colours_alone_or_be_absent():

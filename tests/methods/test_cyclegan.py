@@ -16,18 +16,22 @@ from imtrans import (
     CycleGAN,
     GANLoss,
     ImagePool,
+    PairedImages,
     PatchDiscriminator,
+    Pix2Pix,
+    ProceduralFacades,
     ResnetGenerator,
     Trainer,
     UNetGenerator,
     UnpairedFacades,
+    evaluate,
     gradient_penalty,
     load_pretrained,
     translate,
 )
 from imtrans.data.images import to_image, to_tensor
 from imtrans.errors import ArgumentError
-from imtrans.methods.base import Method
+from imtrans.methods.base import Method, sample_columns
 from imtrans.methods.optim import make_capturable
 from imtrans.training.cuda_graph import CapturedStep
 
@@ -280,18 +284,20 @@ def test_the_pools_are_part_of_the_state_and_draw_differently():
     assert swapped[0] != swapped[1]
 
 
-def test_preview_and_products():
+def test_its_translations_and_their_columns():
     networks = networks_of()
     method, batch = CycleGAN(**networks), batches(size=16)[0]
-    columns = method.preview(batch)
+    columns = sample_columns(method, batch)
     assert list(columns) == ["source", "to_target", "cycled_source", "target", "to_source", "cycled_target"]
     assert all(column.shape == (2, 3, 16, 16) and not column.requires_grad for column in columns.values())
     for name, image in {"to_target": "source", "to_source": "target"}.items():
         assert torch.equal(columns[name], networks[name](batch[image]))
     assert torch.equal(columns["cycled_source"], networks["to_source"](columns["to_target"]))
     assert torch.equal(columns["cycled_target"], networks["to_target"](columns["to_source"]))
-    assert method.products() == {"to_target": networks["to_target"], "to_source": networks["to_source"]}
-    assert tiny().products() == {}
+    assert [(each.name, each.network, each.inverse, each.paired) for each in method.translations()] == [
+        ("to_target", networks["to_target"], networks["to_source"], False),
+        ("to_source", networks["to_source"], networks["to_target"], False),
+    ]
     assert isinstance(method, Method)
 
 
@@ -363,7 +369,7 @@ def test_channels_that_differ_have_no_identity():
     batch = {"source": torch.rand(1, 3, 16, 16), "target": torch.rand(1, 1, 16, 16)}
     losses = method.step(batch, method.make_optimizers(RATE, BETAS))
     assert not [name for name in losses if name.startswith("identity")]
-    assert [column.shape[1] for column in method.preview(batch).values()] == [3, 1, 3, 1, 3, 1]
+    assert [column.shape[1] for column in sample_columns(method, batch).values()] == [3, 1, 3, 1, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -435,6 +441,54 @@ def whole(tmp_path_factory):
     run = Small(out)
     assert run.trainer.fit() is None  # there are no pairs to validate with
     return run, out
+
+
+def side_by_side(folder):
+    """A folder of pairs, in a data set of them."""
+    (folder / "pairs").mkdir()
+    for i in range(2):
+        to_image(torch.rand(3, 16, 32) * 2 - 1).save(folder / "pairs" / f"{i}.png")
+    return PairedImages(folder / "pairs", size=16, augment=False)
+
+
+@pytest.mark.parametrize("kind", ["facades", "folder"])
+def test_on_pairs_it_is_validated_in_both_directions(tmp_path, kind):
+    pairs = side_by_side(tmp_path) if kind == "folder" else ProceduralFacades(2, size=16, augment=False)
+    method = CycleGAN(**networks_of("unet"))
+    out = tmp_path / "run"
+    trainer = Trainer(method, UnpairedFacades(2, size=16), val_data=pairs, out=out, epochs=1, **QUIET)
+    found = trainer.fit()
+    names = ["to_target_l1", "to_target_psnr", "to_source_l1", "to_source_psnr"]
+    assert all(list(found[mode]) == names for mode in ("eval", "batch_stats", "paper"))
+    best = min(("eval", "batch_stats", "paper"), key=lambda m: found[m]["to_target_l1"] + found[m]["to_source_l1"])
+    assert found["best"] == best
+    for name, ends in {"to_target": ("source", "target"), "to_source": ("target", "source")}.items():
+        generator = load_pretrained(out / name)
+        assert generator.inference_mode == best
+        scored = [{"source": pairs[i][ends[0]], "target": pairs[i][ends[1]]} for i in range(2)]
+        own = evaluate(generator, scored, metrics=("l1", "psnr"))
+        assert own == pytest.approx({metric: found[best][f"{name}_{metric}"] for metric in own}, rel=1e-5)
+        card = (out / name / "README.md").read_text()
+        assert f"| mode | {' | '.join(names)} |" in card
+        with Image.open(out / name / "source.png") as source:
+            assert torch.equal(to_tensor(source), to_tensor(to_image(pairs[0][ends[0]])))
+    page = (out / "index.html").read_text()
+    assert all(f">{name} {'↓' if name.endswith('l1') else '↑'}</th>" in page for name in names)
+
+
+def test_on_pictures_that_are_no_pairs_it_is_not_validated():
+    paired = Pix2Pix(UNetGenerator(base_channels=4, depth=3), None)
+    unpaired, pairs = UnpairedFacades(2, size=16), ProceduralFacades(2, size=16)
+    as_list = [pairs[0]]
+    for method, data, compared in (
+        (tiny(), unpaired, False),
+        (tiny(), as_list, False),
+        (paired, unpaired, False),
+        (paired, as_list, True),
+        (paired, pairs, True),
+    ):
+        trainer = Trainer(method, unpaired, val_data=data, out=None, epochs=1, **QUIET)
+        assert (trainer.validate() is not None) is compared
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 5])

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from imtrans import GANLoss, ImagePool, PatchDiscriminator, Pix2Pix, UNetGenerator, gradient_penalty
 from imtrans.errors import ArgumentError
 from imtrans.methods import optim
-from imtrans.methods.base import Method
+from imtrans.methods.base import Method, Translation, sample_columns
 
 RATE, BETAS = 0.02, (0.5, 0.999)
 
@@ -306,17 +306,17 @@ def test_the_pool_is_part_of_the_state():
     assert torch.equal(copy.pool(images), method.pool(images))
 
 
-def test_preview_and_products():
+def test_its_translation_and_its_columns():
     generator = UNetGenerator(base_channels=4, depth=2)
     method = Pix2Pix(generator, tiny_discriminator())
     batch = batches()[0]
-    columns = method.preview(batch)
+    columns = sample_columns(method, batch)
     assert list(columns) == ["source", "fake", "target"]
     assert columns["fake"].shape == columns["target"].shape
     assert not columns["fake"].requires_grad
-    assert list(method.preview({"source": batch["source"]})) == ["source", "fake"]
-    assert method.products() == {"generator": generator}
-    assert Pix2Pix(tiny_generator(), None).products() == {}
+    assert list(sample_columns(method, {"source": batch["source"]})) == ["source", "fake"]
+    assert sample_columns(method, {"target": batch["target"]}) == {}
+    assert method.translations() == (Translation("generator", generator),)
     assert isinstance(method, Method)
 
 

@@ -21,6 +21,7 @@ from imtrans import (
     load_pretrained,
 )
 from imtrans.errors import HubError, SavedModelError
+from imtrans.methods import Translation
 from imtrans.training import publish as room
 from imtrans.training.publish import TrainingSummary, publish, save_method
 
@@ -65,11 +66,8 @@ class TwoWays(nn.Module):
     def step(self, batch, optimizers):
         return {"loss": self.there(batch["picture"]).mean().detach()}
 
-    def preview(self, batch):
-        return {"there": self.there(batch["picture"])}
-
-    def products(self):
-        return {"there": self.there, "back": self.back}
+    def translations(self):
+        return (Translation("there", self.there), Translation("back", self.back, "target", "back", "source"))
 
 
 class Nothing(TwoWays):
@@ -77,8 +75,8 @@ class Nothing(TwoWays):
         nn.Module.__init__(self)
         self.there = nn.Conv2d(3, 3, 1)
 
-    def products(self):
-        return {}
+    def translations(self):
+        return ()
 
 
 # One network
@@ -155,13 +153,15 @@ def test_several_products_are_subfolders(tmp_path):
     assert "# user/repo/there\n" in (tmp_path / "there" / "README.md").read_text()
 
 
-def test_a_product_is_tried_on_the_column_before_its_own(tmp_path):
-    shown = {name: torch.full((1, 3, 8, 8), value) for name, value in (("source", 0), ("b", 1), ("there", -1))}
-    for name, value in {"there": 255, "b": 128, "source": 128, "other": 128}.items():
-        publish(tmp_path / name, generator(), TrainingSummary({}, columns=shown), product=name)
+def test_each_network_has_the_picture_of_its_translation_s_source(tmp_path):
+    shown = {name: torch.full((1, 3, 8, 8), value) for name, value in (("source", 0), ("target", 1), ("there", -1))}
+    save_method(tmp_path, "user/repo", TwoWays(), TrainingSummary({}, columns=shown))
+    for name, value in {"there": 128, "back": 255}.items():
         with Image.open(tmp_path / name / "source.png") as source:
             assert source.getpixel((0, 0)) == (value, value, value)
-        assert "![source, b, there](samples.png)" in (tmp_path / name / "README.md").read_text()
+        assert "![source, target, there](samples.png)" in (tmp_path / name / "README.md").read_text()
+    publish(tmp_path / "other", generator(), TrainingSummary({}, columns=shown), source="b")
+    assert names(tmp_path / "other") == WITHOUT
 
 
 def test_nothing_that_can_be_saved(hub, tmp_path):

@@ -9,10 +9,15 @@ from PIL import Image
 
 from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
 from imtrans.errors import CheckpointError, TrainingError
+from imtrans.methods import Translation
 from imtrans.training.publish import TrainingSummary
 from imtrans.training.run_folder import RunFolder, describe
 
 NOTHING = TrainingSummary({})
+
+
+def of(**networks):
+    return [Translation(name, network) for name, network in networks.items()]
 
 
 def picture():
@@ -111,7 +116,7 @@ def test_the_newest_is_the_highest_number(tmp_path):
 
 def test_products_are_saved_by_name(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
-    RunFolder(tmp_path, keep=1).publish({"g": generator, "f": generator}, NOTHING)
+    RunFolder(tmp_path, keep=1).publish(of(g=generator, f=generator), NOTHING)
     for name in "gf":
         loaded = UNetGenerator.from_pretrained(tmp_path / name)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
@@ -120,7 +125,7 @@ def test_products_are_saved_by_name(tmp_path):
 def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
     provenance = TrainingSummary({"method": "Mine"}, columns=picture())
-    RunFolder(tmp_path, keep=1).publish({"g": generator, "f": generator}, provenance)
+    RunFolder(tmp_path, keep=1).publish(of(g=generator, f=generator), provenance)
     for name in "gf":
         files = {path.name for path in (tmp_path / name).iterdir()}
         assert files == {"config.json", "model.safetensors", "README.md", "source.png", "samples.png"}
@@ -137,7 +142,7 @@ def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
         folder.log({"step": 1})
         folder.sample(1, picture())
         folder.checkpoint(1, {})
-        folder.publish({"g": UNetGenerator(base_channels=2, depth=2)}, NOTHING)
+        folder.publish(of(g=UNetGenerator(base_channels=2, depth=2)), NOTHING)
         folder.forget_after(0)
         folder.show()
     assert folder.newest_state() is None

@@ -23,6 +23,7 @@ from imtrans import (
 from imtrans.data.loader import batches
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError
 from imtrans.evaluation.evaluate import compare_modes
+from imtrans.methods import Translation
 from imtrans.runtime import pick_precision
 from imtrans.training.checkpoint import checkpoints
 from imtrans.training.signals import Stopped
@@ -57,11 +58,8 @@ class Recorder(nn.Module):
                 self.weight.fill_(float("nan"))
         return {"square": loss.detach()}
 
-    def preview(self, batch):
-        return {"source": batch["number"].float().reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)}
-
-    def products(self):
-        return {}
+    def translations(self):
+        return ()
 
 
 def numbers(length):
@@ -400,7 +398,9 @@ def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(w
     assert validation["best"] == best
     assert json.loads((out / "generator" / "config.json").read_text())["inference_mode"] == best
     assert load_pretrained(out / "generator").inference_mode == best
-    again = compare_modes(run.method, run.method.preview, lambda: batches(run.val_data, 2), torch.device("cpu"), seed=3)
+    (one,) = run.method.translations()
+    named = {one.name: one.output_and_target}
+    again = compare_modes(run.method, named, lambda: batches(run.val_data, 2), torch.device("cpu"), seed=3)
     assert again == validation
 
 
@@ -761,9 +761,30 @@ def test_what_is_no_method(thing):
     with pytest.raises(ArgumentError) as caught:
         Trainer(thing, numbers(1))
     assert str(caught.value) == (
-        f"Trainer: {type(thing).__name__} is no method. A method is an nn.Module with make_optimizers, step, preview, "
-        "products; for a generator and a discriminator, that is Pix2Pix(generator, discriminator)."
+        f"Trainer: {type(thing).__name__} is not a method. A method is an nn.Module with make_optimizers, step, "
+        "translations. For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
     )
+
+
+class TwiceTheSame(Recorder):
+    def translations(self):
+        return [Translation("one", nn.Identity(), output=name) for name in ("fake", "other")]
+
+
+def test_a_method_of_before_is_told_the_move_and_names_must_differ():
+    class Before(nn.Module):
+        make_optimizers, step = Recorder.make_optimizers, Recorder.step
+        preview = products = None
+
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(Before(), numbers(1))
+    assert str(caught.value) == (
+        "Trainer: Before is not a method. A method is an nn.Module with make_optimizers, step, translations. preview "
+        "and products are no longer used: translations() returns a Translation(name, network) for each network to save."
+    )
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(TwiceTheSame(), numbers(1))
+    assert str(caught.value) == "Trainer: the translations of TwiceTheSame must differ in name, got ['one', 'one']."
 
 
 WHOLE_NUMBERS = {

@@ -240,7 +240,7 @@ def _validation(lines: Sequence[Line]) -> str:
                 if metric not in best.get(mode, {}) and sum(map(len, best.values())) >= MOST_COLUMNS:
                     continue
                 so_far, number = best.setdefault(mode, {}).setdefault(metric, None), _number(value)
-                better = {"↓": min, "↑": max}.get(ARROWS.get(metric.lower(), ""))
+                better = {"↓": min, "↑": max}.get(_arrow(metric))
                 if better and number is not None:
                     best[mode][metric] = number if so_far is None else better(so_far, number)
     if not best:
@@ -248,7 +248,7 @@ def _validation(lines: Sequence[Line]) -> str:
     groups, names = "", ""
     for mode, metrics in best.items():
         groups += f'<th scope="colgroup" colspan="{len(metrics)}">{escape(mode)}</th>'
-        names += "".join(f'<th scope="col">{escape(m)} {ARROWS.get(m.lower(), "")}</th>' for m in metrics)
+        names += "".join(f'<th scope="col">{escape(m)} {_arrow(m)}</th>' for m in metrics)
     step, epoch, won = (f'<th scope="col" rowspan="2">{name}</th>' for name in ("Step", "Epoch", "Best mode"))
     rows = "".join(_row(step, fields, best) for step, fields in reversed(lines[-MOST_ROWS:]))
     return _section(
@@ -257,6 +257,11 @@ def _validation(lines: Sequence[Line]) -> str:
         f"<tr>{step}{epoch}{groups}{won}</tr><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>"
         "<p>Shaded: the mode that won. Bold: the best of the column (↓ lowest, ↑ highest) so far.</p>",
     )
+
+
+def _arrow(metric: str) -> str:
+    """Return where the better values of a metric lie; its name may begin with a translation's: ``to_target_l1``."""
+    return ARROWS.get(metric.lower().rpartition("_")[2], "")
 
 
 def _row(step: int, fields: dict[str, object], best: dict[str, dict[str, float | None]]) -> str:
