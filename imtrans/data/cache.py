@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from imtrans.checks import at_least, check_bool
 from imtrans.data.images import Jitter
 from imtrans.data.loader import Batch, batch_indices, batches, length_of
-from imtrans.distributed.process_group import local_world_size
+from imtrans.distributed.torchrun import local_world_size
 
 MEMORY_FRACTION = 0.25  # of the memory that is free
 CropParams = tuple[int, int, int, bool]

@@ -1,4 +1,4 @@
-"""Training in several processes, on `torch.distributed`: the process group, gradient sums, synchronised batch norm.
+"""Training in several processes, on `torch.distributed`: process group, gradient sums, batch norm over all ranks.
 
-What one process does alone does not belong here.
+Code that one process runs alone does not belong here.
 """

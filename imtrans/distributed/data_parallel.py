@@ -1,5 +1,4 @@
-"""A training step that several processes take together: what part of the batch each has, and what they "
-"add up."""
+"""Data-parallel training step: this rank's shard of the batch, and the sums over all ranks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,62 +7,60 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from imtrans.distributed.process_group import all_gather, all_reduce_sum, process_group
+from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ShapeError, TrainingError
 
-# Values in one message: small tensors go together, large ones do not need memory twice.
-BUCKET = 2**23
+BUCKET = 2**23  # values in one message: small tensors are joined, and large ones are not copied all at once
 
 
 @dataclass
 class BatchShard:
-    """The shard_range of a step's batch that this process has.
+    """Context of one distributed training step: the process group, and this rank's shard of the batch.
 
     Args:
-        rank: which process this is.
-        shard_sizes: how many samples of the batch each process has. One that has none trains on a sample of another, so
-            that nobody waits for it, and with weight 0.
+        group: the processes that share the step.
+        shard_sizes: number of samples on each rank. A rank without samples runs the step on a sample of another rank,
+            with weight 0, so that it takes part in every collective.
     """
 
-    rank: int
+    group: ProcessGroup
     shard_sizes: Sequence[int]
     updates: int = field(default=0, init=False)
 
     @property
     def samples(self) -> int:
-        """How many samples this process has."""
-        return self.shard_sizes[self.rank]
+        """Number of samples on this rank."""
+        return self.shard_sizes[self.group.rank]
 
     @property
     def weight(self) -> float:
-        """What a mean over the samples of this process shard_sizes for in the mean over the batch."""
+        """Weight of this rank's mean in the mean over the batch."""
         return self.samples / sum(self.shard_sizes)
 
     def all_reduce_gradients(self, gradients: Sequence[Tensor]) -> None:
-        """Replace each gradient by its sum over the processes; that of a weighted loss is then that of the batch."""
+        """Sum each gradient over the ranks, in place. For a loss times `weight`, that is the gradient of the batch."""
         self.updates += 1
         for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            all_reduce_sum(flat)
-            for gradient, shard_range in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                gradient.copy_(shard_range.view_as(gradient))
+            flat = self.group.all_reduce_sum(torch.cat([gradient.flatten() for gradient in bucket]))
+            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def mean(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The means over the batch, from those over the samples of this process: scalars."""
+        """Return the means over the batch, from this rank's means: scalars."""
         if not losses:
             return {}
-        every = torch.stack([loss.float() for loss in losses.values()]) * self.weight
-        return dict(zip(losses, all_reduce_sum(every).unbind(), strict=True))
+        weighted = torch.stack([loss.float() for loss in losses.values()]) * self.weight
+        return dict(zip(losses, self.group.all_reduce_sum(weighted).unbind(), strict=True))
 
     def gather(self, images: Tensor) -> Tensor:
-        """The images of the whole batch, in its order.
+        """Return the images of the whole batch, in order.
 
-        Shape: ``(own samples, c, h, w) -> (samples of the batch, c, h, w)``.
+        Shape: ``(samples on this rank, c, h, w) -> (samples of the batch, c, h, w)``.
 
         Raises:
-            ShapeError: those of another process differ in shape.
+            ShapeError: the images of another rank have another shape.
         """
-        shapes = process_group().all_gather_object(tuple(images.shape[1:]))
+        shapes = self.group.all_gather_object(tuple(images.shape[1:]))
         if len(set(shapes)) > 1:
             raise ShapeError(
                 f"the processes have images of shapes {sorted(set(shapes))} in one step, and a pool mixes images of "
@@ -71,62 +68,71 @@ class BatchShard:
             )
         padded = images.new_zeros((max(self.shard_sizes), *images.shape[1:]))
         padded[: self.samples] = images[: self.samples]
-        parts = all_gather(padded)
-        return torch.cat([shard_range[:count] for shard_range, count in zip(parts, self.shard_sizes, strict=True)])
+        parts = self.group.all_gather(padded)
+        return torch.cat([part[:count] for part, count in zip(parts, self.shard_sizes, strict=True)])
 
-    def own(self, images: Tensor, without: Tensor) -> Tensor:
-        """Of images of the whole batch, those of this process; `without`, if it has no sample."""
-        start = sum(self.shard_sizes[: self.rank])
-        return images[start : start + self.samples] if self.samples else without
+    def local(self, images: Tensor, *, default: Tensor) -> Tensor:
+        """Slice this rank's images out of the gathered batch; returns `default` if the rank has no sample."""
+        start = sum(self.shard_sizes[: self.group.rank])
+        return images[start : start + self.samples] if self.samples else default
 
 
-_current: BatchShard | None = None
+# No ContextVar: with gradient checkpointing, a forward runs again in autograd's own threads, which would not see it.
+_running: BatchShard | None = None
 
 
 def current_shard() -> BatchShard | None:
-    """The shard_range of the step that is under way; None between steps, and in a process that is alone."""
-    return _current
+    """Return the context of the running distributed step; None outside of one, and with one process.
+
+    `imtrans.methods.optim.step`, `ImagePool` and `SyncBatchNorm2d` read it, so that a method's step needs no argument
+    for it. Nothing else does.
+    """
+    return _running
 
 
 @contextmanager
-def batch_shard(shard_sizes: Sequence[int]) -> Iterator[BatchShard | None]:
-    """A step of which each process has as many samples as `shard_sizes` says; a plain one, if there is one process.
+def batch_shard(group: ProcessGroup, shard_sizes: Sequence[int]) -> Iterator[BatchShard | None]:
+    """Context manager for one distributed training step. Does nothing with one process.
+
+    Args:
+        group: the processes that share the step.
+        shard_sizes: ``shard_sizes[r]`` is the number of samples on rank r.
 
     Raises:
-        TrainingError: at its end, if the step did not take gradients through `imtrans.methods.optim.step`.
+        TrainingError: on exit, if the step did not update through `imtrans.methods.optim.step`.
     """
-    global _current
-    if len(shard_sizes) == 1:
+    global _running
+    if group.world_size == 1:
         yield None
         return
-    _current = BatchShard(process_group().rank, shard_sizes)
+    _running = BatchShard(group, shard_sizes)
     try:
-        yield _current
-        if _current.updates == 0:
+        yield _running
+        if _running.updates == 0:
             raise TrainingError(
                 "the method's step did not update through imtrans.methods.optim.step, so that each process would "
                 "train networks of its own. Use it in place of loss.backward() and optimizer.step()."
             )
     finally:
-        _current = None
+        _running = None
 
 
-def shard_range(count: int, rank: int, size: int) -> range:
-    """Which of `count` samples process `rank` of `size` has: consecutive ones, and as many as others or one less.
+def shard_range(count: int, rank: int, world_size: int) -> range:
+    """Return the indices of the samples on one rank: consecutive, and the sizes of two ranks differ by at most one.
 
     >>> [list(shard_range(5, rank, 2)) for rank in range(2)]
     [[0, 1, 2], [3, 4]]
     """
-    return range(-(-count * rank // size), -(-count * (rank + 1) // size))
+    return range(-(-count * rank // world_size), -(-count * (rank + 1) // world_size))
 
 
-def shard_sizes(samples: int, size: int) -> list[int]:
-    """How many of the samples of a batch each of `size` processes has.
+def shard_sizes(samples: int, world_size: int) -> list[int]:
+    """Return the number of samples on each rank.
 
     >>> shard_sizes(5, 3)
     [2, 2, 1]
     """
-    return [len(shard_range(samples, rank, size)) for rank in range(size)]
+    return [len(shard_range(samples, rank, world_size)) for rank in range(world_size)]
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

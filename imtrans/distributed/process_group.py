@@ -1,13 +1,11 @@
-"""The processes of a run: who is there, and what they tell one another.
+"""Process group of a training run.
 
-A process that torchrun has started is one of several; any other is alone, and then nothing here does anything.
+Without torchrun there is one process and every collective is a no-op.
 """
 
 import atexit
-import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,153 +15,164 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from imtrans.errors import ArgumentError, ImtransError, TrainingError
+from imtrans.distributed.torchrun import store_prefix, world_size_from_environment
+from imtrans.errors import ArgumentError, TrainingError
 
 T = TypeVar("T")
 
-ENVIRONMENT = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# Others wait while the first one validates or writes. That one of them died shows at once, by its closed connection.
+# The other ranks wait while rank 0 validates or writes. The closed connection of a process that died shows at once.
 TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run.
+    """The processes of a run, and the collectives between them.
+
+    All ranks call the same collectives in the same order. Each raises a TrainingError if another process has stopped.
 
     Args:
-        rank: which of them this is; the first one, 0, writes.
-        size: how many there are.
-        host: the group that tells what is not on a card.
+        rank: rank of this process. Rank 0 writes files.
+        world_size: number of processes.
+        cpu_group: `torch.distributed` group for objects and tensors on the CPU.
     """
 
     rank: int = 0
     world_size: int = 1
-    host: Any = None
+    cpu_group: Any = None
 
     @property
     def rank_and_size(self) -> tuple[int, int]:
-        """Rank and size."""
+        """Rank and world size."""
         return self.rank, self.world_size
 
     @property
     def is_rank0(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes files."""
         return self.rank == 0
 
     def all_gather_object(self, value: T) -> list[T]:
-        """The values of all processes, in their order, in each of them."""
+        """Return the values of all ranks, in rank order."""
         values: list[Any] = [value] * self.world_size
         if self.world_size > 1:
-            with _collective_errors():
-                dist.all_gather_object(values, value, group=self.host)
+            _collective(dist.all_gather_object, values, value, group=self.cpu_group)
         return values
 
-    def run_on_rank0(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process, in all of them. The others wait as long as it takes.
+    def run_on_rank0(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0, and return its result on all ranks; the others wait, however long it takes.
 
         Raises:
-            Exception: what `make` raised in the first process; the others raise a TrainingError with its text.
+            Exception: on rank 0, what `function` raised; on the others a TrainingError with its text.
         """
         if self.world_size == 1:
-            return make()
-        told: list[Any] = [None, None]
+            return function()
+        result: list[Any] = [None, None]  # the value, and the text of an error
         failure: Exception | None = None
         if self.is_rank0:
             try:
-                told = [make(), None]
+                result[0] = function()
             except Exception as error:
-                failure, told = error, [None, f"{type(error).__name__}: {error}"]
-        with _collective_errors():
-            dist.broadcast_object_list(told, src=0, group=self.host)
+                failure, result[1] = error, f"{type(error).__name__}: {error}"
+        _collective(dist.broadcast_object_list, result, src=0, group=self.cpu_group)
         if failure is not None:
             raise failure
-        if told[1] is not None:
-            raise TrainingError(f"the first process stopped the run: {told[1]}")
-        return told[0]
+        if result[1] is not None:
+            raise TrainingError(f"rank 0 stopped the run: {result[1]}")
+        return result[0]
 
     def all_reduce_max(self, read: Callable[[], int]) -> Callable[[], int]:
-        """Begin to tell the others a number; what is returned waits for theirs, and gives the all_reduce_max.
+        """Start an asynchronous maximum of ``read()`` over the ranks; the function returned waits for it.
 
-        What `read` gives now is told. In one process nothing is, and it is read only when the answer is asked for.
+        With one process, ``read()`` is called when the result is asked for.
         """
         if self.world_size == 1:
             return read
-        told = torch.tensor(read())
-        with _collective_errors():
-            work = dist.all_reduce(told, dist.ReduceOp.MAX, group=self.host, async_op=True)
+        value = torch.tensor(read())
+        work = _collective(dist.all_reduce, value, dist.ReduceOp.MAX, group=self.cpu_group, async_op=True)
 
-        def answer() -> int:
-            with _collective_errors():
-                work.wait()
-            return int(told)
+        def result() -> int:
+            _collective(work.wait)
+            return int(value)
 
-        return answer
+        return result
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """Sum `tensor` over the ranks, in place."""
+        if self.world_size > 1:
+            _collective(dist.all_reduce, tensor)
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks, which have the same shape, in rank order."""
+        if self.world_size == 1:
+            return [tensor]
+        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        _collective(dist.all_gather, parts, tensor.contiguous())
+        return parts
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Copy the tensors of the first process to the others."""
+        """Copy the tensors of rank 0 to the other ranks, in place."""
         if self.world_size > 1:
-            with torch.no_grad(), _collective_errors():
-                for tensor in tensors:
-                    dist.broadcast(tensor.detach(), src=0)
+            for tensor in tensors:
+                _collective(dist.broadcast, tensor.detach(), src=0)
 
-    def check_same(self, **facts: object) -> None:
-        """Raise unless all processes were given the same.
+    def check_same(self, **values: object) -> None:
+        """Check that all ranks have the same values.
 
         Raises:
-            ArgumentError: they were not; the text says what differs, and in whom.
+            ArgumentError: on all ranks, if one of them differs; the text names the value and the rank.
         """
-        for name, values in {n: self.all_gather_object(fact) for n, fact in facts.items()}.items():
-            for rank, value in enumerate(values):
-                if value != values[0]:
+        for name, own in values.items():
+            by_rank = self.all_gather_object(own)
+            for rank, value in enumerate(by_rank):
+                if value != by_rank[0]:
                     raise ArgumentError(
-                        f"the processes of this run differ in {name}: {values[0]} in the first one, {value} in number "
-                        f"{rank}. Start all with the same arguments, data and version."
+                        f"the processes of this run differ in {name}: {by_rank[0]} on rank 0, {value} on rank {rank}. "
+                        "Start all with the same arguments, data and version."
                     )
 
 
-_group = ProcessGroup()
+_joined = ProcessGroup()
 
 
 def process_group() -> ProcessGroup:
-    """The processes that `init_process_group` has found; this one alone before it."""
-    return _group
+    """Return what `init_process_group` returned last. Pass that on as an argument instead."""
+    return _joined
 
 
 def init_process_group(device: torch.device) -> ProcessGroup:
-    """Join the other processes of the run, if torchrun has started this one among several.
+    """Join the other processes of the run, if torchrun has started several; later calls return the same group.
 
-    Tensors go over NCCL between CUDA cards, and else over gloo. A process group that is there already is used.
+    Tensors on CUDA cards go over NCCL, others over gloo. An initialized `torch.distributed` is used as it is.
 
     Raises:
         ArgumentError: torchrun's environment variables are incomplete, or the devices cannot train together.
-        TrainingError: the others cannot be reached.
+        TrainingError: the other processes cannot be reached.
     """
-    global _group
-    started = dist.is_available() and dist.is_initialized()
-    size = dist.get_world_size() if started else _size_from_environment()
-    if size == 1 or _group.world_size > 1:
-        return _group
+    global _joined
+    initialized = dist.is_available() and dist.is_initialized()
+    size = dist.get_world_size() if initialized else world_size_from_environment()
+    if size == 1 or _joined.world_size > 1:
+        return _joined
     if device.type not in ("cpu", "cuda"):
         raise ArgumentError(f"device='{device}' cannot train in {size} processes. Use CUDA cards, or device='cpu'.")
     try:
-        if not started:
-            _start(device)
-        _group = ProcessGroup(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=TIMEOUT))
+        if not initialized:
+            _initialize(device)
+        _joined = ProcessGroup(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=TIMEOUT))
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the {size} processes of this run cannot reach one another: {str(error).splitlines()[0]} Check "
-            "MASTER_ADDR and MASTER_PORT, and that each of them was started."
+            "MASTER_ADDR and MASTER_PORT, and that each process was started."
         ) from error
-    _check_cards(device)
-    return _group
+    _check_cards(_joined, device)
+    return _joined
 
 
-def _start(device: torch.device) -> None:
-    torch_distributed: Any = dist  # whose types leave these two names out
+def _initialize(device: torch.device) -> None:
+    torch_distributed: Any = dist  # its types lack these two names
     store, rank, size = next(torch_distributed.rendezvous("env://"))
-    # The torchrun of one machine keeps its store when it restarts the processes, with the addresses of the dead in it.
-    if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        store = torch_distributed.PrefixStore(f"after {_restarts()} restarts", store)
+    if prefix := store_prefix():
+        store = torch_distributed.PrefixStore(prefix, store)
     card = device.type == "cuda"
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if card else "gloo",
@@ -172,57 +181,22 @@ def _start(device: torch.device) -> None:
         world_size=size,
         device_id=device if card else None,
     )
-    atexit.register(_leave)
+    atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
 
 
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _size_from_environment() -> int:
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size == "1":
-        return 1
-    odd = [name for name in ("WORLD_SIZE", *ENVIRONMENT[:2]) if not os.environ.get(name, "").isdecimal()]
-    odd += [name for name in ENVIRONMENT[2:] if not os.environ.get(name)]
-    if odd:
+def _check_cards(group: ProcessGroup, device: torch.device) -> None:
+    """Raise if two processes have the same card. NCCL fails later, with an unclear message."""
+    cards = group.all_gather_object(f"{device} of {socket.gethostname()}")
+    if device.type == "cuda" and len(set(cards)) < len(cards):
+        shared = next(card for card in cards if cards.count(card) > 1)
         raise ArgumentError(
-            f"WORLD_SIZE={size} says that this is one of several processes, but {' and '.join(odd)} is missing or no "
-            "number. Start them with torchrun --nproc-per-node=N, or unset WORLD_SIZE."
+            f"{cards.count(shared)} processes were given {shared}. Use device='cuda', which gives each process its own "
+            "card, and start no more processes than there are cards."
         )
-    return int(size)
-
-
-def _check_cards(device: torch.device) -> None:
-    """Raise if two processes have one card, which NCCL refuses late and in other words."""
-    places = _group.all_gather_object(f"{device} of {socket.gethostname()}")
-    if device.type == "cuda" and len(set(places)) < len(places):
-        twice = next(rank_and_size for rank_and_size in places if places.count(rank_and_size) > 1)
-        raise ArgumentError(
-            f"{places.count(twice)} processes were given {twice}. Use device='cuda', which takes a card for each, and "
-            "start no more processes than there are cards."
-        )
-
-
-def torchrun_id() -> str | None:
-    """A name of this run of torchrun, the same after each of its restarts; None if torchrun is not at work."""
-    given = os.environ.get("TORCHELASTIC_RUN_ID")
-    # Without --rdzv-id every run has the same; but its processes have one parent, however often they are restarted.
-    return f"{socket.gethostname()}:{os.getppid()}" if given == "none" else given
-
-
-def restarted_run_id() -> str | None:
-    """The name of this run of torchrun, if it was started anew after a failure."""
-    return torchrun_id() if _restarts() > 0 else None
-
-
-def _restarts() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """The seed of what process `rank` draws by itself, dropout for example; `seed`, for the first one.
+    """Return the seed of the random numbers that one rank draws alone, for dropout for example; `seed` on rank 0.
 
     >>> rank_seed(3, 0), rank_seed(3, 1) == rank_seed(3, 2)
     (3, False)
@@ -230,33 +204,10 @@ def rank_seed(seed: int, rank: int) -> int:
     return seed if rank == 0 else int(np.random.SeedSequence((seed, rank)).generate_state(1)[0])
 
 
-def local_world_size() -> int:
-    """How many processes of the run share this machine and its memory."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Add up `tensor` over the processes, in rank_and_size."""
-    with _collective_errors():
-        dist.all_reduce(tensor)
-    return tensor
-
-
-def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, which have one shape, in their order."""
-    parts = [torch.empty_like(tensor) for _ in range(_group.world_size)]
-    with _collective_errors():
-        dist.all_gather(parts, tensor.contiguous())
-    return parts
-
-
-@contextmanager
-def _collective_errors() -> Iterator[None]:
-    """Say what it means when the others do not answer."""
+def _collective(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a collective; convert its RuntimeError into a TrainingError."""
     try:
-        yield
-    except ImtransError:
-        raise
+        return function(*arguments, **options)
     except RuntimeError as error:
         raise TrainingError(
             f"another process of this run has stopped or does not answer ({str(error).splitlines()[0]}). Its own "

@@ -64,7 +64,7 @@ class ImagePool(nn.Module):
             stored.index_copy_(0, slot, torch.where(swap | filling, image, old)[None])
             seen += 1
         pooled = torch.stack(returned)
-        return pooled if shard is None else shard.own(pooled, images.detach())
+        return pooled if shard is None else shard.local(pooled, default=images.detach())
 
     def _on_device_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         shape, device = images.shape[1:], images.device

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtrans.distributed.process_group import process_group, restarted_run_id, torchrun_id
+from imtrans.distributed.process_group import process_group
+from imtrans.distributed.torchrun import restarted_run_id, torchrun_id
 from imtrans.errors import CheckpointError, SavedModelError, TrainingError
 from imtrans.files import write_atomic, write_json
 from imtrans.hub.pretrained import Pretrained

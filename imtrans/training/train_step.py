@@ -79,7 +79,7 @@ class TrainStep:
     ) -> dict[str, Tensor]:
         size = self.group.world_size
         each = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
-        with batch_shard(each) as shard:
+        with batch_shard(self.group, each) as shard:
             losses = run(self.moved(batch))
         return losses if shard is None else shard.mean(losses)
 

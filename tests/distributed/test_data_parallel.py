@@ -10,13 +10,17 @@ from torch.optim import SGD
 
 from imtrans import ImagePool
 from imtrans.distributed.data_parallel import batch_shard, current_shard, shard_range, shard_sizes
-from imtrans.distributed.process_group import init_process_group, process_group
+from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import ShapeError, TrainingError
 from imtrans.methods import optim
 from imtrans.methods.optim import scale_losses, scaler_of
 
 CPU = torch.device("cpu")
 BATCHES = (2, 4, 5, 1, 3)  # of two processes: even, uneven, and one without a sample
+
+
+def group():
+    return init_process_group(CPU)
 
 
 @given(samples=st.integers(0, 99), size=st.integers(1, 20))
@@ -28,8 +32,8 @@ def test_each_sample_is_that_of_one_process(samples, size):
 
 
 def own(batch):
-    """The shard_range of this process, and a sample that stands in where there is none."""
-    chosen = shard_range(len(batch), process_group().rank, process_group().world_size)
+    """The samples of this rank, or one of another rank if it has none."""
+    chosen = shard_range(len(batch), group().rank, group().world_size)
     return batch[chosen.start : chosen.stop] if chosen else batch[-1:]
 
 
@@ -43,7 +47,7 @@ def steps(scaled=False):
     weights, losses = [], []
     for samples in BATCHES:
         batch = torch.randn(samples, 3)
-        with batch_shard(shard_sizes(samples, process_group().world_size)) as shard:
+        with batch_shard(group(), shard_sizes(samples, group().world_size)) as shard:
             loss = net(own(batch)).square().mean()
             optim.step(optimizer, loss)
             shown = {"square": loss.detach(), "half": loss.detach() / 2}
@@ -58,8 +62,8 @@ def overflows():
     optimizer = SGD(layer.parameters(), lr=0.1)
     scale_losses({"one": optimizer}, CPU)
     before = layer.weight.clone(), scaler_of(optimizer).get_scale()
-    with batch_shard([1, 1]):
-        optim.step(optimizer, layer(torch.tensor([[float("inf") if process_group().rank else 1.0]])).sum())
+    with batch_shard(group(), [1, 1]):
+        optim.step(optimizer, layer(torch.tensor([[float("inf") if group().rank else 1.0]])).sum())
     return torch.equal(layer.weight, before[0]), scaler_of(optimizer).get_scale() / before[1]
 
 
@@ -68,9 +72,9 @@ def pools():
     generator = torch.Generator().manual_seed(0)
     for samples in BATCHES * 3:
         batch = torch.rand(samples, 1, 2, 2, generator=generator)
-        chosen = shard_sizes(samples, process_group().world_size)
-        with batch_shard(chosen) as shard:
-            returned.append(pool(own(batch))[: chosen[process_group().rank]])
+        chosen = shard_sizes(samples, group().world_size)
+        with batch_shard(group(), chosen) as shard:
+            returned.append(pool(own(batch))[: chosen[group().rank]])
             if shard is not None:
                 shard.updates = 1
     return returned, pool.get_extra_state()
@@ -78,15 +82,15 @@ def pools():
 
 def pictures_of_two_sizes():
     try:
-        with batch_shard([1, 1]):
-            ImagePool(2)(torch.zeros(1, 3, 4, 4 + process_group().rank))
+        with batch_shard(group(), [1, 1]):
+            ImagePool(2)(torch.zeros(1, 3, 4, 4 + group().rank))
     except ShapeError as error:
         return str(error)
 
 
 def a_step_of_its_own_kind():
     try:
-        with batch_shard([1, 1]):
+        with batch_shard(group(), [1, 1]):
             nn.Linear(1, 1)(torch.ones(1, 1)).sum().backward()
     except TrainingError as error:
         return str(error), current_shard()

@@ -7,26 +7,23 @@ import pytest
 import torch
 from processes import finish, start, together
 
-from imtrans.distributed.process_group import (
-    ProcessGroup,
-    init_process_group,
-    local_world_size,
-    process_group,
-    rank_seed,
-    restarted_run_id,
-    torchrun_id,
-)
+from imtrans.distributed.process_group import ProcessGroup, init_process_group, rank_seed
+from imtrans.distributed.torchrun import local_world_size, restarted_run_id, torchrun_id
 from imtrans.errors import ArgumentError, TrainingError
 
 CPU = torch.device("cpu")
 
 
+def group():
+    return init_process_group(CPU)
+
+
 def gathers():
-    return process_group().all_gather_object({"rank": process_group().rank})
+    return group().all_gather_object({"rank": group().rank})
 
 
 def first_decides():
-    return process_group().run_on_rank0(lambda: f"made by {process_group().rank}")
+    return group().run_on_rank0(lambda: f"made by {group().rank}")
 
 
 def first_fails():
@@ -34,7 +31,7 @@ def first_fails():
         raise ArgumentError("lr is wrong.")
 
     try:
-        process_group().run_on_rank0(fail)
+        group().run_on_rank0(fail)
     except (ArgumentError, TrainingError) as error:
         return type(error).__name__, str(error)
 
@@ -42,27 +39,27 @@ def first_fails():
 def one_says_stop():
     answers = []
     for step in range(3):
-        ask = process_group().all_reduce_max(lambda: 15 if process_group().rank == 1 and step == 1 else 0)  # noqa: B023
+        ask = group().all_reduce_max(lambda: 15 if group().rank == 1 and step == 1 else 0)  # noqa: B023
         answers.append(ask())
     return answers
 
 
 def spreads():
-    tensors = [torch.full((2,), float(process_group().rank)), torch.tensor(process_group().rank)]
-    process_group().broadcast(tensors)
+    tensors = [torch.full((2,), float(group().rank)), torch.tensor(group().rank)]
+    group().broadcast(tensors)
     return [tensor.tolist() for tensor in tensors]
 
 
 def differ():
-    process_group().check_same(data="5 samples", steps=3)
+    group().check_same(data="5 samples", steps=3)
     try:
-        process_group().check_same(data="5 samples", steps=3 + process_group().rank)
+        group().check_same(data="5 samples", steps=3 + group().rank)
     except ArgumentError as error:
         return str(error)
 
 
 def joined_again():
-    return init_process_group(CPU) is process_group()
+    return init_process_group(CPU) is group()
 
 
 CASES = (gathers, first_decides, first_fails, one_says_stop, spreads, differ, joined_again)
@@ -90,7 +87,7 @@ def test_what_the_first_one_makes_all_have(found):
 def test_what_fails_in_the_first_one_stops_all(found):
     assert found["first_fails"] == [
         ("ArgumentError", "lr is wrong."),
-        ("TrainingError", "the first process stopped the run: ArgumentError: lr is wrong."),
+        ("TrainingError", "rank 0 stopped the run: ArgumentError: lr is wrong."),
     ]
 
 
@@ -104,7 +101,7 @@ def test_tensors_of_the_first_one_are_spread(found):
 
 def test_processes_with_other_arguments_are_refused_in_all_of_them(found):
     text = (
-        "the processes of this run differ in steps: 3 in the first one, 4 in number 1. Start all with the same "
+        "the processes of this run differ in steps: 3 on rank 0, 4 on rank 1. Start all with the same "
         "arguments, data and version."
     )
     assert found["differ"] == [text] * 2
@@ -116,10 +113,10 @@ def test_joining_twice_is_joining_once(found):
 
 def wait_for_the_other():
     init_process_group(CPU)
-    if process_group().rank == 1:
+    if group().rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     try:
-        process_group().all_gather_object(None)
+        group().all_gather_object(None)
     except TrainingError as error:
         print(error)
 
@@ -173,8 +170,8 @@ def test_an_environment_that_is_incomplete(monkeypatch, given, odd):
     with pytest.raises(ArgumentError) as caught:
         init_process_group(CPU)
     assert str(caught.value) == (
-        f"WORLD_SIZE={given['WORLD_SIZE']} says that this is one of several processes, but {odd} is missing or no "
-        "number. Start them with torchrun --nproc-per-node=N, or unset WORLD_SIZE."
+        f"WORLD_SIZE={given['WORLD_SIZE']} says that this is one of several processes, but {odd} is missing or not "
+        "a number. Start them with torchrun --nproc-per-node=N, or unset WORLD_SIZE."
     )
 
 

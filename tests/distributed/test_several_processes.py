@@ -10,23 +10,29 @@ from torch import nn
 
 from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_weights
 from imtrans.distributed.data_parallel import current_shard
-from imtrans.distributed.process_group import init_process_group, process_group
+from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import ArgumentError, TrainingError
 from imtrans.training.checkpoint import checkpoints, load_checkpoint
 
 CPU = torch.device("cpu")
+
+
+def group():
+    return init_process_group(CPU)
+
+
 STEPS = 9  # three epochs of five samples: the last step of each has one
 
 
 def make(out, *, norm="instance", dropout=(), **settings):
     """A run with a pool; smooth, so that rounding does not turn a kink into another gradient."""
-    torch.manual_seed(7 + process_group().rank)  # the first process's weights must become those of all
+    torch.manual_seed(7 + group().rank)  # the first process's weights must become those of all
     generator = UNetGenerator(base_channels=4, depth=3, norm=norm, dropout=dropout, act="silu", decoder_act="silu")
     discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, norm=norm, act="silu")
     for network in (generator, discriminator):
         init_weights(network)
     arguments = {
-        "batch_size": 2 // process_group().world_size,
+        "batch_size": 2 // group().world_size,
         "epochs": 3,
         "val_data": ProceduralFacades(3, size=16, seed=1, augment=False),
         "log_every": 2,
@@ -67,7 +73,7 @@ class Spoilt(Pix2Pix):
 
     def step(self, batch, optimizers):
         self.steps = getattr(self, "steps", 0) + 1
-        if self.steps == 5 and process_group().rank == 1:
+        if self.steps == 5 and group().rank == 1:
             batch = {**batch, "source": batch["source"] * float("nan")}
         return super().step(batch, optimizers)
 
@@ -83,7 +89,7 @@ def nan_in_one(out):
 
 def refused():
     found = []
-    for make_it in (lambda: make(None, compile=True), lambda: make(None, batch_size=1 + process_group().rank)):
+    for make_it in (lambda: make(None, compile=True), lambda: make(None, batch_size=1 + group().rank)):
         try:
             make_it()
         except ArgumentError as error:
@@ -208,8 +214,8 @@ def test_what_cannot_be_done_in_two_processes_is_refused_in_both(found):
         == [
             [
                 "Trainer: compile=True captures the step as a CUDA graph, and the device is cpu. Use 'auto'.",
-                "the processes of this run differ in data: 5 samples in batches of 2 in the first one, 5 samples in "
-                "batches of 4 in number 1. Start all with the same arguments, data and version.",
+                "the processes of this run differ in data: 5 samples in batches of 2 on rank 0, 5 samples in "
+                "batches of 4 on rank 1. Start all with the same arguments, data and version.",
             ]
         ]
         * 2

@@ -11,13 +11,18 @@ from torch import nn
 
 from imtrans import UNetGenerator, running_as
 from imtrans.distributed.data_parallel import batch_shard, shard_range, shard_sizes
-from imtrans.distributed.process_group import init_process_group, process_group
+from imtrans.distributed.process_group import init_process_group
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.errors import ArgumentError
 
+CPU = torch.device("cpu")
 SETTINGS = ({}, {"momentum": None}, {"affine": False}, {"track_running_stats": False})
 BATCHES = (4, 3, 1)
 CANCELLED = ("0.bias", "3.bias")  # by the norm that follows: their gradients are what rounding leaves of zero
+
+
+def group():
+    return init_process_group(CPU)
 
 
 def nets():
@@ -32,7 +37,7 @@ def nets():
         shift = nn.Conv2d(3, 3, 1)
         nn.init.constant_(shift.bias, 30.0)
         net = nn.Sequential(shift, norms[0], nn.Tanh(), nn.Conv2d(3, 2, 3), norms[1], nn.Tanh())
-        if process_group().world_size > 1:
+        if group().world_size > 1:
             convert_sync_batchnorm(net)
         yield net
 
@@ -43,10 +48,10 @@ def steps():
     for net in nets():
         for samples in BATCHES:
             batch = torch.randn(samples, 3, 5, 5)
-            chosen = shard_range(samples, process_group().rank, process_group().world_size)
+            chosen = shard_range(samples, group().rank, group().world_size)
             own = batch[chosen.start : chosen.stop] if chosen else batch[-1:]
             net.zero_grad()
-            with batch_shard(shard_sizes(samples, process_group().world_size)) as shard:
+            with batch_shard(group(), shard_sizes(samples, group().world_size)) as shard:
                 out = net(own)
                 loss = (out * torch.linspace(-1, 1, 18).view(1, 2, 3, 3)).square().mean()
                 (loss if shard is None else shard.weight * loss).backward()
@@ -59,7 +64,7 @@ def steps():
 
 def alone():
     """What only one of them does must not wait for the other."""
-    if process_group().rank == 1:
+    if group().rank == 1:
         return None
     net = next(nets())
     batch = torch.randn(2, 3, 5, 5)
@@ -71,7 +76,7 @@ def alone():
 
 
 def all_cases():
-    init_process_group(torch.device("cpu"))
+    init_process_group(CPU)
     return {"steps": steps(), "alone": alone()}
 
 
@@ -127,6 +132,6 @@ def test_a_batch_norm_of_another_kind_is_refused(norm):
     with pytest.raises(ArgumentError) as caught:
         convert_sync_batchnorm(nn.Sequential(norm))
     assert str(caught.value) == (
-        f"0 is a {type(norm).__name__}; the batch norms that several processes can shard are torch.nn.BatchNorm1d, 2d "
-        "and 3d. Use one of these, or norm='instance'."
+        f"0 is a {type(norm).__name__}; the batch norms that can train in several processes are torch.nn.BatchNorm1d, "
+        "2d and 3d. Use one of these, or norm='instance'."
     )
