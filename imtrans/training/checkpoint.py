@@ -18,7 +18,7 @@ from imtrans.distributed.process_group import process_group
 from imtrans.errors import CheckpointError, ImtransError, one_line
 from imtrans.files import read_file, sync_folder, tensor_bytes, write_together
 from imtrans.hub.saved_model import parse_tensors
-from imtrans.methods.optim import load_state, state_of
+from imtrans.methods.optimizer_state import load_state, state_of
 from imtrans.runtime import random_state, set_random_state
 
 TENSORS, STATE, DIGESTS = "tensors.safetensors", "state.json", "SHA256SUMS"

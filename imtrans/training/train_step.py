@@ -12,7 +12,8 @@ from imtrans.distributed.data_parallel import batch_shard, shard_sizes
 from imtrans.distributed.process_group import init_process_group
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.methods.base import Method
-from imtrans.methods.optim import learning_rates, scale_losses, set_learning_rates, without_scale
+from imtrans.methods.loss_scale import scale_losses, without_scale
+from imtrans.methods.optimizer_state import learning_rates, set_learning_rates
 from imtrans.nn.blocks import cancelled_biases
 from imtrans.runtime import pick_device, pick_precision
 from imtrans.training.checkpoint import gather, restore
