@@ -110,8 +110,8 @@ def batch_shard(group: ProcessGroup, shard_sizes: Sequence[int]) -> Iterator[Bat
         yield _running
         if _running.updates == 0:
             raise TrainingError(
-                "the method's step did not update through imtrans.methods.optim.step, so that each process would "
-                "train networks of its own. Use it in place of loss.backward() and optimizer.step()."
+                "the method's step did not update through imtrans.methods.optim.step, so that the weights would differ "
+                "between the processes. Use it instead of loss.backward() and optimizer.step()."
             )
     finally:
         _running = None

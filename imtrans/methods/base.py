@@ -67,7 +67,7 @@ class Translation:
 
 @runtime_checkable
 class Method(Protocol):
-    """Protocol of a method: an `nn.Module` that holds its networks and has these three methods."""
+    """An `nn.Module` that holds its networks and has these three methods."""
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
         """Make the optimizers that `step` takes."""
@@ -103,16 +103,12 @@ def check_method(owner: str, value: object) -> Method:
         ArgumentError: it is not, or two of its translations have the same name or output column.
     """
     if not isinstance(value, Method):
-        needed = ", ".join(name for name in vars(Method) if not name.startswith("_"))
-        removed = [name for name in ("preview", "products") if hasattr(value, name)]
-        hint = (
-            f"{' and '.join(removed)} {'are' if len(removed) > 1 else 'is'} no longer used: translations() returns a "
-            "Translation(name, network) for each network to save."
-            if removed
-            else "For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
-        )
+        hint = "For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
+        if hasattr(value, "preview") or hasattr(value, "products"):
+            hint = "translations replaces preview and products: return a Translation(name, network) for each network to save."
         raise ArgumentError(
-            f"{owner}: {type(value).__name__} is not a method. A method is an nn.Module with {needed}. {hint}"
+            f"{owner}: {type(value).__name__} is not a method. A method is an nn.Module with make_optimizers, step and "
+            f"translations. {hint}"
         )
     translations = value.translations()
     for field in ("name", "output"):

@@ -1,4 +1,4 @@
-"""Colorization: pix2pix from the lightness of a picture to its colours."""
+"""Colorization: pix2pix from lightness to colours."""
 
 from typing import Any, cast
 
@@ -8,19 +8,19 @@ from imtrans.methods.pix2pix import Pix2Pix
 
 
 class Colorization(Pix2Pix):
-    """The method of pix2pix, from lightness to the a and b of CIE Lab, that shows and compares pictures in RGB.
+    """pix2pix from lightness to the channels a and b of CIE Lab. Samples and metrics are of RGB pictures.
 
-    A sample is ``{"source": (1, h, w), "target": (2, h, w)}`` in [-1, 1], as `LabImages` has them. The generator's
-    `colours` become ``"lab"``, which is saved with it: `imtrans.translate` then makes coloured pictures of grey ones.
+    A sample is ``{"source": (1, h, w), "target": (2, h, w)}`` in [-1, 1], as in `LabImages`. The generator's attribute
+    `colours` becomes ``"lab"`` and is saved with it, so that `imtrans.translate` turns grey pictures into RGB.
 
     Args:
         generator: maps lightness ``(b, 1, h, w)`` to colours ``(b, 2, h, w)``.
-        discriminator: maps lightness and colours, concatenated to 3 channels (or the 2 of the colours alone, with
-            ``conditional=False``), to logits; None for L1 only.
-        **options: of `Pix2Pix`.
+        discriminator: maps lightness and colours, concatenated to 3 channels, to logits; with ``conditional=False`` the
+            2 channels of the colours; None for L1 alone.
+        **options: keyword arguments of `Pix2Pix`.
 
     Raises:
-        ArgumentError: a generator of imtrans that has other channels, or as for `Pix2Pix`.
+        ArgumentError: a generator of imtrans with other channels, or as for `Pix2Pix`.
 
     Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", section 4.2, and
     their code.

@@ -18,22 +18,22 @@ from imtrans.nn.losses import GANLoss
 
 
 class CycleGAN(nn.Module):
-    """The method of CycleGAN: two generators, there and back, and a judge of each side's pictures.
+    """CycleGAN: a generator and a discriminator for each direction, trained without pairs.
 
-    A source and a target of a sample have nothing to do with one another. Each generator is to make pictures that the
-    discriminator of its side takes for real ones, and to undo what the other one made (the cycle).
+    The source and target of a sample are unrelated. Each generator learns to fool the discriminator of its output
+    domain, and to invert the other generator (cycle consistency).
 
     Args:
-        to_target: maps a source ``(b, c, h, w)`` to a target ``(b, c', h, w)``.
-        to_source: maps a target to a source.
-        target_discriminator: maps a target alone to logits.
-        source_discriminator: maps a source alone to logits.
-        gan_loss: a mode of `GANLoss`, or one.
-        source_cycle_weight: of the L1 distance from a source to what comes back of it.
-        target_cycle_weight: likewise of a target.
-        identity_weight: of the L1 distance from a target to what `to_target` makes of it, as a share of
-            `target_cycle_weight`; likewise for the source. 0 does not compute it.
-        pool_size: of each of the two pools that the discriminators' fakes pass through.
+        to_target: generator from source ``(b, c, h, w)`` to target ``(b, c', h, w)``.
+        to_source: generator from target to source.
+        target_discriminator: maps targets to logits.
+        source_discriminator: maps sources to logits.
+        gan_loss: a `GANLoss`, or its mode.
+        source_cycle_weight: weight of ``L1(to_source(to_target(source)), source)``.
+        target_cycle_weight: weight of ``L1(to_target(to_source(target)), target)``.
+        identity_weight: weight of the identity losses ``L1(to_target(target), target)`` and
+            ``L1(to_source(source), source)``, relative to the cycle weight of the same domain. 0 skips them.
+        pool_size: size of each discriminator's `ImagePool`.
 
     Raises:
         ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train; networks whose
@@ -67,28 +67,28 @@ class CycleGAN(nn.Module):
         networks = (to_target, to_source, target_discriminator, source_discriminator)
         if any(not isinstance(network, nn.Module) for network in networks) or len(set(map(id, networks))) < 4:
             raise ArgumentError(
-                "CycleGAN: to_target, to_source, target_discriminator and source_discriminator must be four modules, "
-                f"got {', '.join(type(network).__name__ for network in networks)}, or one of them twice. Make each."
+                "CycleGAN: to_target, to_source, target_discriminator and source_discriminator must be four different "
+                f"modules, got {', '.join(type(network).__name__ for network in networks)}. Make one for each."
             )
         for discriminator in (target_discriminator, source_discriminator):
             self.gan_loss.check(discriminator)
         self._check_channels()
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
-        """One Adam for both generators, one for both discriminators."""
+        """Make one Adam optimizer for both generators, and one for both discriminators."""
         generators = chain(self.to_target.parameters(), self.to_source.parameters())
         discriminators = chain(self.target_discriminator.parameters(), self.source_discriminator.parameters())
         return {"generators": adam(generators, lr, betas), "discriminators": adam(discriminators, lr, betas)}
 
     def step(self, batch: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-        """Train on one batch: translate there and back, update both generators, then both discriminators.
+        """Train on one batch: translate both ways and back, update both generators, then both discriminators.
 
         Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
 
         Returns:
-            The losses, detached scalars, weighted as they are added up: ``G_target`` (how `to_target` fares with the
-            discriminator), ``cycle_source`` (there and back), ``identity_target``, ``D_target`` (halved; with the
-            penalty of wgangp), and the same four of the other side.
+            The losses as detached scalars, weighted: ``G_target`` (adversarial, of `to_target`), ``cycle_source``,
+            ``identity_target``, ``D_target`` (halved; with wgangp, penalty included), and the same with source and
+            target exchanged.
 
         Source: Zhu et al. 2017, sections 3 and 4.
         """
@@ -109,43 +109,43 @@ class CycleGAN(nn.Module):
             losses["identity_source"] = self.identity_weight * self.source_cycle_weight * F.l1_loss(same_source, source)
         optim.step(optimizers["generators"], torch.stack([*losses.values()]).sum())
 
-        judged = {
-            "D_target": self._judged(self.target_discriminator, target, self.target_pool(fake_target)),
-            "D_source": self._judged(self.source_discriminator, source, self.source_pool(fake_source)),
+        critics = {
+            "D_target": self._discriminator_loss(self.target_discriminator, target, self.target_pool(fake_target)),
+            "D_source": self._discriminator_loss(self.source_discriminator, source, self.source_pool(fake_source)),
         }
-        optim.step(optimizers["discriminators"], judged["D_target"] + judged["D_source"])
-        return {name: loss.detach() for name, loss in (losses | judged).items()}
+        optim.step(optimizers["discriminators"], critics["D_target"] + critics["D_source"])
+        return {name: loss.detach() for name, loss in (losses | critics).items()}
 
-    def _judged(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         loss = self.gan_loss.discriminator(discriminator(real), discriminator(fake))
         return 0.5 * (loss + self.gan_loss.penalty(discriminator, real, fake))
 
     def translations(self) -> Sequence[Translation]:
         """Source to target by `to_target`, target to source by `to_source`."""
-        there, back = self.to_target, self.to_source
+        a, b = self.to_target, self.to_source
         return (
-            Translation("to_target", there, "source", "to_target", "target", inverse=back, paired=False),
-            Translation("to_source", back, "target", "to_source", "source", inverse=there, paired=False),
+            Translation("to_target", a, "source", "to_target", "target", inverse=b, paired=False),
+            Translation("to_source", b, "target", "to_source", "source", inverse=a, paired=False),
         )
 
     def _check_channels(self) -> None:
         source, target = getattr(self.to_target, "in_channels", None), getattr(self.to_target, "out_channels", None)
         if source is None or target is None:
-            return  # a module that does not tell
-        wanted = {
+            return  # not a network of imtrans
+        required = {
             ("to_source", "in_channels"): target,
             ("to_source", "out_channels"): source,
             ("target_discriminator", "in_channels"): target,
             ("source_discriminator", "in_channels"): source,
         }
-        for (name, what), channels in wanted.items():
-            if (found := getattr(getattr(self, name), what, channels)) != channels:
+        for (name, attribute), channels in required.items():
+            if (found := getattr(getattr(self, name), attribute, channels)) != channels:
                 raise ArgumentError(
-                    f"CycleGAN: to_target maps {source} channels to {target}, and {name} has {what}={found}. "
-                    f"Give one with {what}={channels}."
+                    f"CycleGAN: to_target maps {source} channels to {target}, and {name} has {attribute}={found}. "
+                    f"Use {attribute}={channels}."
                 )
         if self.identity_weight > 0 and source != target:
             raise ArgumentError(
-                f"CycleGAN: identity_weight={self.identity_weight:g} asks the generators for what they are given, and "
-                f"to_target maps {source} channels to {target}. Use identity_weight=0, or channels that are equal."
+                f"CycleGAN: identity_weight={self.identity_weight:g} needs equal channels of source and target, and "
+                f"to_target maps {source} channels to {target}. Use identity_weight=0, or equal channels."
             )

@@ -1,4 +1,4 @@
-"""The pool of earlier fakes that a discriminator is shown."""
+"""Buffer of earlier generated images for the discriminator."""
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,21 @@ from imtrans.errors import ShapeError
 
 
 class ImagePool(nn.Module):
-    """A buffer of the last generated images, so that the discriminator does not forget its earlier opponents.
+    """Buffer of generated images, from which the discriminator also sees images of earlier generators.
 
-    Image by image: while the pool fills, an image is stored and returned. Once it is full, with probability
-    1/2 the image takes the place of a stored one, chosen at random, which is returned instead; otherwise the
-    image itself is returned and the pool stays as it is. What happens to the n-th image is a function of
-    (seed, n) alone, in tensor arithmetic on the images' device: nothing waits for a random number or a
-    counter, and a step that was recorded once can be replayed. Processes that shard a step have one pool, through
-    which the images of the whole batch pass in its order.
+    Each image is handled in turn:
+
+    - While the pool fills, the image is stored and returned.
+    - When it is full, with probability 1/2 a random stored image is returned, and this one stored in its place.
+    - Otherwise the image is returned, and the pool does not change.
+
+    The choice for the n-th image depends on (seed, n) alone, and is computed with tensor operations on the images'
+    device. The host never waits, and a captured step can be replayed. In a distributed step all ranks have the same
+    pool: it receives the images of the whole batch in order.
 
     Args:
-        size: how many images it keeps; 0 returns every image unchanged.
-        seed: of what it draws; part of its state.
+        size: number of images stored; 0 returns every image unchanged.
+        seed: seed of the random choices; part of the state.
 
     Raises:
         ArgumentError: a negative size.
@@ -41,21 +44,20 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return a batch for the discriminator, and remember some of `images`.
+        """Store some of `images`, and return a batch for the discriminator.
 
         Shape: ``(b, c, h, w) -> (b, c, h, w)``, detached.
 
         Raises:
-            ShapeError: the images differ in shape from those in the pool.
+            ShapeError: the images have another shape than the stored ones.
         """
         if self.size == 0:
             return images.detach()
         shard = current_shard()
-        # One pool for all processes: each of them sees every image, and so has the same pool.
-        every = images.detach() if shard is None else shard.gather(images.detach())
-        stored, seen = self._on_device_of(every)
+        batch = images.detach() if shard is None else shard.gather(images.detach())
+        stored, seen = self._storage(batch)
         returned = []
-        for image in every:
+        for image in batch:
             filling = seen < self.size
             chosen, swap = draws(seen, self.seed, self.size)
             slot = torch.where(filling, seen, chosen)
@@ -66,7 +68,7 @@ class ImagePool(nn.Module):
         pooled = torch.stack(returned)
         return pooled if shard is None else shard.local(pooled, default=images.detach())
 
-    def _on_device_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _storage(self, images: Tensor) -> tuple[Tensor, Tensor]:
         shape, device = images.shape[1:], images.device
         if self._images is None or self._seen is None:
             self._images = images.new_zeros((self.size, *shape))
@@ -81,17 +83,17 @@ class ImagePool(nn.Module):
         return self._images, self._seen
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Everything that decides what the pool returns next; empty before its first image."""
+        """Return the stored images, the count of images seen and the seed; empty before the first image."""
         if self._images is None or self._seen is None:
             return {}
         seed = torch.tensor(self.seed, dtype=torch.int64)
         return {"images": self._images, "seen": self._seen, "seed": seed}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take up a state that `get_extra_state` gave.
+        """Load what `get_extra_state` returned.
 
         Raises:
-            ShapeError: it is that of a pool of another size.
+            ShapeError: the state belongs to a pool of another size.
         """
         if state and len(state["images"]) != self.size:
             raise ShapeError(
@@ -102,14 +104,14 @@ class ImagePool(nn.Module):
         self.seed = int(state["seed"]) if state else self.seed
 
     def extra_repr(self) -> str:
-        """The size, for ``print``."""
+        """Return the size, for ``print``."""
         return str(self.size)
 
 
 def draws(count: Tensor, seed: int, size: int) -> tuple[Tensor, Tensor]:
-    """Draw a whole number below `size`, and a bool, as a function of `count` and `seed` alone.
+    """Draw an integer below `size` and a bool, as a function of `count` and `seed` alone.
 
-    Shape: ``count``, int64 of any shape -> twice that shape.
+    Shape: ``count``, int64 of any shape -> two tensors of the same shape.
 
     Source: Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators" (splitmix64); int64 wraps around.
     """
@@ -121,5 +123,5 @@ def draws(count: Tensor, seed: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
-    """Shift right and fill with zeros; torch fills with the sign."""
+    """Shift right and fill with zeros, where torch fills with the sign bit."""
     return (bits >> by) & ((1 << (64 - by)) - 1)

@@ -18,28 +18,31 @@ from imtrans.nn.losses import GANLoss, feature_matching_loss, logits_of
 
 
 class Pix2Pix(nn.Module):
-    """The method of pix2pix: a generator that makes the target of a source, and a judge of the pair.
+    """pix2pix: a generator from source to target, and a discriminator that sees source and image together.
 
-    ``G* = arg min_G max_D  GAN(G, D) + l1_weight * L1(G)``. The ablations of the paper's table 1: ``l1_weight=0``
-    is cGAN alone; ``conditional=False`` shows the discriminator the target alone (GAN, L1 + GAN); without a
-    discriminator only the L1 term is left. With a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term
-    and ``GANLoss("lsgan", scales="sum")`` it is pix2pixHD without its perceptual term; that method updates the
-    generator before the discriminator.
+    ``G* = arg min_G max_D  GAN(G, D) + l1_weight * L1(G)``. Ablations of the paper's table 1:
+
+    - cGAN: ``l1_weight=0``.
+    - GAN, L1 + GAN: ``conditional=False``, where the discriminator sees the image alone.
+    - L1: ``discriminator=None``.
+
+    With a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term and ``GANLoss("lsgan", scales="sum")`` it
+    is pix2pixHD without the perceptual term. (pix2pixHD updates the generator before the discriminator.)
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``.
-        discriminator: maps source and target, concatenated (or the target alone), to logits; None for L1 only.
-        gan_loss: a mode of `GANLoss`, or one.
-        gan_weight: of the generator's adversarial term.
-        l1_weight: of the L1 term.
-        feature_weight: of the feature matching term of pix2pixHD, which is 10 there; see
-            `imtrans.feature_matching_loss`. The discriminator needs a method ``features``.
+        discriminator: maps source and image, concatenated along the channels, to logits; None for L1 alone.
+        gan_loss: a `GANLoss`, or its mode.
+        gan_weight: weight of the generator's adversarial term.
+        l1_weight: weight of the L1 term.
+        feature_weight: weight of pix2pixHD's feature matching term (10 there); see `imtrans.feature_matching_loss`. The
+            discriminator needs a method ``features``.
         conditional: whether the discriminator sees the source.
-        pool_size: of the pool that the discriminator's fakes pass through; 0 as in the paper.
+        pool_size: size of the `ImagePool` for the discriminator's fakes; 0 in the paper.
 
     Raises:
-        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or that has no
-            features to match, or no term at all.
+        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or without
+            features to match, or no loss term at all.
 
     Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
     """
@@ -72,7 +75,7 @@ class Pix2Pix(nn.Module):
             found = "there is none" if discriminator is None else f"{type(discriminator).__name__} has none"
             raise ArgumentError(
                 f"Pix2Pix: feature_weight={feature_weight} needs a discriminator with a method features(images) that "
-                f"returns what each layer gives, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or "
+                f"returns the output of each layer, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or "
                 "feature_weight=0."
             )
         if l1_weight == 0 and (discriminator is None or gan_weight == feature_weight == 0):
@@ -83,7 +86,7 @@ class Pix2Pix(nn.Module):
             )
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
-        """Adam for each network, in one fused kernel a step."""
+        """Make an Adam optimizer for each network."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         return {
             name: adam(network.parameters(), lr, betas) for name, network in networks.items() if network is not None
@@ -95,8 +98,8 @@ class Pix2Pix(nn.Module):
         Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
 
         Returns:
-            The losses, detached scalars: ``G_l1``, already weighted, and with a discriminator ``D_real``, ``D_fake``,
-            ``G_gan``, with a `feature_weight` ``G_features``, already weighted, and ``D_penalty`` for wgangp.
+            The losses as detached scalars: ``G_l1`` (weighted); with a discriminator ``D_real``, ``D_fake``, ``G_gan``,
+            with a `feature_weight` ``G_features`` (weighted), and with wgangp ``D_penalty``.
 
         Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
         """
@@ -105,25 +108,24 @@ class Pix2Pix(nn.Module):
         losses: dict[str, Tensor] = {}
         adversarial = fake.new_zeros(())
         if self.discriminator is not None:
-            fake_pair = self.pool(self._seen(source, fake.detach()))
-            real_pair = self._seen(source, target)
+            fake_pair = self.pool(self._pair(source, fake.detach()))
+            real_pair = self._pair(source, target)
             losses["D_fake"] = self.gan_loss.fake(self.discriminator(fake_pair))
             losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
             if self.gan_loss.mode == "wgangp":
                 losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
             optim.step(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
 
-            judged = self._judge(self._seen(source, fake), real_pair)
-            losses.update(judged)
-            adversarial = self.gan_weight * judged["G_gan"]
-            if "G_features" in judged:
-                adversarial = adversarial + judged["G_features"]
+            generator_losses = self._generator_losses(self._pair(source, fake), real_pair)
+            losses.update(generator_losses)
+            adversarial = self.gan_weight * generator_losses["G_gan"]
+            if "G_features" in generator_losses:
+                adversarial = adversarial + generator_losses["G_features"]
         losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
         optim.step(optimizers["generator"], adversarial + losses["G_l1"])
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _judge(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
-        """What the discriminator, as it is now, holds against the generator."""
+    def _generator_losses(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
         discriminator = cast(Any, self.discriminator)
         if self.feature_weight == 0:
             return {"G_gan": self.gan_loss.generator(discriminator(fake_pair))}
@@ -133,7 +135,7 @@ class Pix2Pix(nn.Module):
         matching = feature_matching_loss(real, fake, weight=self.feature_weight)
         return {"G_gan": self.gan_loss.generator(logits_of(fake)), "G_features": matching}
 
-    def _seen(self, source: Tensor, image: Tensor) -> Tensor:
+    def _pair(self, source: Tensor, image: Tensor) -> Tensor:
         return torch.cat([source, image], dim=1) if self.conditional else image
 
     def translations(self) -> Sequence[Translation]:

@@ -151,7 +151,7 @@ def test_a_pool_refuses_pictures_of_two_sizes_in_every_process(found):
 
 def test_a_step_that_would_let_the_networks_drift_apart_is_refused(found):
     text = (
-        "the method's step did not update through imtrans.methods.optim.step, so that each process would train "
-        "networks of its own. Use it in place of loss.backward() and optimizer.step()."
+        "the method's step did not update through imtrans.methods.optim.step, so that the weights would "
+        "differ between the processes. Use it instead of loss.backward() and optimizer.step()."
     )
     assert found["a_step_of_its_own_kind"] == [(text, None)] * 2

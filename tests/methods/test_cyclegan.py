@@ -353,8 +353,8 @@ def test_four_networks_are_needed():
         with pytest.raises(ArgumentError) as caught:
             CycleGAN(**{**networks, **change})
         assert str(caught.value) == (
-            "CycleGAN: to_target, to_source, target_discriminator and source_discriminator must be four modules, got "
-            f"ResnetGenerator, ResnetGenerator, {last}, or one of them twice. Make each."
+            "CycleGAN: to_target, to_source, target_discriminator and source_discriminator must be four different "
+            f"modules, got ResnetGenerator, ResnetGenerator, {last}. Make one for each."
         )
 
 
@@ -362,8 +362,8 @@ def test_channels_that_differ_have_no_identity():
     with pytest.raises(ArgumentError) as caught:
         with_channels(3, 1)
     assert str(caught.value) == (
-        "CycleGAN: identity_weight=0.5 asks the generators for what they are given, and to_target maps 3 channels to "
-        "1. Use identity_weight=0, or channels that are equal."
+        "CycleGAN: identity_weight=0.5 needs equal channels of source and target, and to_target maps 3 channels to "
+        "1. Use identity_weight=0, or equal channels."
     )
     method = with_channels(3, 1, identity_weight=0)
     batch = {"source": torch.rand(1, 3, 16, 16), "target": torch.rand(1, 1, 16, 16)}
@@ -378,22 +378,22 @@ def test_channels_that_differ_have_no_identity():
         (
             "to_source",
             ResnetGenerator(2, 3, base_channels=2),
-            "to_source has in_channels=2. Give one with in_channels=1.",
+            "to_source has in_channels=2. Use in_channels=1.",
         ),
         (
             "to_source",
             ResnetGenerator(1, 1, base_channels=2),
-            "to_source has out_channels=1. Give one with out_channels=3.",
+            "to_source has out_channels=1. Use out_channels=3.",
         ),
         (
             "target_discriminator",
             PatchDiscriminator(base_channels=2),
-            "target_discriminator has in_channels=6. Give one with in_channels=1.",
+            "target_discriminator has in_channels=6. Use in_channels=1.",
         ),
         (
             "source_discriminator",
             PatchDiscriminator(base_channels=2),
-            "source_discriminator has in_channels=6. Give one with in_channels=3.",
+            "source_discriminator has in_channels=6. Use in_channels=3.",
         ),
     ],
 )

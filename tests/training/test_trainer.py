@@ -761,8 +761,8 @@ def test_what_is_no_method(thing):
     with pytest.raises(ArgumentError) as caught:
         Trainer(thing, numbers(1))
     assert str(caught.value) == (
-        f"Trainer: {type(thing).__name__} is not a method. A method is an nn.Module with make_optimizers, step, "
-        "translations. For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
+        f"Trainer: {type(thing).__name__} is not a method. A method is an nn.Module with make_optimizers, step "
+        "and translations. For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
     )
 
 
@@ -779,8 +779,8 @@ def test_a_method_of_before_is_told_the_move_and_names_must_differ():
     with pytest.raises(ArgumentError) as caught:
         Trainer(Before(), numbers(1))
     assert str(caught.value) == (
-        "Trainer: Before is not a method. A method is an nn.Module with make_optimizers, step, translations. preview "
-        "and products are no longer used: translations() returns a Translation(name, network) for each network to save."
+        "Trainer: Before is not a method. A method is an nn.Module with make_optimizers, step and translations. "
+        "translations replaces preview and products: return a Translation(name, network) for each network to save."
     )
     with pytest.raises(ArgumentError) as caught:
         Trainer(TwiceTheSame(), numbers(1))
