@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imtrans.checks import at_least
-from imtrans.colours import join_lab
+from imtrans.colours import colour_space
 from imtrans.data.loader import Batch, batches, length_of
 from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
@@ -66,11 +66,12 @@ def evaluate(
         raise DataError("evaluate: the data set is empty. Give it samples.")
     used = getattr(generator, "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
+    space = colour_space(generator)
 
     def preview(batch: Batch) -> dict[str, Tensor]:
         columns = {"fake": generator(batch["source"]), "target": batch["target"]}
-        if getattr(generator, "colours", None) == "lab":
-            return {name: join_lab(batch["source"], ab) for name, ab in columns.items()}
+        if space is not None:
+            return {name: space.join(batch["source"], column) for name, column in columns.items()}
         return columns
 
     found = _scores(generator, preview, batches(data, batch_size), device, mode=used, metrics=metrics, seed=seed)

@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from imtrans.colours import join_lab
+from imtrans.colours import LAB
 from imtrans.methods.pix2pix import Pix2Pix
 
 
@@ -30,7 +30,7 @@ class Colorization(Pix2Pix):
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module | None, **options: Any) -> None:
         super().__init__(generator, discriminator, **options)
-        cast(Any, generator).colours = "lab"
+        cast(Any, generator).colours = LAB.name
 
     @torch.no_grad()
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -38,4 +38,4 @@ class Colorization(Pix2Pix):
         columns = super().preview(batch)
         lightness = columns["source"]
         grey = torch.zeros_like(lightness).expand(-1, 2, -1, -1)
-        return {name: join_lab(lightness, ab) for name, ab in {**columns, "source": grey}.items()}
+        return {name: LAB.join(lightness, ab) for name, ab in {**columns, "source": grey}.items()}
