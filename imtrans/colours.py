@@ -1,10 +1,11 @@
 """Colours as CIE Lab: lightness apart from colour, in steps that the eye sees as equal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imtrans.errors import ArgumentError, ShapeError
 
@@ -101,6 +102,40 @@ def join_lab(lightness: Tensor, ab: Tensor) -> Tensor:
     tensor([1., 1., 1.])
     """
     return lab_to_rgb(decode_lab(torch.cat([lightness, ab.to(lightness)], dim=-3)))
+
+
+@dataclass(frozen=True)
+class ColourSpace:
+    """A way to take RGB images apart into the source and the target of a network, and to put them together.
+
+    Args:
+        name: the value of a network's attribute `colours`.
+        source: the names of the source channels.
+        target: the names of the target channels.
+        split: from images ``(b, 3, h, w)`` to source ``(b, len(source), h, w)`` and target ``(b, len(target), h, w)``;
+            all in [-1, 1].
+        join: from a source and the output of a network to images; the inverse of `split`.
+    """
+
+    name: str
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    split: Callable[[Tensor], tuple[Tensor, Tensor]]
+    join: Callable[[Tensor, Tensor], Tensor]
+
+
+LAB = ColourSpace("lab", ("lightness",), ("a", "b"), split_lab, join_lab)
+COLOUR_SPACES = {space.name: space for space in (LAB,)}
+
+
+def colour_space(network: nn.Module) -> ColourSpace | None:
+    """Return the colour space that the attribute `colours` of `network` names; None for a network of plain images.
+
+    >>> colour_space(nn.Identity()) is None
+    True
+    """
+    name = getattr(network, "colours", None)
+    return COLOUR_SPACES.get(name) if isinstance(name, str) else None
 
 
 def _faded(linear: Tensor, grey: Tensor) -> Tensor:

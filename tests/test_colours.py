@@ -6,7 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imtrans.colours import decode_lab, encode_lab, join_lab, lab_to_rgb, rgb_to_lab, split_lab
+from imtrans.colours import (
+    COLOUR_SPACES,
+    LAB,
+    colour_space,
+    decode_lab,
+    encode_lab,
+    join_lab,
+    lab_to_rgb,
+    rgb_to_lab,
+    split_lab,
+)
 from imtrans.errors import ArgumentError, ShapeError
 
 KNOWN = {  # as tables have them, which differ in the fourth digit of the matrix
@@ -145,3 +155,19 @@ def test_what_is_no_picture_is_refused(function):
     kind = re.escape(f"{owner}: expects floats, got torch.uint8. For uint8 pixels: x.float() / 127.5 - 1.")
     with pytest.raises(ArgumentError, match=kind):
         function(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("space", COLOUR_SPACES.values(), ids=lambda space: space.name)
+def test_a_colour_space_takes_images_apart_and_joins_them(space):
+    image = torch.rand(2, 3, 4, 5) * 2 - 1
+    source, target = space.split(image)
+    assert (source.shape[1], target.shape[1]) == (len(space.source), len(space.target))
+    torch.testing.assert_close(space.join(source, target), image, atol=1e-3, rtol=0)
+
+
+def test_the_colour_space_of_a_network_is_what_its_colours_name():
+    network = torch.nn.Identity()
+    assert colour_space(network) is None
+    for name, expected in {"lab": LAB, "rgb": None, 3: None, ("lab",): None}.items():
+        network.colours = name
+        assert colour_space(network) is expected

@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor, nn
 
-from imtrans.colours import join_lab, split_lab
+from imtrans.colours import colour_space
 from imtrans.data.images import converted, open_image, upright
 from imtrans.errors import ArgumentError, ShapeError
 
@@ -31,19 +31,20 @@ class Decoded:
 def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     """Turn a picture into a batch for `network`, and back: `decode`, with the channels that it takes.
 
-    For a network whose attribute `colours` is ``"lab"`` it is the lightness of a grey or coloured picture, and the way
-    back adds what the network makes of it, a and b, to that lightness: see `imtrans.colours.join_lab`.
+    A network with a colour space (see `imtrans.colours.colour_space`) gets the source channels of a grey or RGB image,
+    and `encode` joins them with the network's output.
 
     Raises:
         ArgumentError: as for `decode`.
         ShapeError: as for `decode`.
         DataError: as for `decode`.
     """
-    if getattr(network, "colours", None) != "lab":
+    space = colour_space(network)
+    if space is None:
         return decode(owner, image, cast(int, network.in_channels))
     decoded = decode(owner, image, _grey_or_colour(owner, image))
-    lightness, _ = split_lab(decoded.tensor.expand(-1, 3, -1, -1))
-    return Decoded(lightness, lambda ab: decoded.encode(join_lab(lightness, ab)))
+    source, _ = space.split(decoded.tensor.expand(-1, 3, -1, -1))
+    return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
 
 
 def _grey_or_colour(owner: str, image: Picture) -> int:

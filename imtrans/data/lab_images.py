@@ -3,7 +3,7 @@
 from os import PathLike
 
 from imtrans.checks import at_least
-from imtrans.colours import split_lab
+from imtrans.colours import LAB
 from imtrans.data.cache import SingleSourceDataset
 from imtrans.data.facades.procedural import ProceduralFacades
 from imtrans.data.image_folder import PictureFolder
@@ -16,8 +16,8 @@ class _InLab(SingleSourceDataset):
 
     def sample(self, windows: Batch) -> Batch:
         """The lightness and the colours of the windows."""
-        lightness, ab = split_lab(windows["rgb"])
-        return {"source": lightness, "target": ab}
+        source, target = LAB.split(windows["rgb"])
+        return {"source": source, "target": target}
 
 
 class LabImages(_InLab):

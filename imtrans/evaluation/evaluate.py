@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imtrans.checks import at_least
-from imtrans.colours import join_lab
+from imtrans.colours import colour_space
 from imtrans.data.loader import Batch, batches, length_of
 from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
@@ -68,11 +68,12 @@ def evaluate(
         raise DataError("evaluate: the data set is empty. Give it samples.")
     used = getattr(generator, "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
+    space = colour_space(generator)
 
     def translate(batch: Batch) -> tuple[Tensor, Tensor]:
         fake, target = generator(batch["source"]), batch["target"]
-        if getattr(generator, "colours", None) == "lab":
-            fake, target = join_lab(batch["source"], fake), join_lab(batch["source"], target)
+        if space is not None:
+            fake, target = space.join(batch["source"], fake), space.join(batch["source"], target)
         return fake, target
 
     found = _scores(

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from imtrans.colours import COLOUR_SPACES
+
 CARD = "README.md"
 SOURCE, SAMPLES = "source.png", "samples.png"
 
@@ -38,7 +40,7 @@ def model_card(
         blocks.append(f"![{columns}]({SAMPLES})")
     if {"in_channels", "out_channels"} <= arguments.keys():
         blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
-        if description.get("colours") == "lab":
+        if description.get("colours") in COLOUR_SPACES:
             blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
         blocks.append(f"It runs in the mode `{description['inference_mode']}` unless told otherwise.")
     else:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
+from imtrans.colours import COLOUR_SPACES
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
 from imtrans.hub.client import push
@@ -75,12 +76,16 @@ class Pretrained(nn.Module):
 
     @colours.setter
     def colours(self, colours: str | None) -> None:
-        owner, found = type(self).__name__, [self.config.get(f"{side}_channels") for side in ("in", "out")]
-        if colours is not None and one_of(owner, "colours", colours, ("lab",)) and found != [1, 2]:
-            raise ArgumentError(
-                f"{owner}: colours='lab' is for a network from 1 channel (lightness) to 2 (a and b), and this one has "
-                f"in_channels={found[0]}, out_channels={found[1]}. Build it with 1 and 2."
-            )
+        if colours is not None:
+            owner, found = type(self).__name__, [self.config.get(f"{side}_channels") for side in ("in", "out")]
+            space = COLOUR_SPACES[one_of(owner, "colours", colours, COLOUR_SPACES)]
+            if found != [len(space.source), len(space.target)]:
+                raise ArgumentError(
+                    f"{owner}: colours={colours!r} is for a network from {len(space.source)} channel "
+                    f"({' and '.join(space.source)}) to {len(space.target)} ({' and '.join(space.target)}), and this "
+                    f"one has in_channels={found[0]}, out_channels={found[1]}. Build it with {len(space.source)} and "
+                    f"{len(space.target)}."
+                )
         object.__setattr__(self, "_colours", colours)
 
     @classmethod

@@ -14,13 +14,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from imtrans.colours import COLOUR_SPACES
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, one_line, short_repr
 from imtrans.files import json_bytes, read_file, tensor_bytes, write_together
 from imtrans.hub.client import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _KINDS = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str, "sha256": str}
-_OPTIONAL = {"memory_format": ("channels_last",), "colours": ("lab",)}
+_OPTIONAL = {"memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES)}
 _LARGEST_CONFIG = 1_000_000
 
 

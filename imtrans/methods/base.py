@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imtrans.colours import join_lab
+from imtrans.colours import colour_space
 from imtrans.data.loader import Batch
 from imtrans.errors import ArgumentError
 
@@ -42,7 +42,7 @@ class Translation:
         """Translate a batch; return the pictures ``(b, c, h, w)`` by column name.
 
         The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). For
-        a network of the colour space ``"lab"``, source, output and target are joined to RGB pictures.
+        a network with a colour space, source, output and target are joined to RGB pictures.
         """
         source = batch[self.source]
         output = self.network(source)
@@ -51,10 +51,10 @@ class Translation:
             columns[f"cycled_{self.source}"] = self.inverse(output)
         if self.target in batch:
             columns[self.target] = batch[self.target]
-        if getattr(self.network, "colours", None) == "lab":
-            columns[self.source] = torch.zeros_like(source).expand(-1, 2, -1, -1)
+        if (space := colour_space(self.network)) is not None:
+            columns[self.source] = torch.zeros_like(source).expand(-1, len(space.target), -1, -1)
             for name in columns.keys() & {self.source, self.output, self.target}:
-                columns[name] = join_lab(source, columns[name])
+                columns[name] = space.join(source, columns[name])
         return columns
 
     def output_and_target(self, batch: Batch) -> tuple[Tensor, Tensor] | None:

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from imtrans.colours import LAB
 from imtrans.methods.pix2pix import Pix2Pix
 
 
@@ -28,4 +29,4 @@ class Colorization(Pix2Pix):
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module | None, **options: Any) -> None:
         super().__init__(generator, discriminator, **options)
-        cast(Any, generator).colours = "lab"
+        cast(Any, generator).colours = LAB.name
