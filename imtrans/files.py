@@ -1,46 +1,129 @@
-"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+"""Files that are complete or absent, digests, and disk errors.
+
+A file is written under a temporary name, flushed to the disk and renamed, so that a crash
+leaves the old file or the new one.
+"""
 
 import errno
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from imtrans.errors import ImtransError
+
+CHUNK = 2**20  # bytes read at a time
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a crash at any instant leaves the old file or the new one."""
-    write_together(path.parent, {path.name: content})
+    """Write a file so that a crash leaves the old file or the new one."""
+    with write_together(path.parent) as files:
+        files.write(path.name, content)
 
 
-def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files that belong together as `write_atomic` does: none takes its name before all are on the disk.
+@contextmanager
+def write_together(folder: Path) -> Iterator["FileGroup"]:
+    """Context manager that writes several files of one folder, all or none.
 
-    So a disk that is full leaves all the old ones. Only a crash just between their renames can mix old and new.
+    The files get their names when the block ends without an error; a full disk leaves all the old files. Only a crash
+    between the renames can mix old and new files.
+
+    >>> with write_together(folder) as files:  # doctest: +SKIP
+    ...     digest = files.write("model.safetensors", network.state_dict())
+    ...     files.write("digest.txt", digest.encode())
     """
-    beside = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    files = FileGroup(folder)
     try:
-        for unfinished, content in zip(beside.values(), contents.values(), strict=True):
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, unfinished in beside.items():
+        yield files
+        for path, unfinished in files.unfinished.items():
             unfinished.replace(path)
     finally:
-        for unfinished in beside.values():
+        for unfinished in files.unfinished.values():
             unfinished.unlink(missing_ok=True)
     sync_folder(folder)
 
 
+class FileGroup:
+    """Files that `write_together` writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.unfinished: dict[Path, Path] = {}
+
+    def write(self, name: str, content: bytes | Mapping[str, Tensor]) -> str:
+        """Write bytes, or tensors in the safetensors format, to the disk. Returns the SHA-256 of the file."""
+        unfinished = self.folder / f".{name}.{os.getpid()}.tmp"
+        self.unfinished[self.folder / name] = unfinished
+        if isinstance(content, bytes):
+            unfinished.write_bytes(content)
+        else:
+            _write_tensors(unfinished, content)
+        with unfinished.open("r+b") as file:
+            os.fsync(file.fileno())
+        return sha256_of(content if isinstance(content, bytes) else unfinished)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any device and memory layout; contiguous ones on the CPU are not copied."""
+    whole: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        # The format refuses shared memory: tied weights are written once for each name.
+        whole[name] = here.clone() if here.untyped_storage().data_ptr() in stored else here
+        stored.add(here.untyped_storage().data_ptr())
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        safetensors.torch.save_file(whole, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # Its errors of the disk are no OSError.
+        if reason := re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error)):
+            raise OSError(int(reason[2]), reason[1], str(path)) from error
+        raise
+    path.chmod(mode)  # save_file ignores the umask
+
+
+def sha256_of(source: bytes | Path) -> str:
+    """SHA-256 of some bytes or of a file, in hexadecimal."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def disk_errors(error_class: Callable[[str], ImtransError], failure: str, advice: str) -> Iterator[None]:
+    """Context manager that converts an OSError into ``error_class("{failure}: {reason}. {advice}")``.
+
+    >>> with disk_errors(SavedModelError, f"{path} cannot be written", "Make room."):  # doctest: +SKIP
+    ...     write_atomic(path, content)
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ImtransError):
+            raise
+        raise error_class(f"{failure}: {error.strerror or error}. {advice}") from error
+
+
 def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
-    """The content of a file, or its first `most` bytes.
+    """Read a file, or its first `most` bytes.
 
     Raises:
-        OSError: it cannot be read; or it is a pipe or a device, which may never end; or it is larger than the memory.
+        OSError: the file cannot be read, is larger than the memory, or is a pipe or a device, which may never end.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
@@ -52,7 +135,7 @@ def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a loss of power, where the system can do that."""
+    """Flush the names in `folder` to the disk, where the system can do that."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -67,17 +150,5 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """The content of a file of indented JSON."""
+    """Encode `value` as indented JSON that ends with a line break."""
     return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """The content of a safetensors file; of tensors from any device, memory layout and view, shared or not."""
-    whole: dict[str, Tensor] = {}
-    stored: set[int] = set()
-    for name, tensor in tensors.items():
-        here = tensor.detach().cpu().contiguous()
-        # The format has no shared memory, and its writer refuses it: tied weights are written once for each name.
-        whole[name] = here.clone() if here.untyped_storage().data_ptr() in stored else here
-        stored.add(here.untyped_storage().data_ptr())
-    return safetensors.torch.save(whole, metadata={"format": "pt"})

@@ -1,13 +1,19 @@
+import errno
+import hashlib
 import json
 import os
+import resource
 import stat
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from imtrans import files
-from imtrans.files import read_file, tensor_bytes, write_atomic, write_json, write_together
+from imtrans.errors import HubError, SavedModelError
+from imtrans.files import disk_errors, read_file, sha256_of, write_atomic, write_json, write_together
 
 
 def test_it_writes_and_replaces(tmp_path):
@@ -20,10 +26,12 @@ def test_it_writes_and_replaces(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 @pytest.mark.parametrize("umask", [0o022, 0o007])
-def test_the_mode_of_a_file_follows_the_umask(tmp_path, umask):
+@pytest.mark.parametrize("content", [b"content", {"a": torch.zeros(3)}], ids=["bytes", "tensors"])
+def test_the_mode_of_a_file_follows_the_umask(tmp_path, umask, content):
     before = os.umask(umask)
     try:
-        write_atomic(tmp_path / "file", b"content")
+        with write_together(tmp_path) as group:
+            group.write("file", content)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
@@ -58,7 +66,12 @@ def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypat
 
 
 def test_files_that_belong_together_are_all_the_old_ones_when_one_cannot_be_written(tmp_path, monkeypatch):
-    write_together(tmp_path, {"a": b"1", "b": b"1"})
+    def write(content):
+        with write_together(tmp_path) as group:
+            for name in ("a", "b"):
+                group.write(name, content)
+
+    write(b"1")
     real, asked = os.fsync, []
 
     def full(handle):
@@ -69,9 +82,9 @@ def test_files_that_belong_together_are_all_the_old_ones_when_one_cannot_be_writ
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_together(tmp_path, {"a": b"2", "b": b"2"})
+        write(b"2")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"1"}
-    write_together(tmp_path, {"a": b"3", "b": b"3"})
+    write(b"3")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"3", "b": b"3"}
 
 
@@ -102,12 +115,72 @@ def test_tensors_of_every_layout_come_back_equal(tmp_path):
         "scalar": torch.tensor(3),
         "same": base,
     }
-    write_atomic(tmp_path / "file.safetensors", tensor_bytes(tensors))
+    with write_together(tmp_path) as group:
+        group.write("file.safetensors", tensors)
     loaded = load_file(tmp_path / "file.safetensors")
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
         assert torch.equal(loaded[name], tensor), name
+
+
+def test_tensors_are_written_as_safetensors_writes_them_and_the_digest_is_returned(tmp_path):
+    tensors = {"b": torch.randn(40, 50), "a": torch.arange(3), "half": torch.ones(2).half(), "none": torch.empty(0)}
+    with write_together(tmp_path) as group:
+        digests = [group.write("tensors", tensors), group.write("bytes", b"content")]
+    content = (tmp_path / "tensors").read_bytes()
+    assert content == safetensors.torch.save(tensors, metadata={"format": "pt"})
+    assert digests == [hashlib.sha256(content).hexdigest(), hashlib.sha256(b"content").hexdigest()]
+    assert digests == [sha256_of(tmp_path / "tensors"), sha256_of(b"content")]
+    assert sorted(os.listdir(tmp_path)) == ["bytes", "tensors"]
+
+
+def test_the_digest_of_a_file_of_several_chunks(tmp_path):
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_tensors_on_a_full_disk_are_an_os_error_and_leave_the_old_files(tmp_path):
+    """The library that writes them raises an error of its own."""
+    write_atomic(tmp_path / "file", b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught, write_together(tmp_path) as group:
+            group.write("file", {"a": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_tensors_that_cannot_be_written_are_the_librarys_error(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise SafetensorError("Error while serializing: invalid tensor")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", refuse)
+    with pytest.raises(SafetensorError, match="invalid tensor"), write_together(tmp_path) as group:
+        group.write("file", {"a": torch.zeros(1)})
+    assert os.listdir(tmp_path) == []
+
+
+def test_disk_errors_become_ours(tmp_path):
+    def fail(error):
+        with disk_errors(SavedModelError, "x {cannot} be written", "Make room."):
+            raise error
+
+    with pytest.raises(SavedModelError) as caught:
+        fail(OSError(errno.ENOSPC, "No space left on device"))
+    assert str(caught.value) == "x {cannot} be written: No space left on device. Make room."
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(SavedModelError, match=r"written: odd\. Make room"):
+        fail(OSError("odd"))
+    for ours in (HubError("refused"), ValueError("other")):
+        with pytest.raises(type(ours)) as caught:
+            fail(ours)
+        assert caught.value is ours
 
 
 def test_the_folder_is_synced_where_the_system_can(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from imtrans.errors import HubError
+from imtrans.files import sha256_of
 
 # huggingface_hub takes a while to import, so the functions here import it when they are called.
 
@@ -80,7 +81,7 @@ def is_intact(path: Path, content: bytes) -> bool:
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{40}", name):
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == name
-    return re.fullmatch(r"[0-9a-f]{64}", name) is None or hashlib.sha256(content).hexdigest() == name
+    return re.fullmatch(r"[0-9a-f]{64}", name) is None or sha256_of(content) == name
 
 
 def push(

@@ -1,10 +1,8 @@
 """A saved network: two files that describe and check each other, in a folder or on the Hub."""
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from imtrans.colours import COLOUR_SPACES
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, one_line, short_repr
-from imtrans.files import json_bytes, read_file, tensor_bytes, write_together
+from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, write_together
 from imtrans.hub.client import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -31,22 +29,16 @@ def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Te
     Raises:
         SavedModelError: the folder cannot be written.
     """
-    content = tensor_bytes(tensors)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        described = json_bytes({**description, "sha256": hashlib.sha256(content).hexdigest()})
-        write_together(folder, {WEIGHTS: content, CONFIG: described})
+        with write_together(folder) as files:
+            digest = files.write(WEIGHTS, tensors)
+            files.write(CONFIG, json_bytes({**description, "sha256": digest}))
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk says inside the block into our error."""
-    try:
-        yield
-    except OSError as error:
-        raise SavedModelError(
-            f"{folder} cannot be written: {error.strerror or error}. Make room, or choose another folder."
-        ) from error
+def writing(folder: Path) -> AbstractContextManager[None]:
+    """Context manager that converts an OSError into a SavedModelError about `folder`."""
+    return disk_errors(SavedModelError, f"{folder} cannot be written", "Make room, or choose another folder.")
 
 
 @dataclass
@@ -104,7 +96,7 @@ class SavedModel:
 
         def parse(path: Path) -> dict[str, Tensor]:
             content = self._bytes(path)
-            if hashlib.sha256(content).hexdigest() != sha256:
+            if sha256_of(content) != sha256:
                 raise SavedModelError(
                     f"{path} is damaged, or not of this {CONFIG}: its SHA-256 is not the one noted there. Fetch or "
                     "save the model again."

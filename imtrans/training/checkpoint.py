@@ -1,6 +1,5 @@
 """The whole state of a training run, in a folder of safetensors and JSON that is there entirely or not at all."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 
 from imtrans.distributed.process_group import process_group
 from imtrans.errors import CheckpointError, ImtransError, one_line
-from imtrans.files import read_file, sync_folder, tensor_bytes, write_together
+from imtrans.files import read_file, sha256_of, sync_folder, write_together
 from imtrans.hub.saved_model import parse_tensors
 from imtrans.methods.optimizer_state import load_state, state_of
 from imtrans.runtime import random_state, set_random_state
@@ -45,9 +44,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
         for leftover in folder.parent.glob(".*.tmp"):
             shutil.rmtree(leftover)
         unfinished.mkdir(parents=True)
-        contents = {TENSORS: tensor_bytes(tensors), STATE: json.dumps(skeleton).encode()}
-        contents[DIGESTS] = _digests(contents)
-        write_together(unfinished, contents)
+        with write_together(unfinished) as files:
+            digests = (files.write(TENSORS, tensors), files.write(STATE, json.dumps(skeleton).encode()))
+            files.write(DIGESTS, _digest_lines(*digests))
         if folder.exists():
             _delete(folder)
         unfinished.rename(folder)
@@ -155,7 +154,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     """
     try:
         contents = {name: read_file(folder / name) for name in (TENSORS, STATE)}
-        if _digests(contents) != read_file(folder / DIGESTS, most=1000):
+        if _digest_lines(*map(sha256_of, contents.values())) != read_file(folder / DIGESTS, most=1000):
             raise ValueError(f"the files are not those of which {DIGESTS} has the digests")
         state = _put_together(json.loads(contents[STATE]), parse_tensors(folder / TENSORS, contents[TENSORS]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ImtransError) as error:
@@ -165,8 +164,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _digests(contents: Mapping[str, bytes]) -> bytes:
-    return "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in (TENSORS, STATE)).encode()
+def _digest_lines(tensors: str, state: str) -> bytes:
+    return f"{tensors}  {TENSORS}\n{state}  {STATE}\n".encode()
 
 
 def _take_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,6 @@ from imtrans import (
     load_pretrained,
 )
 from imtrans.errors import ArgumentError, SavedModelError
-from imtrans.files import tensor_bytes
 from imtrans.hub import saved_model as saved
 from imtrans.hub.saved_model import SavedModel, parse_tensors
 
@@ -205,7 +205,7 @@ def test_a_device_in_place_of_a_file_is_not_read(folder, file):
 
 def test_a_type_that_no_network_computes_in_is_refused(folder):
     tensors = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_pretrained(folder).state_dict().items()}
-    content = tensor_bytes(tensors)
+    content = safetensors.torch.save(tensors)
     (folder / "model.safetensors").write_bytes(content)
     rewrite(folder, {**config_of(folder), "sha256": hashlib.sha256(content).hexdigest()})
     assert " of type torch.float8_e5m2, the network's is torch." in refused(load_pretrained, folder)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imtrans.errors import CheckpointError
+from imtrans.files import FileGroup
 from imtrans.training import checkpoint as room
 from imtrans.training.checkpoint import (
     DIGESTS,
@@ -160,7 +161,7 @@ def crash(*_args, **_kwargs):
     raise Crash
 
 
-STAGES = ["tensor_bytes", "write_together", "rename", "sync_folder", "rmtree"]
+STAGES = ["write", "write_together", "rename", "sync_folder", "rmtree"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -173,6 +174,8 @@ def test_a_crash_at_any_stage_leaves_whole_checkpoints(tmp_path, monkeypatch, st
             patch.setattr(room.shutil, "rmtree", lambda *_args, **_kwargs: None)  # a kill cleans nothing up
         if stage == "rename":
             patch.setattr(room.Path, "rename", crash)
+        elif stage == "write":
+            patch.setattr(FileGroup, "write", crash)
         elif stage == "rmtree":
             patch.setattr(room.shutil, "rmtree", lambda _path, ignore_errors=False: None if ignore_errors else crash())
         else:
