@@ -105,7 +105,7 @@ def check_method(owner: str, value: object) -> Method:
     if not isinstance(value, Method):
         hint = "For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
         if hasattr(value, "preview") or hasattr(value, "products"):
-            hint = "translations replaces preview and products: return a Translation(name, network) for each network to save."
+            hint = "It replaces preview and products: return a Translation(name, network) for each network to save."
         raise ArgumentError(
             f"{owner}: {type(value).__name__} is not a method. A method is an nn.Module with make_optimizers, step and "
             f"translations. {hint}"

@@ -780,7 +780,7 @@ def test_a_method_of_before_is_told_the_move_and_names_must_differ():
         Trainer(Before(), numbers(1))
     assert str(caught.value) == (
         "Trainer: Before is not a method. A method is an nn.Module with make_optimizers, step and translations. "
-        "translations replaces preview and products: return a Translation(name, network) for each network to save."
+        "It replaces preview and products: return a Translation(name, network) for each network to save."
     )
     with pytest.raises(ArgumentError) as caught:
         Trainer(TwiceTheSame(), numbers(1))
