@@ -1,7 +1,7 @@
 """imtrans: composable PyTorch layers for image-to-image translation."""
 
 from imtrans.convert.auto import load_pretrained as load_pretrained
-from imtrans.data.facades.procedural import ProceduralFacades as ProceduralFacades
+from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
 from imtrans.data.lab_images import LabFacades as LabFacades
 from imtrans.data.lab_images import LabImages as LabImages
 from imtrans.data.labels import colours_from_ids as colours_from_ids

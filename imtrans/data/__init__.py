@@ -3,7 +3,7 @@
 A data set gives dicts of tensors in [-1, 1]. What a network computes from them does not belong here.
 """
 
-from imtrans.data.facades.procedural import ProceduralFacades as ProceduralFacades
+from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
 from imtrans.data.lab_images import LabFacades as LabFacades
 from imtrans.data.lab_images import LabImages as LabImages
 from imtrans.data.labels import colours_from_ids as colours_from_ids

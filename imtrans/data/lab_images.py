@@ -5,7 +5,7 @@ from os import PathLike
 from imtrans.checks import at_least
 from imtrans.colours import LAB
 from imtrans.data.cache import SingleSourceDataset
-from imtrans.data.facades.procedural import ProceduralFacades
+from imtrans.data.facades.datasets import ProceduralFacades
 from imtrans.data.image_folder import PictureFolder
 from imtrans.data.images import Jitter
 from imtrans.data.loader import Batch

@@ -7,7 +7,7 @@ import numpy as np
 
 from imtrans.checks import at_least, one_of
 from imtrans.data.cache import CropDataset, CropParams, ImageSource, SingleSourceDataset
-from imtrans.data.facades.procedural import ProceduralFacades
+from imtrans.data.facades.datasets import ProceduralFacades
 from imtrans.data.image_folder import PictureFolder
 from imtrans.data.images import Jitter
 from imtrans.data.loader import Batch

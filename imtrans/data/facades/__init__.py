@@ -3,4 +3,4 @@
 The plan of a building, the drawing of its parts and the data set belong here.
 """
 
-from imtrans.data.facades.procedural import ProceduralFacades as ProceduralFacades
+from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
