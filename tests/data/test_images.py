@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from imtrans.data.images import (
-    Jitter,
-    image_files,
-    image_size,
-    read_image,
-    to_image,
-    to_tensor,
-)
+from imtrans.data.images import image_files, image_size, read_image, to_image, to_tensor
+from imtrans.data.jitter import Jitter
 from imtrans.errors import ArgumentError, DataError
 
 PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(3)))
@@ -62,7 +56,7 @@ def test_to_image_refuses_other_shapes(shape):
         to_image(torch.zeros(shape))
     assert str(caught.value) == (
         f"to_image: expects (c, h, w) with 1 or 3 channels, got {shape}. "
-        "Give one picture of a batch, and choose the channels to show."
+        "Give one image of a batch, and choose the channels to show."
     )
 
 
@@ -165,8 +159,8 @@ def test_both_pictures_of_a_pair_get_the_same_window_and_flip(seed, size, more, 
 
 def windows(jitter, draws):
     """Of each draw: left and top of the window, and whether it is mirrored, read from the pixels."""
-    large = jitter.large
-    rows, columns = np.mgrid[:large, :large].astype(np.uint8)
+    side = jitter.loaded_size
+    rows, columns = np.mgrid[:side, :side].astype(np.uint8)
     image = Image.fromarray(np.stack([rows, columns, np.zeros_like(rows)], axis=2))
     rng = np.random.default_rng(0)
     found = []
@@ -209,7 +203,7 @@ def test_pictures_of_any_size_are_resized_before_the_cut():
 
 @pytest.mark.parametrize(("size", "large"), [(256, 286), (128, 143), (64, 72), (1, 1)])
 def test_the_load_size_keeps_the_proportion_of_the_paper(size, large):
-    assert Jitter(size).large == large
+    assert Jitter(size).loaded_size == large
 
 
 @pytest.mark.parametrize(
