@@ -362,8 +362,8 @@ def test_other_channels_are_refused(generator, owner, picture, shape):
     with pytest.raises(ShapeError) as caught:
         call(picture)
     assert str(caught.value) == (
-        f"{owner}: the generator gives colours to grey pictures, and takes 1 channel, or 3 of which it uses the "
-        f"lightness; got shape {shape}."
+        f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "
+        f"lightness), got shape {shape}."
     )
 
 
