@@ -29,11 +29,11 @@ class ImageFolder:
         paths = image_files(self.folder)
         if not paths:
             raise DataError(f"{printable(self.folder)} holds no pictures. Put some (.png, .jpg, .tif, .webp) in it.")
-        sound, self.bad_images = check_files(
+        good, self.bad_images = check_files(
             owner, paths, check_header=image_size, decode=lambda path: read_image(path).size, on_bad_image=on_bad_image
         )
-        self.paths = [path for path, _ in sound]
-        self.sizes = sorted({size for _, size in sound})
+        self.paths = [path for path, _ in good]
+        self.sizes = sorted({size for _, size in good})
 
     def __len__(self) -> int:
         return len(self.paths)

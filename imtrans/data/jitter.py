@@ -1,24 +1,22 @@
-"""Random jitter of pix2pix: resize, crop and flip."""
+"""The random jitter of pix2pix: crop and flip."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from imtrans.checks import at_least
-from imtrans.data.images import resized, to_float
+from imtrans.data.images import to_float
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """Resize images to a square, and take the same random crop, flipped or not, of each.
+    """Random crops of square images, flipped or not.
 
     Args:
         size: height and width of a crop.
-        load_size: height and width of the resized images; ``size * 286 / 256`` if None.
+        load_size: height and width of the images, which are resized to it; ``size * 286 / 256`` if None.
         flip: whether to mirror left and right with probability 1/2.
 
     Raises:
@@ -38,15 +36,8 @@ class Jitter:
 
     @property
     def loaded_size(self) -> int:
-        """Height and width of the resized images."""
+        """Height and width of the images that crops are taken from."""
         return round(self.size * 286 / 256) if self.load_size is None else self.load_size
-
-    def __call__(self, images: Sequence[Image.Image], rng: np.random.Generator | None) -> list[Tensor]:
-        """Return the images as tensors ``(c, size, size)`` in [-1, 1]; without `rng`, only resized to `size`."""
-        if rng is None:
-            return [to_float(resized(image, self.size)) for image in images]
-        params = torch.tensor([self.random_crop(rng)])
-        return [self.crop(resized(image, self.loaded_size)[None], params)[0] for image in images]
 
     def random_crop(self, rng: np.random.Generator) -> tuple[int, int, bool]:
         """Draw a crop: its left and top edge, and whether it is mirrored."""

@@ -29,17 +29,7 @@ class LabImages(LabDataset):
     `imtrans.colours.split_lab`. It is a function of (seed, epoch, index).
 
     Args:
-        folder: a folder of images.
-        size: height and width of a sample.
-        load_size: see `imtrans.data.jitter.Jitter`.
-        augment: whether to crop and flip; if False, images are only resized.
-        flip: see `imtrans.data.jitter.Jitter`.
-        seed: the seed of the augmentation.
-        on_bad_image: ``"error"`` or ``"skip"``, as for `imtrans.data.paired.PairedImages`.
-
-    Raises:
-        ArgumentError: a size below 1, a negative `seed`, or an unknown `on_bad_image`.
-        DataError: a missing or empty folder, an unreadable file, or no readable one; the text names the files.
+        folder: a folder of images. The other arguments and the errors are as for `imtrans.data.paired.PairedImages`.
     """
 
     def __init__(

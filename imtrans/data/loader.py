@@ -74,18 +74,10 @@ def batches(
     Raises:
         ImtransError: `data` raised it, here or in a worker process.
     """
-    order = batch_indices(
-        length_of(data),
-        batch_size,
-        epoch=epoch,
-        shuffle_seed=shuffle_seed,
-        skip=skip,
-        rank=rank,
-        world_size=world_size,
-    )
+    shard = {"skip": skip, "rank": rank, "world_size": world_size}
     loader: DataLoader[Any] = DataLoader(
-        _ErrorsAsSamples(EpochDataset(data, epoch)),
-        batch_sampler=order,
+        _ErrorsAsSamples(data, epoch),
+        batch_sampler=batch_indices(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, **shard),
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else the DataLoader would draw from the global generator
@@ -111,15 +103,12 @@ class EpochDataset(Dataset[Batch]):
         return self.data.draw(index, self.epoch) if hasattr(self.data, "draw") else self.data[index]
 
 
-class _ErrorsAsSamples(Dataset[Any]):
+class _ErrorsAsSamples(EpochDataset):
     """Returns our errors as samples: the DataLoader would put a worker's traceback before their text."""
 
-    def __init__(self, data: Dataset[Batch]) -> None:
-        self.data = data
-
-    def __getitem__(self, index: int) -> Batch | ImtransError:
+    def __getitem__(self, index: int) -> Any:
         try:
-            return self.data[index]
+            return super().__getitem__(index)
         except ImtransError as error:
             return error
 

@@ -60,16 +60,9 @@ class UnpairedImages(Unpaired):
         folder_a: a folder of images.
         folder_b: a folder of images.
         direction: ``"AtoB"``: A has the sources and B the targets; or ``"BtoA"``.
-        size: height and width of a sample.
-        load_size: see `imtrans.data.jitter.Jitter`.
         augment: whether to draw the image of B at random, and to crop and flip; if False, images are only resized.
-        flip: see `imtrans.data.jitter.Jitter`; each of the two images is flipped on its own.
-        seed: the seed of the augmentation.
-        on_bad_image: ``"error"`` or ``"skip"``, as for `imtrans.data.paired.PairedImages`.
 
-    Raises:
-        ArgumentError: an unknown direction, a size below 1, a negative `seed`, or an unknown `on_bad_image`.
-        DataError: a missing or empty folder, an unreadable file, or no readable one; the text names the files.
+    The other arguments and the errors are as for `imtrans.data.paired.PairedImages`.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from imtrans.data.images import image_files, image_size, read_image, to_image, to_tensor
+from imtrans.data.images import image_files, image_size, read_image, resized, to_float, to_image, to_tensor
 from imtrans.data.jitter import Jitter
 from imtrans.errors import ArgumentError, DataError
 
@@ -18,6 +18,14 @@ PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8
 
 def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def jittered(jitter, images, rng):
+    """The same random crop of each image; without `rng`, the images resized to the size of a crop."""
+    if rng is None:
+        return [to_float(resized(image, jitter.size)) for image in images]
+    params = torch.tensor([jitter.random_crop(rng)])
+    return [jitter.crop(resized(image, jitter.loaded_size)[None], params)[0] for image in images]
 
 
 def pixels(image):
@@ -150,10 +158,10 @@ def test_both_pictures_of_a_pair_get_the_same_window_and_flip(seed, size, more, 
     jitter = Jitter(size, size + more, flip)
     picture = noise(size + more, size + more, seed)
     one, inverse = (Image.fromarray(p) for p in (picture, 255 - picture))
-    a, b = jitter([one, inverse], np.random.default_rng(seed))
+    a, b = jittered(jitter, [one, inverse], np.random.default_rng(seed))
     assert a.shape == b.shape == (3, size, size)
     torch.testing.assert_close(a, -b, atol=1e-6, rtol=0)
-    again, _ = jitter([one, inverse], np.random.default_rng(seed))
+    again, _ = jittered(jitter, [one, inverse], np.random.default_rng(seed))
     assert torch.equal(a, again)
 
 
@@ -165,7 +173,7 @@ def windows(jitter, draws):
     rng = np.random.default_rng(0)
     found = []
     for _ in range(draws):
-        cut = np.asarray(to_image(jitter([image], rng)[0]))
+        cut = np.asarray(to_image(jittered(jitter, [image], rng)[0]))
         mirrored = bool(cut[0, 0, 1] > cut[0, -1, 1])
         found.append((int(cut[..., 1].min()), int(cut[0, 0, 0]), mirrored))
     return found
@@ -188,15 +196,15 @@ def test_a_load_size_equal_to_the_size_only_flips():
 
 def test_without_a_generator_pictures_are_only_resized():
     picture = Image.fromarray(noise(6, 6))
-    (same,) = Jitter(6, 9)([picture], None)
+    (same,) = jittered(Jitter(6, 9), [picture], None)
     assert torch.equal(same, to_tensor(picture))
-    (smaller,) = Jitter(3)([picture], None)
+    (smaller,) = jittered(Jitter(3), [picture], None)
     assert torch.equal(smaller, to_tensor(picture.resize((3, 3), Image.Resampling.BICUBIC)))
 
 
 def test_pictures_of_any_size_are_resized_before_the_cut():
     wide = Image.fromarray(np.full((5, 40, 3), 77, dtype=np.uint8))
-    (cut,) = Jitter(8, 10)([wide], np.random.default_rng(0))
+    (cut,) = jittered(Jitter(8, 10), [wide], np.random.default_rng(0))
     assert cut.shape == (3, 8, 8)
     assert {tuple(p) for row in pixels(to_image(cut)) for p in row} == {(77, 77, 77)}
 
