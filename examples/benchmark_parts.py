@@ -28,7 +28,7 @@ from imtrans import (
     init_net,
     translate,
 )
-from imtrans.data.cache import BatchLoader
+from imtrans.data.loader import BatchLoader
 
 Run = Callable[[], object]
 RECIPE_STEPS = 400 * 200
@@ -232,7 +232,7 @@ def input_pipeline(setting: Setting, count: int) -> dict[str, float]:
             "JPEG files": PairedImages(folder, size=setting.size),
             "facades drawn": ProceduralFacades(count, size=setting.size),
         }.items():
-            feed = BatchLoader(setting.device, keep=True, num_workers=0)
+            feed = BatchLoader(setting.device, cache=True, num_workers=0)
             for epoch, when in enumerate(("first epoch", "later ones")):
                 spent = setting.clock(
                     lambda feed=feed, data=data, epoch=epoch: list(feed.batches(data, 1, epoch=epoch))

@@ -1,14 +1,14 @@
 """imtrans: composable PyTorch layers for image-to-image translation."""
 
 from imtrans.convert.auto import load_pretrained as load_pretrained
-from imtrans.data.facades.procedural import ProceduralFacades as ProceduralFacades
-from imtrans.data.lab_images import LabFacades as LabFacades
+from imtrans.data.facades.datasets import LabFacades as LabFacades
+from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
+from imtrans.data.facades.datasets import UnpairedFacades as UnpairedFacades
 from imtrans.data.lab_images import LabImages as LabImages
 from imtrans.data.labels import colours_from_ids as colours_from_ids
 from imtrans.data.labels import ids_from_colours as ids_from_colours
 from imtrans.data.labels import one_hot as one_hot
 from imtrans.data.paired import PairedImages as PairedImages
-from imtrans.data.unpaired import UnpairedFacades as UnpairedFacades
 from imtrans.data.unpaired import UnpairedImages as UnpairedImages
 from imtrans.evaluation.evaluate import evaluate as evaluate
 from imtrans.evaluation.fcn_score import fcn_score as fcn_score

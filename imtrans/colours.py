@@ -1,4 +1,7 @@
-"""Colours as CIE Lab: lightness apart from colour, in steps that the eye sees as equal."""
+"""CIE Lab, and the colour spaces that networks work in.
+
+The conversions are our own: kornia clips colours outside sRGB by channel, which changes their lightness.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,20 +14,20 @@ from imtrans.errors import ArgumentError, ShapeError
 
 Matrix = Sequence[Sequence[float]]
 
-# Linear sRGB to XYZ, IEC 61966-2-1; the rows add up to the white point, D65.
+# Linear sRGB to XYZ, IEC 61966-2-1; the row sums are the white point, D65.
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = _TO_XYZ.sum(axis=1, keepdims=True)
 _FROM_RGB: Matrix = (_TO_XYZ / _WHITE).tolist()
 _TO_RGB: Matrix = np.linalg.inv(_TO_XYZ / _WHITE).tolist()
-_CORNER = 6 / 29  # below it, CIE's cube root is a straight line
-_AB = 110.0  # no colour of sRGB has an a or b beyond 108
+_CORNER = 6 / 29  # below it, CIE replaces the cube root by a line
+_AB = 110.0  # in sRGB, |a| and |b| are at most 108
 
 
 def rgb_to_lab(image: Tensor) -> Tensor:
-    """Turn sRGB pictures into CIE Lab, white point D65.
+    """Convert sRGB images to CIE Lab, white point D65.
 
     Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, 3, h, w)``: L in [0, 100], a in [-87, 99], b in [-108, 95]. Half
-    precision comes back as float32, which 8 bit of colour need.
+    precision is converted to float32, because 8-bit colours need it.
 
     Raises:
         ShapeError: not three channels.
@@ -38,20 +41,18 @@ def rgb_to_lab(image: Tensor) -> Tensor:
     unit = (_checked("rgb_to_lab", image) + 1) / 2
     bent = ((unit.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
     xyz = _mixed(torch.where(unit > 0.04045, bent, unit / 12.92), _FROM_RGB)
-    # The clamp keeps the gradient of the branch that is not taken finite.
+    # The clamp keeps the gradient of the unused branch finite.
     root = xyz.clamp_min(_CORNER**3) ** (1 / 3)
     x, y, z = torch.where(xyz > _CORNER**3, root, xyz / (3 * _CORNER**2) + 4 / 29).unbind(-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Turn CIE Lab into sRGB pictures; a colour that sRGB lacks is faded until it has it, and keeps its lightness.
+    """Convert CIE Lab to sRGB images, the inverse of `rgb_to_lab`, with the same errors.
 
-    Such a colour is mixed with the grey of its luminance, no more than it must be. (To clip it channel by channel would
-    change its lightness.)
+    A colour outside sRGB is mixed with the grey of its luminance, just enough to be inside. Its lightness stays.
 
-    Shape: ``(b, 3, h, w)``, L in [0, 100] -> ``(b, 3, h, w)`` in [-1, 1]. The inverse of `rgb_to_lab`, with the same
-    errors.
+    Shape: ``(b, 3, h, w)``, L in [0, 100] -> ``(b, 3, h, w)`` in [-1, 1].
     """
     lightness, a, b = _checked("lab_to_rgb", lab).unbind(-3)
     y = (lightness + 16) / 116
@@ -63,9 +64,9 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def encode_lab(lab: Tensor) -> Tensor:
-    """Scale Lab for a network: L / 50 - 1, and a and b / 110.
+    """Scale Lab for a network: L / 50 - 1, a / 110 and b / 110.
 
-    Shape: ``(b, 3, h, w)`` -> ``(b, 3, h, w)``; in [-1, 1] for every colour of sRGB.
+    Shape: ``(b, 3, h, w)`` -> ``(b, 3, h, w)``, in [-1, 1] for all colours of sRGB.
 
     Source: Isola et al. 2017, section 6.2 (colorization), and their code.
     """
@@ -74,7 +75,7 @@ def encode_lab(lab: Tensor) -> Tensor:
 
 
 def decode_lab(encoded: Tensor) -> Tensor:
-    """Undo `encode_lab`; values beyond [-1, 1], which stand for no colour of sRGB, are clamped first.
+    """Invert `encode_lab`; values outside [-1, 1] are clamped first.
 
     Shape: ``(b, 3, h, w)`` -> ``(b, 3, h, w)``, L in [0, 100], a and b in [-110, 110].
     """
@@ -83,7 +84,7 @@ def decode_lab(encoded: Tensor) -> Tensor:
 
 
 def split_lab(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Take sRGB pictures apart into lightness and colour, scaled for a network: see `encode_lab`.
+    """Split sRGB images into lightness and colour, scaled as by `encode_lab`.
 
     Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, 1, h, w)`` and ``(b, 2, h, w)``, both in [-1, 1]. Errors as for
     `rgb_to_lab`.
@@ -93,10 +94,10 @@ def split_lab(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join_lab(lightness: Tensor, ab: Tensor) -> Tensor:
-    """Undo `split_lab`, with any `ab`: what the picture comes to has the lightness that is given.
+    """Invert `split_lab`. The image has the given lightness for any `ab`.
 
-    Shape: ``(b, 1, h, w)`` and ``(b, 2, h, w)``, of any dtype and on any device -> ``(b, 3, h, w)`` in [-1, 1], where
-    the lightness is.
+    Shape: ``(b, 1, h, w)`` and ``(b, 2, h, w)``, of any dtype and on any device -> ``(b, 3, h, w)`` in [-1, 1], on the
+    device of `lightness`.
 
     >>> join_lab(torch.ones(1, 1, 1, 1), torch.rand(1, 2, 1, 1)).flatten().round(decimals=3)
     tensor([1., 1., 1.])
@@ -106,12 +107,12 @@ def join_lab(lightness: Tensor, ab: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ColourSpace:
-    """A way to take RGB images apart into the source and the target of a network, and to put them together.
+    """A split of RGB images into the source and the target of a network, and its inverse.
 
     Args:
         name: the value of a network's attribute `colours`.
-        source: the names of the source channels.
-        target: the names of the target channels.
+        source: names of the source channels.
+        target: names of the target channels.
         split: from images ``(b, 3, h, w)`` to source ``(b, len(source), h, w)`` and target ``(b, len(target), h, w)``;
             all in [-1, 1].
         join: from a source and the output of a network to images; the inverse of `split`.
@@ -139,10 +140,10 @@ def colour_space(network: nn.Module) -> ColourSpace | None:
 
 
 def _faded(linear: Tensor, grey: Tensor) -> Tensor:
-    """Mix colours that have a channel beyond [0, 1] with grey: a straight way on which the luminance stays."""
+    """Mix colours that have a channel outside [0, 1] with the grey of their luminance."""
     away = linear - grey
     room, far = torch.where(away > 0, 1 - grey, grey), away.abs()
-    # The clamp keeps the gradient of the branch that is not taken finite.
+    # The clamp keeps the gradient of the unused branch finite.
     share = torch.where(far > room, room / far.clamp_min(1e-6), 1.0).amin(dim=-3, keepdim=True)
     return grey + share * away
 
@@ -156,6 +157,6 @@ def _checked(owner: str, image: Tensor) -> Tensor:
 
 
 def _mixed(image: Tensor, matrix: Matrix) -> Tensor:
-    """Each pixel times `matrix`; written out, because a matrix product may run in bf16 or TF32."""
+    """Multiply each pixel by `matrix`; element-wise, because a matrix product may run in bf16 or TF32."""
     r, g, b = image.unbind(-3)
     return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=-3)

@@ -1,4 +1,4 @@
-"""Pictures of every kind, as tensors in [-1, 1], and the way back to the same kind."""
+"""Image files, PIL images, arrays and tensors as network inputs, and outputs back in the same type."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,26 +18,22 @@ from imtrans.errors import ArgumentError, ShapeError
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MAX_VALUE = {"uint8": 255, "uint16": 65535}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A batch ``(b, c, h, w)`` in [-1, 1], and what turns another such batch into the kind that it came as."""
+    """A batch ``(b, c, h, w)`` in [-1, 1], and a function from such a batch to the type of the input."""
 
     tensor: Tensor
     encode: Callable[[Tensor], Any]
 
 
 def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
-    """Turn a picture into a batch for `network`, and back: `decode`, with the channels that it takes.
+    """Convert an image to a batch with the input channels of `network`; errors as for `decode`.
 
     A network with a colour space (see `imtrans.colours.colour_space`) gets the source channels of a grey or RGB image,
-    and `encode` joins them with the network's output.
-
-    Raises:
-        ArgumentError: as for `decode`.
-        ShapeError: as for `decode`.
-        DataError: as for `decode`.
+    and `Decoded.encode` joins them with the network's output.
     """
     space = colour_space(network)
     if space is None:
@@ -55,23 +51,23 @@ def _grey_or_colour(owner: str, image: Picture) -> int:
     channels = image.shape[-3 if isinstance(image, Tensor) else -1]
     if channels not in (1, 3):
         raise ShapeError(
-            f"{owner}: the generator gives colours to grey pictures, and takes 1 channel, or 3 of which it uses the "
-            f"lightness; got shape {tuple(image.shape)}."
+            f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "
+            f"lightness), got shape {tuple(image.shape)}."
         )
     return channels
 
 
 def decode(owner: str, image: Picture, channels: int) -> Decoded:
-    """Turn a picture of any kind into a batch for a network of that many input channels.
+    """Convert an image to a batch for a network with `channels` input channels.
 
-    - A path or a PIL image becomes grey, RGB or RGBA, as `channels` asks: 1, 3 or 4. It is turned upright, as its EXIF
-      says; transparency is dropped for 1 and 3. Modes of 16 bit (``I;16``, and ``I`` with values up to 65535) keep
-      their depth; mode ``F`` holds values in [0, 1]. What comes back is a PIL image; of one channel, of the same depth.
+    - A path or a PIL image becomes grey, RGB or RGBA for 1, 3 or 4 channels, and `Decoded.encode` makes a PIL image. It
+      is rotated as its EXIF orientation says; 1 and 3 channels drop transparency. Modes of 16 bit (``I;16``, and ``I``
+      with values up to 65535) keep their depth for outputs of one channel; mode ``F`` holds values in [0, 1].
     - An array is ``h w``, ``h w c`` or ``b h w c``: uint8, uint16, or floats in [0, 1], in any byte order.
     - A tensor is ``c h w`` or ``b c h w``, floats in [-1, 1].
 
     Raises:
-        ArgumentError: another type, dtype or range; a picture for a network that takes other channels.
+        ArgumentError: another type, dtype or value range; a file or PIL image for another number of channels.
         ShapeError: another number of axes or channels, or no pixels.
         DataError: a file that cannot be read.
     """
@@ -97,13 +93,11 @@ def _from_tensor(owner: str, image: Tensor, channels: int) -> Decoded:
         raise ArgumentError(
             f"{owner}: expects a float tensor in [-1, 1], got {image.dtype}. For uint8 pixels: x.float() / 127.5 - 1."
         )
-    _check_range(owner, image, -1.0)
-    single = image.ndim == 3
-    kind, device = image.dtype, image.device
+    _check_values(owner, image, -1.0)
+    single, dtype, device = image.ndim == 3, image.dtype, image.device
 
     def encode(batch: Tensor) -> Tensor:
-        whole = batch.to(device, kind)
-        return whole[0] if single else whole
+        return batch.to(device, dtype)[0] if single else batch.to(device, dtype)
 
     return Decoded(image[None] if single else image, encode)
 
@@ -115,60 +109,55 @@ def _from_array(owner: str, image: np.ndarray[Any, Any], channels: int) -> Decod
         raise ShapeError(
             f"{owner}: expects an array {grey}(h, w, {channels}) or (b, h, w, {channels}), got shape {image.shape}."
         )
-    most = {"uint8": 255, "uint16": 65535}.get(image.dtype.name)
-    if most is None and image.dtype.kind != "f":
+    top = _MAX_VALUE.get(image.dtype.name, 1)
+    if top == 1 and image.dtype.kind != "f":
         raise ArgumentError(f"{owner}: expects an array of uint8, uint16, or floats in [0, 1], got {image.dtype}.")
     values = torch.from_numpy(image.astype(np.float32, order="C"))
-    if most is None:
-        _check_range(owner, values, 0.0)
-    else:
-        _check_not_empty(owner, values)
+    _check_values(owner, values, 0.0 if top == 1 else None)
     batch = rearrange(values, {2: "h w -> 1 1 h w", 3: "h w c -> 1 c h w", 4: "b h w c -> b c h w"}[axes])
 
     def encode(batch: Tensor) -> np.ndarray[Any, Any]:
         unit = (rearrange(batch.float().cpu(), "b c h w -> b h w c").clamp(-1, 1) + 1) / 2
-        array = (unit if most is None else (unit * most).round()).numpy().astype(image.dtype)
+        array = (unit if top == 1 else (unit * top).round()).numpy().astype(image.dtype)
         if axes == 4:
             return array
         return array[0, ..., 0] if axes == 2 and array.shape[-1] == 1 else array[0]
 
-    return Decoded(batch / ((most or 1) / 2) - 1, encode)
+    return Decoded(batch / (top / 2) - 1, encode)
 
 
 def _from_pil(owner: str, image: Image.Image, channels: int) -> Decoded:
     if channels not in PIL_MODES:
         raise ArgumentError(
-            f"{owner}: a picture file or PIL image cannot hold the {channels} channels that the generator takes. "
+            f"{owner}: an image file or PIL image cannot hold the {channels} input channels of the generator. "
             "Give an array (h, w, c) or a tensor (c, h, w)."
         )
-    pixels = _pixels(owner, upright(image), channels)
-    decoded = _from_array(owner, pixels, channels)
+    decoded = _from_array(owner, _pixels(owner, upright(image), channels), channels)
 
     def encode(batch: Tensor) -> Image.Image:
         made = batch.shape[1]
         if made not in PIL_MODES:
             raise ArgumentError(
-                f"{owner}: the generator's {made} channels make no picture. Give the source as an array or a tensor, "
-                "and the output comes back as one."
+                f"{owner}: the generator's {made} output channels fit no PIL image. Give the source as an array or a "
+                "tensor; the output is then one too."
             )
         array = decoded.encode(batch)[0]
         if made == 1:
             return Image.fromarray(array[..., 0])
-        # Pillow has colours in 8 bit alone.
-        whole = {"uint8": 255, "uint16": 65535}.get(array.dtype.name, 1)
-        return Image.fromarray((array / (whole / 255)).round().astype(np.uint8))
+        # Pillow has colour images of 8 bit only.
+        return Image.fromarray((array / (_MAX_VALUE.get(array.dtype.name, 1) / 255)).round().astype(np.uint8))
 
     return Decoded(decoded.tensor, encode)
 
 
 def _pixels(owner: str, image: Image.Image, channels: int) -> np.ndarray[Any, Any]:
-    """The picture as an array ``(1, h, w, channels)``: uint8, or of one value a pixel: uint16 or float32."""
+    """Return an array ``(1, h, w, channels)``: uint8, or uint16 or float32 for images with one value a pixel."""
     if image.mode == "F" or image.mode.startswith("I"):
         deep = np.asarray(image)
         if image.mode != "F":
             if deep.size and not (deep.min() >= 0 and deep.max() <= 65535):
                 raise ArgumentError(
-                    f"{owner}: a picture of mode {image.mode!r} is taken as 16-bit, and this one has values from "
+                    f"{owner}: an image of mode {image.mode!r} is read as 16-bit, but this one has values from "
                     f"{deep.min()} to {deep.max()}. Scale them to 0 ... 65535, or give an array of floats in [0, 1]."
                 )
             deep = deep.astype(np.uint16)
@@ -177,21 +166,19 @@ def _pixels(owner: str, image: Image.Image, channels: int) -> np.ndarray[Any, An
         pixels = np.asarray(converted(image, PIL_MODES[channels]))
     except ValueError as error:
         raise ArgumentError(
-            f"{owner}: cannot take a picture of mode {image.mode!r} ({error}). Convert it to RGB first."
+            f"{owner}: cannot read an image of mode {image.mode!r} ({error}). Convert it to RGB first."
         ) from error
     return pixels.reshape(1, image.height, image.width, channels)
 
 
-def _check_range(owner: str, values: Tensor, low: float) -> None:
-    _check_not_empty(owner, values)
-    least, most = values.min().item(), values.max().item()
-    # A little beyond is what resampling and rounding leave; NaN fails every comparison.
-    if not (low - 0.01 <= least and most <= 1.01):
-        raise ArgumentError(
-            f"{owner}: float values must lie in [{low:g}, 1], got {least:g} to {most:g}. Scale them first."
-        )
-
-
-def _check_not_empty(owner: str, values: Tensor) -> None:
+def _check_values(owner: str, values: Tensor, low: float | None) -> None:
+    """Raise for an empty image, or for values outside [`low`, 1]; None checks no range."""
     if values.numel() == 0:
         raise ShapeError(f"{owner}: got an empty picture, shape {tuple(values.shape)}.")
+    if low is not None:
+        least, most = values.min().item(), values.max().item()
+        # Resampling and rounding overshoot a little; NaN fails every comparison.
+        if not (low - 0.01 <= least and most <= 1.01):
+            raise ArgumentError(
+                f"{owner}: float values must lie in [{low:g}, 1], got {least:g} to {most:g}. Scale them first."
+            )

@@ -1,16 +1,17 @@
-"""Which samples of a data set are sound, and what becomes of the others."""
+"""Checks of the files of a data set, once, when it is made."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from imtrans.checks import one_of
-from imtrans.errors import DataError
+from imtrans.errors import DataError, join_names, printable
 
 T = TypeVar("T")
 R = TypeVar("R")
 ON_BAD_IMAGE = ("error", "skip")
-MOST_LISTED = 3
+MAX_LISTED = 3
 
 
 def check_files(
@@ -22,24 +23,23 @@ def check_files(
     on_bad_image: str,
     known: Sequence[str] = (),
 ) -> tuple[list[tuple[T, R]], list[str]]:
-    """Look at each sample once, when a data set is made, so that its length is fixed from then on.
+    """Check each sample, so that the length of a data set is fixed from then on.
 
     Args:
-        owner: the data set's name, for the messages.
-        samples: in order.
-        check_header: looks at the headers of a sample's files.
-        decode: reads them whole. Both raise a DataError for a bad sample, and return what is worth knowing.
-        on_bad_image: ``"error"``: check_header, and let the first error out; or ``"skip"``: decode, leave out what is
-        bad,
-            and warn.
-        known: reports of what was found to be bad before it came to looking.
+        owner: the name of the data set, for error texts.
+        samples: the samples, in order.
+        check_header: reads the headers of a sample's files. It raises a DataError for a bad sample.
+        decode: reads the files whole. It raises a DataError for a bad sample.
+        on_bad_image: ``"error"`` calls `check_header` and raises the first error; ``"skip"`` calls `decode`, leaves
+            bad samples out, and warns.
+        known: reports of bad samples that the caller has found.
 
     Returns:
-        The sound samples, in order, with what was learnt of each; and a report of each bad one.
+        The good samples, in order, each with the value that its check returned; and a report of each bad sample.
 
     Raises:
-        ArgumentError: another `on_bad_image`.
-        DataError: a bad sample, or with ``"skip"``, no sound one.
+        ArgumentError: an unknown `on_bad_image`.
+        DataError: a bad sample, or with ``"skip"``, no good one.
 
     >>> check_files("Words", ["a", "b"], check_header=len, decode=len, on_bad_image="error")
     ([('a', 1), ('b', 1)], [])
@@ -48,23 +48,25 @@ def check_files(
         if known:
             raise DataError(known[0])
         return [(sample, check_header(sample)) for sample in samples], []
-    sound: list[tuple[T, R]] = []
+    good: list[tuple[T, R]] = []
     reports = [*known]
     for sample in samples:
         try:
-            sound.append((sample, decode(sample)))
+            good.append((sample, decode(sample)))
         except DataError as error:
             reports.append(str(error))
-    total = len(sound) + len(reports)
-    if not sound:
-        raise DataError(f"{owner}: not one of {total} samples can be used. {_listed(reports)}")
+    total = len(good) + len(reports)
+    more = f" And {len(reports) - MAX_LISTED} more." if len(reports) > MAX_LISTED else ""
+    listed = " ".join(reports[:MAX_LISTED]) + more
+    if not good:
+        raise DataError(f"{owner}: not one of {total} samples can be used. {listed}")
     if reports:
-        warnings.warn(
-            f"{owner}: {len(reports)} of {total} samples are bad and left out. {_listed(reports)}", stacklevel=3
-        )
-    return sound, reports
+        warnings.warn(f"{owner}: {len(reports)} of {total} samples are bad and left out. {listed}", stacklevel=3)
+    return good, reports
 
 
-def _listed(reports: Sequence[str]) -> str:
-    more = f" And {len(reports) - MOST_LISTED} more." if len(reports) > MOST_LISTED else ""
-    return " ".join(reports[:MOST_LISTED]) + more
+def describe_found(folder: Path, bad: Sequence[str], sizes: Sequence[tuple[int, int]]) -> str:
+    """Return the part of a data set's ``repr`` about its files."""
+    left_out = f" ({len(bad)} bad ones left out)" if bad else ""
+    shown = join_names([f"{width}x{height}" for width, height in sizes], most=3)
+    return f"in {printable(folder)}{left_out}, {shown} pixels"

@@ -1,12 +1,11 @@
-"""Pictures: from files to tensors in [-1, 1], the jitter of pix2pix, and back to pictures."""
+"""Image files: reading them safely, and tensors from images and back."""
 
 import os
 import stat
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,26 @@ from einops import rearrange, repeat
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from imtrans.checks import at_least
 from imtrans.errors import ArgumentError, DataError, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
-# Pillow knows more, and some of them start other programs: what is called .jpg may be PostScript.
+# Pillow reads more formats, and runs another program for some: a file named .jpg may be PostScript.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 ORIENTATION = 0x0112
 DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """What is named like a picture in `folder`, by name; hidden files, folders and other kinds are passed over.
+    """Return the files in `folder` that have the suffix of an image, sorted by name; hidden files are left out.
 
-    Links that lead nowhere, FIFOs and the like are among them: they are refused when they are opened, by name.
+    Broken links, FIFOs and the like are included: an error names them when they are opened.
 
     Raises:
         DataError: the folder does not exist, or cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _is_named_like_a_picture(entry)]
+            names = [entry.name for entry in entries if _is_image_name(entry)]
     except OSError as error:
         raise DataError(
             f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
@@ -43,27 +41,27 @@ def image_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _is_named_like_a_picture(entry: os.DirEntry[str]) -> bool:
+def _is_image_name(entry: os.DirEntry[str]) -> bool:
     if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
         return False
     try:
         return not entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return True
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture that is turned upright, from its header alone.
+    """Return width and height of the upright image, from its header alone.
 
     Raises:
-        DataError: the file is no picture, or cannot be read.
+        DataError: the file is not an image, or cannot be read.
     """
     with _opened(path) as image:
-        # Some versions of Pillow turn the size of a TIFF when they read its header, others with the picture.
+        # Some versions of Pillow apply the orientation of a TIFF to `size` already in the header.
         tags = getattr(image, "tag_v2", None)
         width, height = image.size if tags is None else (tags[256], tags[257])
         try:
-            # The base class's own: the one of PNG decodes the picture, to look for EXIF behind it.
+            # Not `image.getexif`: for a PNG it decodes the image, to find EXIF data behind it.
             sideways = Image.Image.getexif(image).get(ORIENTATION) in (5, 6, 7, 8)
         except DAMAGED_EXIF:
             sideways = False
@@ -71,10 +69,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read a picture in the mode that it has, turned upright; of many, the first.
+    """Read the first image of a file in its own mode, upright.
 
     Raises:
-        DataError: the file is no picture, or is damaged.
+        DataError: the file is not an image, or is damaged.
     """
     with _opened(path) as image:
         return upright(image.copy())
@@ -82,7 +80,7 @@ def open_image(path: Path) -> Image.Image:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A picture of which the header was read, without a warning; any trouble in it is a DataError."""
+    """Open an image and read its header, without warnings; any error inside becomes a DataError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,15 +89,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     raise ValueError("no pixels")
                 yield image
     except MemoryError:
-        raise  # of the machine, not of the file
-    except Exception as error:  # Pillow's readers raise nearly anything over a damaged file
-        raise DataError(
-            f"{printable(path)} cannot be read as a picture ({_reason(error)}). {_way_out(error)}"
-        ) from error
+        raise  # not the fault of the file
+    except Exception as error:  # Pillow raises almost any exception for a damaged file
+        way_out = "Repair the file, or take it out of the folder."
+        if isinstance(error, Image.DecompressionBombError):
+            way_out = "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
+        raise DataError(f"{printable(path)} cannot be read as a picture ({_reason(error)}). {way_out}") from error
 
 
 def _open_file(path: Path) -> int:
-    # Without O_NONBLOCK, a FIFO waits for somebody who writes.
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
@@ -115,40 +114,34 @@ def _reason(error: Exception) -> str:
     return printable(error).rstrip(".") or type(error).__name__
 
 
-def _way_out(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return "If it is not meant to exhaust the memory, raise PIL.Image.MAX_IMAGE_PIXELS."
-    return "Repair the file, or take it out of the folder."
-
-
 def read_image(path: Path) -> Image.Image:
-    """Read a picture as 8-bit RGB, turned upright.
+    """Read an image as 8-bit RGB, upright.
 
     Values of 16 bit, and floats in [0, 1], are scaled; transparency is dropped.
 
     Raises:
-        DataError: the file is no picture, is damaged, or has other values.
+        DataError: the file is not an image, is damaged, or has values out of range.
     """
     image = open_image(path)
-    most = 1 if image.mode == "F" else 65535 if image.mode.startswith("I") else None
-    if most is None:
+    top = 1 if image.mode == "F" else 65535 if image.mode.startswith("I") else None
+    if top is None:
         try:
             return converted(image, "RGB")
         except (ValueError, ImageCms.PyCMSError) as error:
-            raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be turned into RGB ({error}).") from error
+            raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be converted to RGB ({error}).") from error
     values = np.asarray(image)
-    beyond = 0.01 if image.mode == "F" else 0  # what resampling leaves
-    if not (values.min() >= -beyond and values.max() <= most + beyond):  # NaN fails every comparison
+    margin = 0.01 if image.mode == "F" else 0  # resampling overshoots a little
+    if not (values.min() >= -margin and values.max() <= top + margin):  # false for NaN too
         raise DataError(
             f"{printable(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
-            f"holds 0 to {most}. Scale them."
+            f"holds 0 to {top}. Scale them."
         )
-    grey = (values.clip(0, most) * (255 / most)).round().astype(np.uint8)
+    grey = (values.clip(0, top) * (255 / top)).round().astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says; one with damaged EXIF stays as it is."""
+    """Rotate an image as its EXIF orientation says; damaged EXIF data is ignored."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -158,36 +151,42 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:
-    """Convert a picture of 8 bit, by way of RGB where Pillow has no straight one."""
+    """Convert an 8-bit image to `mode`, by way of RGB where Pillow has no direct conversion."""
     if image.mode == "LAB":
         lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB") or image
     elif image.mode == "La":
         image = image.convert("LA")
     elif image.mode in ("P", "PA", "RGBa"):
-        # A palette with transparent colours has its way to RGB through RGBA, or Pillow warns.
+        # Without this step, Pillow warns about a palette with transparent colours.
         image = image.convert("RGBA")
     return image.convert(mode)
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Turn an 8-bit picture into a float tensor ``(c, h, w)`` in [-1, 1]."""
-    return to_float(to_bytes(image))
+def resized(image: Image.Image, size: int) -> Tensor:
+    """Resize an 8-bit image (bicubic) to a uint8 tensor ``(c, size, size)``."""
+    same = image.size == (size, size)
+    return to_uint8(image if same else image.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def to_bytes(image: Image.Image) -> Tensor:
-    """Turn an 8-bit picture into a uint8 tensor ``(c, h, w)``."""
+def to_uint8(image: Image.Image) -> Tensor:
+    """Convert an 8-bit image to a uint8 tensor ``(c, h, w)``."""
     return rearrange(torch.from_numpy(np.array(image, dtype=np.uint8)), "h w c -> c h w").contiguous()
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Turn uint8 pixels of any shape into floats in [-1, 1], the same on every device."""
-    # A CUDA card divides by a number with its rounded inverse; by a tensor, it divides.
+    """Convert a uint8 tensor of any shape to floats in [-1, 1], the same on every device."""
+    # By a Python number, CUDA would multiply with its rounded inverse.
     return pixels.float() / torch.full((), 127.5, device=pixels.device) - 1
 
 
+def to_tensor(image: Image.Image) -> Tensor:
+    """Convert an 8-bit image to a float tensor ``(c, h, w)`` in [-1, 1]."""
+    return to_float(to_uint8(image))
+
+
 def to_image(tensor: Tensor) -> Image.Image:
-    """Turn a tensor ``(c, h, w)`` in [-1, 1] into an 8-bit picture; values outside are clipped.
+    """Convert a tensor ``(c, h, w)`` in [-1, 1] to an 8-bit RGB image; values out of range are clipped.
 
     Raises:
         ArgumentError: neither one nor three channels.
@@ -198,73 +197,7 @@ def to_image(tensor: Tensor) -> Image.Image:
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
         raise ArgumentError(
             f"to_image: expects (c, h, w) with 1 or 3 channels, got {tuple(tensor.shape)}. "
-            "Give one picture of a batch, and choose the channels to show."
+            "Give one image of a batch, and choose the channels to show."
         )
     pixels = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    whole = repeat(pixels, "c h w -> h w (c n)", n=3 // tensor.shape[0]).numpy()
-    return Image.fromarray(whole)
-
-
-@dataclass(frozen=True)
-class Jitter:
-    """Resize pictures, and cut the same random window out of each; flip all or none of them.
-
-    Args:
-        size: height and width of what comes out.
-        load_size: height and width that pictures are resized to first; ``size * 286 / 256`` if None.
-        flip: whether to mirror left and right half of the time.
-
-    Raises:
-        ArgumentError: a `size` below 1, or a `load_size` below `size`.
-
-    Source: Isola et al. 2017, section 6.2.
-    """
-
-    size: int
-    load_size: int | None = None
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        at_least("Jitter", "size", self.size, 1)
-        if self.load_size is not None:
-            at_least("Jitter", "load_size", self.load_size, self.size)
-
-    @property
-    def large(self) -> int:
-        """Height and width of the pictures that the window is cut from."""
-        return round(self.size * 286 / 256) if self.load_size is None else self.load_size
-
-    def __call__(self, images: Sequence[Image.Image], rng: np.random.Generator | None) -> list[Tensor]:
-        """Return the pictures as tensors ``(c, size, size)``; without `rng`, only resized to `size`."""
-        if rng is None:
-            return [to_float(pixels) for pixels in self.load(images, self.size)]
-        window = torch.tensor([self.window(rng)])
-        return [self.cut(pixels[None], window)[0] for pixels in self.load(images, self.large)]
-
-    def load(self, images: Sequence[Image.Image], size: int) -> list[Tensor]:
-        """Return the pictures, resized, as bytes: uint8 tensors ``(c, size, size)``."""
-        return [to_bytes(_resized(image, size)) for image in images]
-
-    def window(self, rng: np.random.Generator) -> tuple[int, int, bool]:
-        """Draw where the window is cut: its left and top edge, and whether it is mirrored."""
-        left, top = (int(n) for n in rng.integers(0, self.large - self.size, size=2, endpoint=True))
-        return left, top, bool(self.flip and rng.random() < 0.5)
-
-    def cut(self, pixels: Tensor, windows: Tensor) -> Tensor:
-        """Cut a window out of each picture, where the pictures are, and turn it into floats in [-1, 1].
-
-        Shape: ``(b, c, large, large)``, uint8, and ``(b, 3)``, whole numbers as `window` draws them ->
-        ``(b, c, size, size)``.
-        """
-        left, top, mirrored = (column[:, None] for column in windows.unbind(1))
-        along = torch.arange(self.size, device=pixels.device)
-        rows = top + along
-        columns = left + torch.where(mirrored.bool(), self.size - 1 - along, along)
-        at = (rows[:, :, None] * pixels.shape[-1] + columns[:, None, :]).flatten(1)
-        # One flat gather: on a CPU it takes a quarter of the time of an index for each axis.
-        cut = pixels.flatten(2).gather(2, at[:, None].expand(-1, pixels.shape[1], -1))
-        return to_float(cut.unflatten(2, (self.size, self.size)))
-
-
-def _resized(image: Image.Image, size: int) -> Image.Image:
-    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+    return Image.fromarray(repeat(pixels, "c h w -> h w (c n)", n=3 // tensor.shape[0]).numpy())

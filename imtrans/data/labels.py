@@ -1,4 +1,4 @@
-"""Label maps: from colours to class ids and back, and from ids to the channels that a network reads."""
+"""Label maps: class ids from colours and back, and one-hot channels from ids."""
 
 from collections.abc import Collection
 
@@ -12,26 +12,25 @@ from imtrans.errors import ArgumentError, ShapeError, join_names
 from imtrans.nn.layers import check_image
 
 Palette = Collection[tuple[int, int, int]]
-"""A colour for each class, red, green and blue from 0 to 255, in the order of the ids."""
+"""A colour for each class, in the order of the ids: red, green and blue from 0 to 255."""
 
 
 def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -> Tensor:
-    """Give each class a channel that is 1 where the class is, and 0 elsewhere.
+    """Encode class ids as one channel per class, an input for a generator.
 
-    It is an input for a generator, like an image in [-1, 1]. The ids are checked, so a CUDA card is waited for: use
-    it where data is prepared, not in a training step.
+    It checks the ids, which waits for a CUDA device: use it when data is prepared, not in a training step.
 
     Shape: ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, num_classes, h, w)`` in {0, 1}, float32; one channel more with
     `instances`.
 
     Args:
-        ids: whole numbers from 0 to ``num_classes - 1``.
-        num_classes: how many there are.
-        instances: a number for each object, of the shape of `ids`. Its `edges` become the last channel, which tells
-            two cars side by side from one.
+        ids: integers from 0 to ``num_classes - 1``.
+        num_classes: the number of classes.
+        instances: an integer for each object, in the shape of `ids`. Its `edges` become the last channel, which
+            separates adjacent objects of one class.
 
     Raises:
-        ArgumentError: an id out of range, named; ids or instances that are no whole numbers.
+        ArgumentError: ids out of range; ids or instances that are not integers.
         ShapeError: a tensor of another shape.
 
     Source: Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
@@ -55,12 +54,12 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
 
 
 def edges(instances: Tensor) -> Tensor:
-    """Mark the pixels whose object is not that of each of their four neighbours.
+    """Mark the pixels with a neighbour (of four) that belongs to another object.
 
-    Shape: ``(b, h, w)`` or ``(b, 1, h, w)``, whole numbers -> ``(b, 1, h, w)`` in {0, 1}, float32.
+    Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, 1, h, w)`` in {0, 1}, float32.
 
     Raises:
-        ArgumentError: not whole numbers.
+        ArgumentError: not integers.
         ShapeError: a tensor of another shape.
 
     Source: Wang et al. 2018, section 3.3.
@@ -77,19 +76,15 @@ def edges(instances: Tensor) -> Tensor:
 
 
 def ids_from_colours(image: Tensor, palette: Palette) -> Tensor:
-    """Read a label map that was painted in the colours of `palette`.
+    """Convert a painted label map to class ids: for each pixel, the class with the nearest colour.
 
-    Each pixel is of the class whose colour is nearest to its own, so that JPEG's blur does no harm.
+    Small errors, such as JPEG artifacts, do no harm.
 
     Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, h, w)``, int64.
 
-    Args:
-        image: the painted label map.
-        palette: a colour for each class, in the order of the ids.
-
     Raises:
-        ArgumentError: an empty palette, one with a colour that is none, or with one twice.
-        ShapeError: not a batch of colour images.
+        ArgumentError: an invalid or repeated colour in the palette, or an empty palette.
+        ShapeError: not a batch of RGB images.
 
     >>> image = torch.tensor([-1.0, -0.9, 0.8])[None, :, None, None]  # nearly blue
     >>> ids_from_colours(image, [(0, 0, 0), (255, 0, 0), (0, 0, 255)]).item()
@@ -97,18 +92,18 @@ def ids_from_colours(image: Tensor, palette: Palette) -> Tensor:
     """
     check_image("ids_from_colours", image, 3)
     colours = _colours("ids_from_colours", palette, image.device)
-    # Colour by colour, the memory is that of one distance a class and pixel.
+    # One colour at a time needs less memory than a broadcast over all of them.
     distances = [(image.float() - colour[:, None, None]).square().sum(dim=1) for colour in colours]
     return torch.stack(distances).argmin(dim=0)
 
 
 def colours_from_ids(ids: Tensor, palette: Palette) -> Tensor:
-    """Paint a label map in the colours of `palette`; `ids_from_colours` reads it back.
+    """Paint a label map in the colours of `palette`, the inverse of `ids_from_colours`.
 
-    Shape: ``(b, h, w)`` or ``(b, 1, h, w)``, whole numbers -> ``(b, 3, h, w)`` in [-1, 1].
+    Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, 3, h, w)`` in [-1, 1].
 
     Raises:
-        ArgumentError: an id without a colour; a palette as for `ids_from_colours`; ids that are no whole numbers.
+        ArgumentError: an id without a colour, ids that are not integers, or a palette as for `ids_from_colours`.
         ShapeError: a tensor of another shape.
 
     >>> colours_from_ids(torch.tensor([[[1]]]), [(0, 0, 0), (255, 0, 0)]).flatten().tolist()
@@ -121,7 +116,7 @@ def colours_from_ids(ids: Tensor, palette: Palette) -> Tensor:
 
 
 def _whole_numbers(owner: str, argument: str, ids: Tensor) -> Tensor:
-    """The ids as ``(b, h, w)``."""
+    """Return the ids as int64 ``(b, h, w)``."""
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ArgumentError(
             f"{owner}: {argument} must be whole numbers, got {ids.dtype}. Use {argument}.long() if their values are."
@@ -133,7 +128,7 @@ def _whole_numbers(owner: str, argument: str, ids: Tensor) -> Tensor:
             f"{owner}: expects {argument} (b, h, w) or (b, 1, h, w), got shape {tuple(ids.shape)}. "
             f"Add the batch axis with {argument}[None]."
         )
-    # A small type cannot hold num_classes to be compared with, and torch compares no unsigned ones beyond uint8.
+    # num_classes may exceed a small dtype, and torch has no comparison of unsigned integers beyond uint8.
     return ids.long()
 
 
@@ -142,12 +137,12 @@ def _check_ids(owner: str, ids: Tensor, classes: int, argument: str) -> None:
     if wrong:
         raise ArgumentError(
             f"{owner}: ids {join_names(wrong)} are out of range: with {argument}={classes} they go from 0 to "
-            f"{classes - 1}. Count all classes, or give such pixels a class of their own first."
+            f"{classes - 1}. Raise the number of classes, or map such pixels to a class of their own first."
         )
 
 
 def _colours(owner: str, palette: Palette, device: torch.device) -> Tensor:
-    """The palette as ``(classes, 3)`` in [-1, 1]."""
+    """Return the palette as ``(classes, 3)`` in [-1, 1]."""
     colours = [tuple(colour) for colour in palette]
     for colour in colours:
         if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
@@ -157,5 +152,5 @@ def _colours(owner: str, palette: Palette, device: torch.device) -> Tensor:
     if not colours or len(set(colours)) < len(colours):
         twice = join_names([c for i, c in enumerate(colours) if c in colours[:i]])
         why = f"has {twice} more than once" if colours else "is empty"
-        raise ArgumentError(f"{owner}: the palette {why}. It needs a colour for each class, each another one.")
+        raise ArgumentError(f"{owner}: the palette {why}. It needs a different colour for each class.")
     return torch.tensor(colours, dtype=torch.float32, device=device) / 127.5 - 1

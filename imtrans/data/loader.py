@@ -1,22 +1,97 @@
-"""Batches in an order, and with an augmentation, that are functions of the seed and the epoch alone."""
+"""Batches of one epoch, from worker processes or from the cache."""
 
 import signal
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from imtrans.distributed.data_parallel import shard_range
+from imtrans.checks import at_least, check_bool
+from imtrans.data.cache import ImageCache, make_cache
+from imtrans.data.sampling import Batch as Batch
+from imtrans.data.sampling import batch_indices
+from imtrans.data.sampling import length_of as length_of
 from imtrans.errors import ImtransError
 
-Batch = dict[str, Tensor]
+
+class BatchLoader:
+    """Batches of data sets: from a cache for each data set that can be cached, else from `batches`.
+
+    Args:
+        device: the training device.
+        cache: whether to cache images; see `imtrans.data.cache.make_cache`.
+        num_workers: worker processes for data sets that are not cached.
+
+    Raises:
+        ArgumentError: `cache` is no bool, or `num_workers` no whole number of at least 0.
+    """
+
+    def __init__(self, device: torch.device, *, cache: bool, num_workers: int) -> None:
+        check_bool("Trainer", "keep_data", cache)
+        self.device, self.cache = device, cache
+        self.num_workers = at_least("Trainer", "num_workers", num_workers, 0)
+        # The data set is held too: its id stays its own.
+        self._caches: dict[int, tuple[object, ImageCache | None]] = {}
+
+    def batches(self, data: Dataset[Batch], batch_size: int, **order: Any) -> Iterable[Batch]:
+        """Return the batches of one epoch; further arguments as for `batches`."""
+        if id(data) not in self._caches:
+            self._caches[id(data)] = data, make_cache(data, self.device) if self.cache else None
+        cache = self._caches[id(data)][1]
+        if cache is not None:
+            return cache.batches(batch_size, **order)
+        pinned = self.device.type == "cuda"
+        return batches(data, batch_size, num_workers=self.num_workers, pin_memory=pinned, **order)
+
+
+def batches(
+    data: Dataset[Batch],
+    batch_size: int,
+    *,
+    epoch: int = 0,
+    shuffle_seed: int | None = None,
+    skip: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Yield the batches of one epoch; the last one may be smaller.
+
+    Args:
+        data: a data set of dicts of tensors; see `EpochDataset`.
+        batch_size: samples in a batch, of all processes together.
+        epoch: the order and the augmentation depend on it.
+        shuffle_seed: the order depends on it; None for the order of `data`.
+        skip: the number of batches to leave out at the start, without loading them.
+        rank: the rank of this process. It gets its part of each batch, see
+            `imtrans.distributed.data_parallel.shard_range`, or the last sample of the batch if that is empty.
+        world_size: the number of processes.
+        num_workers: worker processes.
+        pin_memory: whether batches are in pinned memory.
+
+    Raises:
+        ImtransError: `data` raised it, here or in a worker process.
+    """
+    shard = {"skip": skip, "rank": rank, "world_size": world_size}
+    loader: DataLoader[Any] = DataLoader(
+        _ErrorsAsSamples(data, epoch),
+        batch_sampler=batch_indices(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, **shard),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else the DataLoader would draw from the global generator
+        collate_fn=_collate,
+        worker_init_fn=_ignore_stop_signals,
+    )
+    for batch in loader:
+        if isinstance(batch, ImtransError):
+            raise batch
+        yield batch
 
 
 class EpochDataset(Dataset[Batch]):
-    """A data set as it is in one epoch: through its ``draw(index, epoch)``, or plainly if it has none."""
+    """A data set in one epoch: ``data.draw(index, epoch)`` if `data` has that method, else ``data[index]``."""
 
     def __init__(self, data: Any, epoch: int) -> None:
         self.data, self.epoch = data, epoch
@@ -28,79 +103,12 @@ class EpochDataset(Dataset[Batch]):
         return self.data.draw(index, self.epoch) if hasattr(self.data, "draw") else self.data[index]
 
 
-def length_of(data: object) -> int:
-    """How many samples `data` has; 0 for None."""
-    return len(data) if isinstance(data, Sized) else 0
+class _ErrorsAsSamples(EpochDataset):
+    """Returns our errors as samples: the DataLoader would put a worker's traceback before their text."""
 
-
-def batch_indices(
-    length: int, batch_size: int, *, epoch: int = 0, shuffle_seed: int | None = None, process: tuple[int, int] = (0, 1)
-) -> list[list[int]]:
-    """The indices of each batch of one epoch; arguments as for `batches`.
-
-    >>> batch_indices(5, 4, process=(0, 2)), batch_indices(5, 4, process=(1, 2))  # sample 4 stands in
-    ([[0, 1], [4]], [[2, 3], [4]])
-    """
-    order = np.arange(length)
-    if shuffle_seed is not None:
-        order = np.random.default_rng((shuffle_seed, epoch)).permutation(order)
-    whole = [order[i : i + batch_size].tolist() for i in range(0, length, batch_size)]
-    return [[batch[i] for i in shard_range(len(batch), *process)] or batch[-1:] for batch in whole]
-
-
-def batches(
-    data: Dataset[Batch],
-    batch_size: int,
-    *,
-    epoch: int = 0,
-    shuffle_seed: int | None = None,
-    skip: int = 0,
-    process: tuple[int, int] = (0, 1),
-    num_workers: int = 0,
-    pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """The batches of one epoch, the last one maybe smaller; without the first `skip`.
-
-    Args:
-        data: of dicts of tensors; see `EpochDataset`.
-        batch_size: samples in a batch, of all processes together.
-        epoch: decides the order and the augmentation.
-        shuffle_seed: decides the order too; None for the order of `data`.
-        skip: batches to leave out at the start, unread.
-        process: rank and number of the processes that share each batch: it gives the part of that rank, see
-            `imtrans.distributed.data_parallel.shard_range`, or where that is empty, one sample of the batch all the
-            same.
-        num_workers: processes that load.
-        pin_memory: whether to load into memory that a CUDA card can fetch from by itself.
-
-    Raises:
-        ImtransError: what `data` raised, in a process that loads too.
-    """
-    order = batch_indices(length_of(data), batch_size, epoch=epoch, shuffle_seed=shuffle_seed, process=process)
-    loader: DataLoader[Any] = DataLoader(
-        _ErrorsAsSamples(EpochDataset(data, epoch)),
-        batch_sampler=order[skip:],
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # the loader's own draws must not shift those of dropout
-        collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_run,
-    )
-    for batch in loader:
-        if isinstance(batch, ImtransError):
-            raise batch
-        yield batch
-
-
-class _ErrorsAsSamples(Dataset[Any]):
-    """A data set that gives our errors as samples: the loader would put a worker's traceback before their text."""
-
-    def __init__(self, data: EpochDataset) -> None:
-        self.data = data
-
-    def __getitem__(self, index: int) -> Batch | ImtransError:
+    def __getitem__(self, index: int) -> Any:
         try:
-            return self.data[index]
+            return super().__getitem__(index)
         except ImtransError as error:
             return error
 
@@ -109,10 +117,10 @@ def _collate(samples: list[Any]) -> Any:
     return next((sample for sample in samples if isinstance(sample, ImtransError)), None) or default_collate(samples)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Outlive the signals that ask a run to stop: they reach its whole group, and it has a step to finish and to save.
+def _ignore_stop_signals(worker: int) -> None:
+    """Keep a worker alive when the whole process group gets a signal: the run still finishes its step and saves.
 
-    A second SIGTERM ends a process that loads: the loader's own, at its end.
+    A second SIGTERM, which the DataLoader sends at its end, ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

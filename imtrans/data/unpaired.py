@@ -1,4 +1,4 @@
-"""Two sets of pictures that have no pairs."""
+"""Unpaired data: two image sources without correspondence, for CycleGAN."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -6,22 +6,20 @@ from os import PathLike
 import numpy as np
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.cache import CropDataset, CropParams, ImageSource, SingleSourceDataset
-from imtrans.data.facades.procedural import ProceduralFacades
-from imtrans.data.image_folder import PictureFolder
-from imtrans.data.images import Jitter
-from imtrans.data.loader import Batch
+from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource
+from imtrans.data.image_folder import ImageFolder
+from imtrans.data.jitter import Jitter
 from imtrans.data.paired import DIRECTIONS
 
 
 class Unpaired(CropDataset):
-    """Two sources, A and B: sample i has picture i of A, from the start again at its end, and any picture of B.
+    """Base class of data sets with two sources, A and B; there are as many samples as images in the longer one.
 
-    There are as many samples as pictures on the longer source. The picture of B and the windows, one for each of the
-    two pictures, are functions of (seed, epoch, index). Without augmentation nothing is random: the picture of B too is
-    the i-th.
+    - Sample i has image i of A, counted modulo its length, and a random image of B.
+    - Each of the two images has a crop of its own. The image of B and the crops are functions of (seed, epoch, index).
+    - Without augmentation nothing is random: sample i has image i of B too, modulo its length.
 
-    Source: the data set of Zhu et al. 2017's code.
+    Source: the data set in the code of Zhu et al. 2017.
     """
 
     a: ImageSource
@@ -34,49 +32,38 @@ class Unpaired(CropDataset):
 
     @property
     def names(self) -> tuple[str, str]:
-        """What the pictures of A, and those of B, are in a sample."""
+        """The keys of A's and B's images in a sample."""
         return ("source", "target") if self.direction == "AtoB" else ("target", "source")
 
     @property
     def sources(self) -> Sequence[ImageSource]:
-        """The one of the sources, the one of the targets."""
+        """The image source of ``"source"``, then the one of ``"target"``."""
         return (self.a, self.b) if self.direction == "AtoB" else (self.b, self.a)
 
     def crop_params(self, index: int, epoch: int) -> list[CropParams]:
-        """A picture of each source, and where `epoch` crop_params it."""
+        """Return an image and a crop of each source."""
         a, b = index % len(self.a), index % len(self.b)
-        if not self.augment:
-            crop_params: list[CropParams] = [(a, 0, 0, False), (b, 0, 0, False)]
-        else:
+        params: list[CropParams] = [(a, 0, 0, False), (b, 0, 0, False)]
+        if self.augment:
             rng = np.random.default_rng((self.seed, epoch, index))
             b = int(rng.integers(len(self.b)))
-            crop_params = [(a, *self.jitter.window(rng)), (b, *self.jitter.window(rng))]
-        return crop_params if self.direction == "AtoB" else crop_params[::-1]
+            params = [(a, *self.jitter.random_crop(rng)), (b, *self.jitter.random_crop(rng))]
+        return params if self.direction == "AtoB" else params[::-1]
 
 
 class UnpairedImages(Unpaired):
-    """Two folders of pictures, of any sizes and counts, whose files have nothing to do with one another.
+    """Two folders of images of any sizes and counts.
 
-    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired` for which two
-    pictures it has. A picture of any height and width is resized to a square, as `imtrans.PairedImages` does.
-    Every file's header is looked at once, when the data set is made.
+    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired` for its images.
+    Every file is checked once, when the data set is made.
 
     Args:
-        folder_a: of pictures.
-        folder_b: of pictures.
-        direction: ``"AtoB"``: A has the sources and B the targets, or ``"BtoA"``.
-        size: height and width of a sample.
-        load_size: see `imtrans.data.images.Jitter`.
-        augment: whether to draw the picture of B, and to jitter and flip; without, pictures come in their order,
-            resized to `size`.
-        flip: see `imtrans.data.images.Jitter`; each of the two pictures is flipped or not by itself.
-        seed: of the augmentation.
-        on_bad_image: what becomes of a file that cannot be read: ``"error"`` or ``"skip"``, as for
-            `imtrans.data.paired.PairedImages`; with ``"skip"``, `bad_images` reports those that were left out.
+        folder_a: a folder of images.
+        folder_b: a folder of images.
+        direction: ``"AtoB"``: A has the sources and B the targets; or ``"BtoA"``.
+        augment: whether to draw the image of B at random, and to crop and flip; if False, images are only resized.
 
-    Raises:
-        ArgumentError: an unknown direction, a size below 1, a negative `seed`, or another `on_bad_image`.
-        DataError: an empty or missing folder, an unreadable file, no sound one; with the names of the files.
+    The other arguments and the errors are as for `imtrans.data.paired.PairedImages`.
     """
 
     def __init__(
@@ -93,70 +80,13 @@ class UnpairedImages(Unpaired):
         on_bad_image: str = "error",
     ) -> None:
         self.direction = one_of("UnpairedImages", "direction", direction, DIRECTIONS)
-        self.jitter = Jitter(size, load_size, flip)
-        self.augment = augment
+        self.jitter, self.augment = Jitter(size, load_size, flip), augment
         self.seed = at_least("UnpairedImages", "seed", seed, 0)
         self.a, self.b = (
-            PictureFolder(
-                "UnpairedImages",
-                folder,
-                name=name,
-                jitter=self.jitter,
-                size=self.loaded_size,
-                on_bad_image=on_bad_image,
-            )
+            ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_size, on_bad_image=on_bad_image)
             for folder, name in zip((folder_a, folder_b), self.names, strict=True)
         )
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
 
     def __repr__(self) -> str:
         return f"{self.a!r}, and, without pairs, {self.b!r}, {self.direction}, as {self.jitter}"
-
-
-class UnpairedFacades(Unpaired):
-    """The two sides of procedural facades: label maps of some buildings, pictures of others.
-
-    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired`.
-
-    Args:
-        length: how many label maps, and how many pictures.
-        size: height and width of a sample.
-        seed: of the buildings and of the augmentation. Two data sets with different seeds share no building.
-        augment: see `UnpairedImages`.
-        direction: ``"AtoB"``: the label maps are the sources and the pictures the targets, or ``"BtoA"``.
-
-    Raises:
-        ArgumentError: a `length` below 1, a `size` below 16, a negative `seed`, or an unknown direction.
-
-    >>> sample = UnpairedFacades(4, size=32)[0]
-    >>> sample["source"].shape, sample["target"].shape
-    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
-    """
-
-    def __init__(
-        self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True, direction: str = "AtoB"
-    ) -> None:
-        self.direction = one_of("UnpairedFacades", "direction", direction, DIRECTIONS)
-        at_least("UnpairedFacades", "length", length, 1)
-        buildings = ProceduralFacades(2 * length, size=size, seed=seed, augment=augment)
-        self.jitter, self.augment, self.seed = buildings.jitter, augment, seed
-        self.a = _Side(buildings, "source", self.names[0], range(0, 2 * length, 2))
-        self.b = _Side(buildings, "target", self.names[1], range(1, 2 * length, 2))
-
-    def __repr__(self) -> str:
-        count = len(self)
-        sides = f"labels of {count}, pictures of {count} other procedural facades of seed {self.seed}"
-        return f"{sides}, {self.direction}, as {self.jitter}"
-
-
-class _Side:
-    """One `side` of some of the pairs of a data set, by another `name`. (A `ImageSource`.)"""
-
-    def __init__(self, pairs: SingleSourceDataset, side: str, name: str, indices: range) -> None:
-        self.pairs, self.side, self.name, self.indices = pairs, side, name, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, index: int) -> Batch:
-        return {self.name: self.pairs.load(self.indices[index])[self.side]}

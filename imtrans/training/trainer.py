@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from imtrans.checks import at_least
-from imtrans.data.cache import BatchLoader
-from imtrans.data.loader import Batch, length_of
+from imtrans.data.loader import Batch, BatchLoader, length_of
 from imtrans.distributed.process_group import rank_seed
 from imtrans.errors import TrainingError
 from imtrans.methods.base import check_method
@@ -120,7 +119,7 @@ class Trainer:
         self.device, self.precision = self._train_step.device, self._train_step.precision
         self.seed = at_least("Trainer", "seed", seed, 0)
         self.train_data = train_data
-        self._feed = BatchLoader(self.device, keep=keep_data, num_workers=num_workers)
+        self._feed = BatchLoader(self.device, cache=keep_data, num_workers=num_workers)
         self._data = f"{length_of(train_data)} samples in batches of {self.schedule.whole_batch}"
         self._group.check_same(data=self._data, steps=self.total_steps)
         self.folder = RunFolder(out, keep=at_least("Trainer", "keep", keep, 1))
@@ -194,7 +193,8 @@ class Trainer:
         while not self.schedule.is_last(self.step):
             epoch, position = divmod(self.step, self.schedule.batches_per_epoch)
             self._train_step.set_lr_factor(self.schedule.factor(epoch))
-            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position, "process": self._group.rank_and_size}
+            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position}
+            order |= {"rank": self._group.rank, "world_size": self._group.world_size}
             for batch in self._feed.batches(cast(Any, self.train_data), self.schedule.whole_batch, **order):
                 yield batch
                 if self.schedule.is_last(self.step):

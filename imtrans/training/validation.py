@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from imtrans.data.cache import BatchLoader
-from imtrans.data.loader import Batch, length_of
+from imtrans.data.loader import Batch, BatchLoader, length_of
 from imtrans.distributed.process_group import process_group
 from imtrans.errors import TrainingError
 from imtrans.evaluation.evaluate import compare_modes

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imtrans import LabFacades, LabImages, PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
-from imtrans.data import cache as room
-from imtrans.data.cache import BatchLoader, ImageCache, SingleSourceDataset, make_cache
-from imtrans.data.loader import batches
+from imtrans.data import cache as cache_module
+from imtrans.data.cache import ImageCache, make_cache
+from imtrans.data.crop_dataset import SingleSourceDataset
+from imtrans.data.jitter import Jitter
+from imtrans.data.loader import BatchLoader, batches
 from imtrans.errors import ArgumentError
 
 CPU = torch.device("cpu")
@@ -18,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five pairs of noise, of which no two windows are alike; and a folder in it with three more pictures."""
+    """Five pairs of noise, of which no two crops are alike; and a folder in it with three more pictures."""
     path, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
     (path / "few").mkdir()
     for i in range(8):
@@ -94,7 +96,7 @@ def test_a_batch_is_not_the_memory_that_is_kept(folder):
 
 def test_pictures_that_do_not_fit_the_card_stay_in_ram_and_else_are_loaded(folder, monkeypatch):
     free = {"cuda": 4 * 5 * 2 * 3 * 19 * 19, "cpu": 10**9}
-    monkeypatch.setattr(room, "free_memory", lambda device: free[device.type])
+    monkeypatch.setattr(cache_module, "free_memory", lambda device: free[device.type])
     data, card = make("pairs", folder), torch.device("cuda", 0)
     assert make_cache(data, card).store == card
     free["cuda"] -= 1
@@ -107,8 +109,8 @@ def test_pictures_that_do_not_fit_the_card_stay_in_ram_and_else_are_loaded(folde
 def test_unpaired_pictures_need_the_room_of_both_folders(folder, monkeypatch):
     free = (5 + 3) * 3 * 19 * 19
     for share, kept in ((1, True), (1.01, False)):
-        monkeypatch.setattr(room, "MEMORY_FRACTION", 1 / share)
-        monkeypatch.setattr(room, "free_memory", lambda device: free)
+        monkeypatch.setattr(cache_module, "MEMORY_FRACTION", 1 / share)
+        monkeypatch.setattr(cache_module, "free_memory", lambda device: free)
         assert (make_cache(make("unpaired, AtoB", folder), CPU) is not None) is kept
 
 
@@ -135,15 +137,15 @@ def test_a_data_set_with_a_sample_of_its_own_is_not_kept(folder):
     plain = [{"number": torch.tensor(1)}]
     others = [Darker(folder, size=16), First(folder, size=16), plain, [], None]
     assert [make_cache(data, CPU) for data in others] == [None] * 5
-    check_equal(BatchLoader(CPU, keep=True, num_workers=0).batches(plain, 1), [{"number": torch.tensor([1])}])
-    darker = BatchLoader(CPU, keep=True, num_workers=0).batches(Darker(folder, size=16), 2)
+    check_equal(BatchLoader(CPU, cache=True, num_workers=0).batches(plain, 1), [{"number": torch.tensor([1])}])
+    darker = BatchLoader(CPU, cache=True, num_workers=0).batches(Darker(folder, size=16), 2)
     check_equal(darker, batches(Darker(folder, size=16), 2))
 
 
 def test_a_data_set_of_ones_own_can_be_kept():
     class Mine(SingleSourceDataset):
         def __init__(self):
-            self.jitter, self.augment, self.seed = room.Jitter(4, 6), True, 0
+            self.jitter, self.augment, self.seed = Jitter(4, 6), True, 0
 
         def __len__(self):
             return 3
@@ -158,12 +160,12 @@ def test_a_feed_keeps_or_loads(folder, monkeypatch):
     data, decoded = make("pairs", folder), []
     read = type(data).load
     monkeypatch.setattr(type(data), "load", lambda self, index: decoded.append(index) or read(self, index))
-    kept, loaded = BatchLoader(CPU, keep=True, num_workers=0), BatchLoader(CPU, keep=False, num_workers=2)
+    kept, loaded = BatchLoader(CPU, cache=True, num_workers=0), BatchLoader(CPU, cache=False, num_workers=2)
     check_equal(kept.batches(data, 2, epoch=1), loaded.batches(data, 2, epoch=1))
     decoded.clear()
     list(kept.batches(data, 2, epoch=2))
     assert decoded == []
-    list(BatchLoader(CPU, keep=False, num_workers=0).batches(data, 2, epoch=2))
+    list(BatchLoader(CPU, cache=False, num_workers=0).batches(data, 2, epoch=2))
     assert sorted(decoded) == list(range(len(data)))
 
 
@@ -175,23 +177,23 @@ def test_iteration_leaves_the_global_random_state_alone(folder):
 
 def test_cutting_reads_no_value(folder, monkeypatch):
     data = make("pairs", folder)
-    pixels, windows = data.load(0)["source"][None], torch.tensor([data.crop_params(0, 1)[0][1:]])
+    pixels, params = data.load(0)["source"][None], torch.tensor([data.crop_params(0, 1)[0][1:]])
 
     def refuse(*args):
         raise AssertionError("a tensor's value was read")
 
     for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    data.jitter.cut(pixels, windows)
+    data.jitter.crop(pixels, params)
 
 
 def test_free_memory_is_told_for_the_cpu():
-    assert 0 < room.free_memory(CPU) < 2**50
-    assert room.free_memory(torch.device("meta")) == 0
-    assert room._available() >= room.free_memory(CPU)
+    assert 0 < cache_module.free_memory(CPU) < 2**50
+    assert cache_module.free_memory(torch.device("meta")) == 0
+    assert cache_module._available() >= cache_module.free_memory(CPU)
 
 
 def test_whether_to_keep_is_yes_or_no():
     with pytest.raises(ArgumentError) as caught:
-        BatchLoader(CPU, keep="yes", num_workers=0)
+        BatchLoader(CPU, cache="yes", num_workers=0)
     assert str(caught.value) == "Trainer: keep_data must be True or False, got 'yes'."

@@ -154,7 +154,7 @@ def test_16_bit_grey_as_colour_comes_back_as_8_bit_colour():
 def test_mode_i_beyond_16_bit_is_refused(values):
     image = Image.fromarray(np.array(values, dtype=np.int32))
     assert message(ArgumentError, image, 1) == (
-        f"translate: a picture of mode 'I' is taken as 16-bit, and this one has values from {values[0][0]} to "
+        f"translate: an image of mode 'I' is read as 16-bit, but this one has values from {values[0][0]} to "
         f"{values[0][1]}. Scale them to 0 ... 65535, or give an array of floats in [0, 1]."
     )
 
@@ -352,6 +352,6 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("channels", [2, 5, 31])
 def test_pictures_for_other_channels_are_refused(channels):
     assert message(ArgumentError, Image.new("RGB", (4, 4)), channels) == (
-        f"translate: a picture file or PIL image cannot hold the {channels} channels that the generator takes. "
+        f"translate: an image file or PIL image cannot hold the {channels} input channels of the generator. "
         "Give an array (h, w, c) or a tensor (c, h, w)."
     )

@@ -2,15 +2,12 @@ import pytest
 import torch
 from PIL import Image
 
-from imtrans.data.image_folder import PictureFolder
-from imtrans.data.images import Jitter
+from imtrans.data.image_folder import ImageFolder
 from imtrans.errors import ArgumentError, DataError
 
 
 def pictures(folder, **settings):
-    return PictureFolder(
-        "Mine", folder, **{"name": "x", "jitter": Jitter(8), "size": 9, "on_bad_image": "error"} | settings
-    )
+    return ImageFolder("Mine", folder, **{"name": "x", "size": 9, "on_bad_image": "error"} | settings)
 
 
 def test_pictures_come_by_name_resized(tmp_path):

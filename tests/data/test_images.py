@@ -1,4 +1,3 @@
-from collections import Counter
 from contextlib import suppress
 
 import numpy as np
@@ -9,14 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from imtrans.data.images import (
-    Jitter,
-    image_files,
-    image_size,
-    read_image,
-    to_image,
-    to_tensor,
-)
+from imtrans.data.images import image_files, image_size, read_image, to_image, to_tensor
 from imtrans.errors import ArgumentError, DataError
 
 PICTURES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(3)))
@@ -62,7 +54,7 @@ def test_to_image_refuses_other_shapes(shape):
         to_image(torch.zeros(shape))
     assert str(caught.value) == (
         f"to_image: expects (c, h, w) with 1 or 3 channels, got {shape}. "
-        "Give one picture of a batch, and choose the channels to show."
+        "Give one image of a batch, and choose the channels to show."
     )
 
 
@@ -149,79 +141,3 @@ def test_a_missing_folder_is_named(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path / 'none'} cannot be read as a folder of pictures: No such file or directory. Check the path."
     )
-
-
-@given(seed=st.integers(0, 2**16), size=st.integers(1, 12), more=st.integers(0, 5), flip=st.booleans())
-def test_both_pictures_of_a_pair_get_the_same_window_and_flip(seed, size, more, flip):
-    jitter = Jitter(size, size + more, flip)
-    picture = noise(size + more, size + more, seed)
-    one, inverse = (Image.fromarray(p) for p in (picture, 255 - picture))
-    a, b = jitter([one, inverse], np.random.default_rng(seed))
-    assert a.shape == b.shape == (3, size, size)
-    torch.testing.assert_close(a, -b, atol=1e-6, rtol=0)
-    again, _ = jitter([one, inverse], np.random.default_rng(seed))
-    assert torch.equal(a, again)
-
-
-def windows(jitter, draws):
-    """Of each draw: left and top of the window, and whether it is mirrored, read from the pixels."""
-    large = jitter.large
-    rows, columns = np.mgrid[:large, :large].astype(np.uint8)
-    image = Image.fromarray(np.stack([rows, columns, np.zeros_like(rows)], axis=2))
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(draws):
-        cut = np.asarray(to_image(jitter([image], rng)[0]))
-        mirrored = bool(cut[0, 0, 1] > cut[0, -1, 1])
-        found.append((int(cut[..., 1].min()), int(cut[0, 0, 0]), mirrored))
-    return found
-
-
-def test_every_window_is_reached_and_half_of_them_are_mirrored():
-    found = windows(Jitter(4, 7), draws=1000)
-    assert set(found) == {(x, y, m) for x in range(4) for y in range(4) for m in (False, True)}
-    mirrored = Counter(m for _, _, m in found)[True]
-    assert 420 < mirrored < 580  # five standard deviations around 500
-
-
-def test_without_flip_nothing_is_mirrored():
-    assert {m for _, _, m in windows(Jitter(4, 6, flip=False), draws=100)} == {False}
-
-
-def test_a_load_size_equal_to_the_size_only_flips():
-    assert set(windows(Jitter(6, 6), draws=50)) == {(0, 0, False), (0, 0, True)}
-
-
-def test_without_a_generator_pictures_are_only_resized():
-    picture = Image.fromarray(noise(6, 6))
-    (same,) = Jitter(6, 9)([picture], None)
-    assert torch.equal(same, to_tensor(picture))
-    (smaller,) = Jitter(3)([picture], None)
-    assert torch.equal(smaller, to_tensor(picture.resize((3, 3), Image.Resampling.BICUBIC)))
-
-
-def test_pictures_of_any_size_are_resized_before_the_cut():
-    wide = Image.fromarray(np.full((5, 40, 3), 77, dtype=np.uint8))
-    (cut,) = Jitter(8, 10)([wide], np.random.default_rng(0))
-    assert cut.shape == (3, 8, 8)
-    assert {tuple(p) for row in pixels(to_image(cut)) for p in row} == {(77, 77, 77)}
-
-
-@pytest.mark.parametrize(("size", "large"), [(256, 286), (128, 143), (64, 72), (1, 1)])
-def test_the_load_size_keeps_the_proportion_of_the_paper(size, large):
-    assert Jitter(size).large == large
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ((0,), "Jitter: size must be a whole number >= 1, got 0."),
-        ((2.5,), "Jitter: size must be a whole number >= 1, got 2.5."),
-        ((8, 7), "Jitter: load_size must be a whole number >= 8, got 7."),
-        ((8, 0), "Jitter: load_size must be a whole number >= 8, got 0."),
-    ],
-)
-def test_jitter_refuses_sizes_that_cannot_be(arguments, text):
-    with pytest.raises(ArgumentError) as caught:
-        Jitter(*arguments)
-    assert str(caught.value) == text

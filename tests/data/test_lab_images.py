@@ -6,7 +6,8 @@ from torch.utils.data import DataLoader
 
 from imtrans import LabFacades, LabImages, ProceduralFacades
 from imtrans.colours import join_lab, split_lab
-from imtrans.data.images import Jitter, read_image, to_tensor
+from imtrans.data.images import read_image, resized, to_tensor
+from imtrans.data.jitter import Jitter
 from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 
@@ -34,7 +35,8 @@ def test_a_sample_is_lightness_and_colour(folder):
 def test_a_window_is_cut_before_it_becomes_lab(folder):
     data = LabImages(folder, size=16, load_size=20, seed=3)
     for epoch in range(3):
-        picture = data.jitter([read_image(folder / "2.png")], np.random.default_rng((3, epoch, 2)))[0]
+        params = torch.tensor([data.jitter.random_crop(np.random.default_rng((3, epoch, 2)))])
+        picture = data.jitter.crop(resized(read_image(folder / "2.png"), 20)[None], params)[0]
         lightness, ab = split_lab(picture)
         sample = data.draw(2, epoch)
         assert torch.equal(sample["source"], lightness)

@@ -118,9 +118,9 @@ def test_an_empty_folder(tmp_path):
 def test_empty_folders_a_and_b(tmp_path):
     (tmp_path / "A").mkdir()
     (tmp_path / "B").mkdir()
-    assert (
-        error_of(tmp_path)
-        == f"{tmp_path / 'A'} and {tmp_path / 'B'} hold no pictures. Put those of a pair into both, under one name."
+    assert error_of(tmp_path) == (
+        f"{tmp_path / 'A'} and {tmp_path / 'B'} hold no pictures. Put the two pictures of a pair into both, under one "
+        "name."
     )
 
 

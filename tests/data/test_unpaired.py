@@ -7,7 +7,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imtrans import ProceduralFacades, UnpairedFacades, UnpairedImages
-from imtrans.data.images import Jitter, to_tensor
+from imtrans.data.images import to_tensor
+from imtrans.data.jitter import Jitter
 from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 
@@ -210,7 +211,7 @@ def test_facades_in_the_other_direction():
 
 
 def test_facades_are_augmented_side_by_side():
-    data, large = UnpairedFacades(3, size=32), Jitter(32).large
+    data, large = UnpairedFacades(3, size=32), Jitter(32).loaded_size
     assert data.draw(1, 4)["source"].shape == (3, 32, 32)
     assert data.a.load(0)["source"].shape == (3, large, large)
     assert len({data.draw(1, epoch)["target"].numpy().tobytes() for epoch in range(8)}) > 4

@@ -125,14 +125,14 @@ def test_pictures_have_one_three_or_four_channels():
     with pytest.raises(ArgumentError) as caught:
         translate(UNetGenerator(2, 3, base_channels=2, depth=2), picture())
     assert str(caught.value) == (
-        "translate: a picture file or PIL image cannot hold the 2 channels that the generator takes. "
+        "translate: an image file or PIL image cannot hold the 2 input channels of the generator. "
         "Give an array (h, w, c) or a tensor (c, h, w)."
     )
     with pytest.raises(ArgumentError) as caught:
         translate(UNetGenerator(3, 2, base_channels=2, depth=2), picture())
     assert str(caught.value) == (
-        "translate: the generator's 2 channels make no picture. Give the source as an array or a tensor, and the "
-        "output comes back as one."
+        "translate: the generator's 2 output channels fit no PIL image. Give the source as an array or a tensor; the "
+        "output is then one too."
     )
 
 

@@ -93,7 +93,7 @@ def test_it_shows_pictures_in_rgb():
     assert all(column.shape == (2, 3, 16, 16) for column in columns.values())
     grey = columns["source"]
     torch.testing.assert_close(grey, grey[:, :1].expand_as(grey), atol=1e-4, rtol=0)
-    rgb = torch.stack([data.jitter.cut(data.load(i)["rgb"][None], torch.tensor([[0, 0, 0]]))[0] for i in range(2)])
+    rgb = torch.stack([data.jitter.crop(data.load(i)["rgb"][None], torch.tensor([[0, 0, 0]]))[0] for i in range(2)])
     torch.testing.assert_close(columns["target"], rgb, atol=1e-3, rtol=0)
     for column in columns.values():
         torch.testing.assert_close(split_lab(column)[0], batch["source"], atol=1e-4, rtol=0)
@@ -363,8 +363,8 @@ def test_other_channels_are_refused(generator, owner, picture, shape):
     with pytest.raises(ShapeError) as caught:
         call(picture)
     assert str(caught.value) == (
-        f"{owner}: the generator gives colours to grey pictures, and takes 1 channel, or 3 of which it uses the "
-        f"lightness; got shape {shape}."
+        f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "
+        f"lightness), got shape {shape}."
     )
 
 

@@ -204,7 +204,7 @@ def test_how_often_a_run_looks_up_does_not_change_what_it_learns(tmp_path, whole
 
 
 def test_data_that_is_kept_does_not_change_what_is_learnt(tmp_path, whole):
-    assert Small(tmp_path).trainer._feed.keep
+    assert Small(tmp_path).trainer._feed.cache
     Small(tmp_path, stop_after=4, keep_data=False).stopped()
     resumed = Small(tmp_path, keep_data=True)
     resumed.fit(resume=True)

@@ -1,8 +1,7 @@
-"""How the parts of a facade look: textures, windows, balconies, shops, light and shade.
+"""Drawing of a facade's parts: textures, windows, balconies, doors and shops, in light and shade.
 
-Everything is placed in unit coordinates, x to the right and y downwards, on a canvas a few times larger than
-the picture. What light does to a surface is kept on a second canvas and applied once, when the picture is
-developed.
+Coordinates are in units of the canvas, x to the right and y down. The canvas is a few times larger than the output. A
+separate layer holds the light on each pixel; `Canvas.render` multiplies the picture with it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,8 @@ CREAM, LAMP, VOID = (240, 232, 214), (255, 206, 128), (34, 38, 46)
 
 
 @dataclass(frozen=True)
-class Mood:
-    """The weather: colours of the sky, tints of light and shade, the share of windows that are lit."""
+class Weather:
+    """Colours of the sky, tints of light and shade, and the fraction of windows that are lit."""
 
     zenith: Colour
     horizon: Colour
@@ -34,7 +33,7 @@ class Mood:
 
 @dataclass(frozen=True)
 class Courses:
-    """Stones, bricks, slates or tiles: height and length of one, how tones vary, how dark the joints are."""
+    """Rows of bricks or tiles: height and length of one, variation of the tones, darkness of the joints."""
 
     course: float
     length: float
@@ -57,13 +56,13 @@ class Look:
 
 
 def tone(colour: Colour, factor: float) -> Colour:
-    """Return `colour` made brighter (`factor` above 1) or darker."""
+    """Scale the brightness of `colour`."""
     r, g, b = (min(255, int(c * factor)) for c in colour)
     return r, g, b
 
 
 class Canvas:
-    """Picture, light and labels of one building, in layers; `sun` is 1 for light from the left, else -1."""
+    """The layers of one building: picture, light and labels. `sun` is 1 for light from the left, -1 from the right."""
 
     def __init__(self, side: int, sun: int) -> None:
         self.side, self.sun = side, sun
@@ -74,25 +73,25 @@ class Canvas:
         self._draw, self._light, self._mark = (ImageDraw.Draw(layer) for layer in layers)
 
     def pixels(self, box: Box) -> tuple[int, int, int, int]:
-        """Return the first and last pixel of `box` along each axis; never an empty box."""
+        """Return the first and last pixel of `box` along each axis, at least one pixel."""
         x0, y0, x1, y1 = box
         left, top, side = int(x0 * self.side + 0.5), int(y0 * self.side + 0.5), self.side
         return left, top, max(left, int(x1 * side - 0.5)), max(top, int(y1 * side - 0.5))
 
     def mark(self, box: Box, label: Colour, *, arched: bool = False) -> None:
-        """Write `label` into the label map."""
+        """Fill `box` of the label map."""
         _fill(self._mark, self.pixels(box), label, arched)
 
     def box(self, box: Box, colour: Colour, *, arched: bool = False) -> None:
-        """Paint a flat surface."""
+        """Fill `box` of the picture."""
         _fill(self._draw, self.pixels(box), colour, arched)
 
     def shade(self, box: Box, light: int, *, arched: bool = False) -> None:
-        """Let only `light` of 255 fall on a surface."""
+        """Set the light on `box`, from 0 to 255."""
         _fill(self._light, self.pixels(box), light, arched)
 
     def relief(self, box: Box, colour: Colour, depth: float, *, arched: bool = False) -> None:
-        """Paint a surface that stands out by `depth`: lit itself, it shades what lies below and beside it."""
+        """Paint a fully lit surface that stands out by `depth`, and its shadow."""
         x0, y0, x1, y1 = box
         reach = 0.6 * depth * self.sun
         self.shade((x0 + reach, y0 + depth, x1 + reach, y1 + depth), 40, arched=arched)
@@ -100,14 +99,14 @@ class Canvas:
         self.box(box, colour, arched=arched)
 
     def recess(self, box: Box, depth: float, *, arched: bool = False) -> None:
-        """Shade the inside of an opening along its top and the side that the sun comes from."""
+        """Shade the inside of an opening along the top and the side of the sun."""
         x0, y0, x1, y1 = box
         self.shade(box, 70, arched=arched)
         left, right = (0.6 * depth, 0.0) if self.sun > 0 else (0.0, 0.6 * depth)
         self.shade((x0 + left, y0 + depth, x1 - right, y1), 255, arched=arched)
 
     def paste(self, texture: Image.Image, box: Box, *, arched: bool = False) -> None:
-        """Paint with a texture that is as wide as the canvas, or stretch a small one over `box`."""
+        """Fill `box` with a texture: cropped if it is as wide as the canvas, else resized."""
         x0, y0, x1, y1 = self.pixels(box)
         size = (x1 - x0 + 1, y1 - y0 + 1)
         fits = texture.width == self.side
@@ -117,7 +116,7 @@ class Canvas:
         self.picture.paste(patch, (x0, y0), mask)
 
     def slope(self, texture: Image.Image, corners: Sequence[tuple[float, float]], label: Colour) -> None:
-        """Paint and mark the polygon between `corners` with a texture that is as wide as the canvas."""
+        """Paint and mark a polygon, with a texture as wide as the canvas."""
         points = [(round(x * self.side), round(y * self.side)) for x, y in corners]
         mask = Image.new("1", texture.size)
         ImageDraw.Draw(mask).polygon(points, fill=1)
@@ -125,27 +124,27 @@ class Canvas:
         self._mark.polygon(points, fill=label)
         self._light.polygon(points, fill=255)
 
-    def lattice(self, box: Box, step: float, colour: Colour) -> None:
-        """Draw two crossing lines that run up and down between the top and bottom of `box`."""
+    def zigzags(self, box: Box, step: float, colour: Colour) -> None:
+        """Draw two crossing zigzag lines between the top and bottom of `box`."""
         x0, y0, x1, y1 = self.pixels(box)
         count = max(2, round((box[2] - box[0]) / step))
         for ends in ((y0, y1), (y1, y0)):
             line = [(x0 + (x1 - x0) * i / count, ends[i % 2]) for i in range(count + 1)]
             self._draw.line(line, fill=colour)
 
-    def develop(self, size: int, mood: Mood) -> tuple[Picture, Picture]:
-        """Apply the light and reduce picture and labels to `size`, each a `h w c` array of bytes."""
+    def render(self, size: int, weather: Weather) -> tuple[Picture, Picture]:
+        """Apply the light and downsample; return picture and labels, uint8 ``(size, size, 3)``."""
         factor = self.side // size
         photo = np.asarray(self.picture.reduce(factor), np.float32)
         light = np.asarray(self.light.reduce(factor), np.float32)[..., None] / 255
-        shade, sun = np.asarray((mood.shade, mood.sun), np.float32)
+        shade, sun = np.asarray((weather.shade, weather.sun), np.float32)
         photo = photo * ((shade + (1 - shade) * light) * sun)
         labels = np.asarray(self.labels)[factor // 2 :: factor, factor // 2 :: factor]
         return np.clip(photo, 0, 255).astype(np.uint8), np.ascontiguousarray(labels)
 
 
 def _fill(draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], value: Colour | int, arched: bool) -> None:
-    """Fill a box, whose upper edge may be a flat arch."""
+    """Fill a box, with a flat arch on top if `arched`."""
     x0, y0, x1, y1 = pixels
     rise = min(y1 - y0, (x1 - x0) // 3) if arched else 0
     if arched:
@@ -154,7 +153,7 @@ def _fill(draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], value: C
 
 
 def noise(rng: np.random.Generator, weights: Sequence[float]) -> Image.Image:
-    """Return a 160 x 160 field of noise about zero; each of the `weights` is of an octave, coarse to fine."""
+    """Return a 160 x 160 field of noise with mean 0, a sum of octaves from coarse to fine."""
     field = np.zeros((5, 5), np.float32)
     for octave, weight in enumerate(weights):
         side = 5 * 2**octave
@@ -164,7 +163,7 @@ def noise(rng: np.random.Generator, weights: Sequence[float]) -> Image.Image:
 
 
 def masonry(rng: np.random.Generator, size: tuple[int, int], colour: Colour, of: Courses) -> Image.Image:
-    """Return a weathered surface of courses, `size` pixels wide and high; the width is one unit."""
+    """Return a stained surface of `size` (width, height) in pixels; its width is one unit."""
     tones = rng.normal(1, of.contrast, (int(1 / of.course) + 1, int(1 / of.length) + 2)).astype(np.float32)
     stains = noise(rng, (0.035, 0.03, 0.022, 0.018, 0.02, 0.02))
     depth = round(160 * size[1] / size[0])
@@ -179,10 +178,10 @@ def masonry(rng: np.random.Generator, size: tuple[int, int], colour: Colour, of:
     return Image.merge("RGB", [Image.fromarray((value * np.float32(c)).astype(np.uint8)) for c in colour])
 
 
-def sky(rng: np.random.Generator, side: int, mood: Mood) -> Image.Image:
-    """Return a canvas of sky: a gradient from zenith to horizon behind soft clouds."""
+def sky(rng: np.random.Generator, side: int, weather: Weather) -> Image.Image:
+    """Return a sky as large as the canvas: clouds on a gradient from zenith to horizon."""
     down = np.linspace(0, 4, 160, dtype=np.float32).clip(0, 1)[:, None, None]
-    zenith, horizon, cloud = (np.asarray(c, np.float32) for c in (mood.zenith, mood.horizon, mood.cloud))
+    zenith, horizon, cloud = (np.asarray(c, np.float32) for c in (weather.zenith, weather.horizon, weather.cloud))
     puffs = noise(rng, (0.8, 0.7, 0.5, 0.3, 0.15)).crop((0, 0, 70, 160)).resize((160, 160))
     cover = (np.asarray(puffs)[..., None] * 0.5 + 0.2).clip(0, 0.9)
     air = zenith + (horizon - zenith) * down
@@ -190,15 +189,15 @@ def sky(rng: np.random.Generator, side: int, mood: Mood) -> Image.Image:
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
 
 
-def glass(rng: np.random.Generator, mood: Mood) -> Iterator[Image.Image]:
-    """Yield without end what is seen in a window: sky and dark rooms, drawn curtains, lamps."""
+def glass(rng: np.random.Generator, weather: Weather) -> Iterator[Image.Image]:
+    """Yield endless window panes: reflected sky, dark rooms, curtains, lamps."""
     y, x = np.mgrid[0:1:40j, 0:1:28j].astype(np.float32)[..., None]
-    near, far = np.asarray(VOID, np.float32), np.asarray(mood.zenith, np.float32)
+    near, far = np.asarray(VOID, np.float32), np.asarray(weather.zenith, np.float32)
     panes = []
     for _ in range(8):
         slant, open_to = rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.34)
         pane = near + (far - near) * (0.78 - slant * y - 0.25 * x).clip(0.06, 1)
-        if rng.random() < mood.lit:
+        if rng.random() < weather.lit:
             pane = np.asarray(LAMP, np.float32) * (1.08 - 0.5 * np.hypot(x - 0.5, y - 0.35))
         if rng.random() < 0.7:
             folds = 0.74 + 0.1 * np.sin(x * 60) - 0.25 * y
@@ -210,7 +209,7 @@ def glass(rng: np.random.Generator, mood: Mood) -> Iterator[Image.Image]:
 
 
 def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool, shutters: bool) -> None:
-    """Paint a window that fills `box`, shutters included: surround, sill, glass and glazing bars."""
+    """Paint a window that fills `box`, with its shutters."""
     x0, y0, x1, y1 = box
     if shutters:
         leaf = 0.23 * (x1 - x0)
@@ -234,7 +233,7 @@ def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: b
 
 
 def balcony(canvas: Canvas, box: Box, look: Look) -> None:
-    """Paint a wrought-iron railing that fills `box`, on a stone slab with brackets."""
+    """Paint an iron railing that fills `box`, on a stone slab."""
     x0, y0, x1, y1 = box
     slab = y1 - 2.5 * THIN
     for at in np.linspace(x0 + 0.012, x1 - 0.012, max(2, round((x1 - x0) / 0.09))):
@@ -244,13 +243,13 @@ def balcony(canvas: Canvas, box: Box, look: Look) -> None:
     canvas.shade((x0, y0, x1, slab), 165)
     for at in np.linspace(x0, x1 - THIN, max(3, round((x1 - x0) / 0.0105))):
         canvas.box((at, y0, at + 0.75 * THIN, slab), look.iron)
-    canvas.lattice((x0, y0 + 0.3 * (slab - y0), x1, y0 + 0.8 * (slab - y0)), 0.0105, look.iron)
+    canvas.zigzags((x0, y0 + 0.3 * (slab - y0), x1, y0 + 0.8 * (slab - y0)), 0.0105, look.iron)
     for top in (y0, slab - THIN):
         canvas.box((x0, top, x1, top + 1.3 * THIN), look.iron)
 
 
 def door(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool) -> None:
-    """Paint a panelled double door that fills `box`, with a light above it."""
+    """Paint a double door that fills `box`, with a pane above it."""
     x0, y0, x1, y1 = box
     canvas.relief((x0 - 0.011, y0 - 0.011, x1 + 0.011, y1), look.trim, 0.008, arched=arched)
     canvas.paste(pane, box, arched=arched)
@@ -270,7 +269,7 @@ def door(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: boo
 
 
 def shop(canvas: Canvas, box: Box, look: Look) -> None:
-    """Paint a shop that fills `box`: sign, awning, display windows between pilasters."""
+    """Paint a shop that fills `box`: sign, awning and display windows."""
     x0, y0, x1, y1 = box
     sign, sill = y0 + 0.2 * (y1 - y0), y1 - 0.14 * (y1 - y0)
     canvas.relief(box, look.shop, 0.006)

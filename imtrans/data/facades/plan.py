@@ -1,8 +1,7 @@
-"""Procedural facades: label maps in the colours of CMP Facades, with pictures to match, drawn from a seed.
+"""Plans of procedural facades: label maps in the colours of CMP Facades and matching pictures, from a seed.
 
-A building is planned in unit coordinates, so that it is the same one at every size. Its family (Parisian
-stone, brick, plaster) decides shapes that the label map shows as well as materials that it does not, so that
-a network can read the one from the other. Only the shade of the materials and the weather are left to guess.
+A plan is in unit coordinates, so a building is the same at every size. Its family (Parisian stone, brick, plaster)
+decides shapes, which the label map shows, and materials, which it does not: a network can learn one from the other.
 """
 
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ import numpy as np
 from PIL.Image import Image
 
 from imtrans.checks import at_least
-from imtrans.data.facades import paint as paint
-from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Mood, Picture, tone
+from imtrans.data.facades import paint
+from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Picture, Weather, tone
 
 LABELS: dict[str, Colour] = {
     "unknown": (0, 0, 0),
@@ -28,25 +27,25 @@ LABELS: dict[str, Colour] = {
 
 DOORS = ((34, 62, 54), (112, 32, 36), (30, 46, 78), (86, 54, 38), (44, 46, 50))
 SHUTTERS = ((84, 120, 106), (92, 118, 146), (124, 84, 62), (110, 134, 92))
-MOODS = (
-    Mood((98, 150, 208), (196, 217, 235), (250, 250, 250), (1.03, 1.0, 0.95), (0.50, 0.54, 0.66), 0.04),
-    Mood((128, 158, 196), (244, 214, 178), (255, 238, 214), (1.08, 0.97, 0.82), (0.48, 0.48, 0.62), 0.10),
-    Mood((172, 184, 197), (222, 226, 230), (236, 238, 240), (0.95, 0.97, 1.0), (0.70, 0.73, 0.79), 0.06),
-    Mood((84, 98, 146), (236, 178, 150), (226, 164, 158), (0.84, 0.77, 0.80), (0.55, 0.53, 0.66), 0.45),
+WEATHERS = (
+    Weather((98, 150, 208), (196, 217, 235), (250, 250, 250), (1.03, 1.0, 0.95), (0.50, 0.54, 0.66), 0.04),
+    Weather((128, 158, 196), (244, 214, 178), (255, 238, 214), (1.08, 0.97, 0.82), (0.48, 0.48, 0.62), 0.10),
+    Weather((172, 184, 197), (222, 226, 230), (236, 238, 240), (0.95, 0.97, 1.0), (0.70, 0.73, 0.79), 0.06),
+    Weather((84, 98, 146), (236, 178, 150), (226, 164, 158), (0.84, 0.77, 0.80), (0.55, 0.53, 0.66), 0.45),
 )
 
 
 @dataclass(frozen=True)
 class Family:
-    """What buildings of one kind have in common: materials to choose from, and shapes to go with them."""
+    """The materials and shapes that buildings of one kind share."""
 
     walls: tuple[Colour, ...]
     roofs: tuple[Colour, ...]
     stone: Courses
     slates: Courses
-    window: tuple[float, float]  # width by height, and height by the height of the storey
+    window: tuple[float, float]  # width / height, and height / height of the storey
     roof_height: tuple[float, float]
-    balconies: tuple[float, float, float]  # how often none, one at each window, along the whole front
+    balconies: tuple[float, float, float]  # probabilities: none, one at each window, along the whole front
     trim: Colour | None = None
     arched: bool = False
     shutters: bool = False
@@ -93,53 +92,51 @@ class Plan:
 
     family: Family
     look: Look
-    mood: Mood
+    weather: Weather
     sun: int
     sides: tuple[float, float]
-    levels: tuple[float, ...]  # top of the roof, eaves, the floors' lower edges, the street
-    bays: tuple[float, ...]  # the edges between them
-    balconies: tuple[int, ...]  # by floor: none, one at each window, or along the whole front
+    levels: tuple[float, ...]  # top of the roof, eaves, lower edges of the floors, street
+    bays: tuple[float, ...]  # left and right edges
+    balconies: tuple[int, ...]  # by floor: 0, 1 or 2, as in Family.balconies
     door_bay: int
     shops: bool
 
 
 def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
-    """Draw building number `index`: its picture and its label map. `size` decides how finely, nothing else.
+    """Draw a building.
 
     Args:
-        seed: names a town of endlessly many buildings; at least 0.
-        index: which of them; at least 0.
-        size: height and width in pixels; at least 16.
+        seed: the seed of a series of buildings; at least 0.
+        index: the index in that series; at least 0.
+        size: height and width in pixels; at least 16. The building does not depend on it.
 
     Returns:
-        The photo and the labels, both ``h w c`` with ``h = w = size`` and ``c = 3``, bytes in [0, 255]. Each
-        pixel of the labels is one of the colours in `LABELS`.
+        The photo and the labels, uint8 ``(size, size, 3)``. Each pixel of the labels has a colour of `LABELS`.
 
     Raises:
-        ArgumentError: an argument is no whole number, or too small.
+        ArgumentError: an argument is not an integer, or too small.
 
-    Example:
-        >>> photo, labels = draw_facade(0, 7, 64)
-        >>> photo.shape, photo.dtype, labels.shape
-        ((64, 64, 3), dtype('uint8'), (64, 64, 3))
+    >>> photo, labels = draw_facade(0, 7, 64)
+    >>> photo.shape, photo.dtype, labels.shape
+    ((64, 64, 3), dtype('uint8'), (64, 64, 3))
     """
     for argument, value, minimum in (("seed", seed, 0), ("index", index, 0), ("size", size, 16)):
         at_least("draw_facade", argument, value, minimum)
     rng = np.random.default_rng((seed, index))
     plan = _plan(rng)
     canvas = Canvas(size * max(2, -(-384 // size)), plan.sun)
-    panes = paint.glass(rng, plan.mood)
+    panes = paint.glass(rng, plan.weather)
     _surroundings(canvas, plan, rng)
     _roof(canvas, plan, rng)
     _wall(canvas, plan, rng)
     _dormers(canvas, plan, panes)
     _floors(canvas, plan, panes)
     _ground_floor(canvas, plan, panes)
-    return canvas.develop(size, plan.mood)
+    return canvas.render(size, plan.weather)
 
 
 def _plan(rng: np.random.Generator) -> Plan:
-    """Decide the shapes, the materials and the weather of a building."""
+    """Draw the shapes, materials and weather of a building at random."""
     family = (PARISIAN, BRICK, PLASTER)[rng.choice(3, p=(0.45, 0.28, 0.27))]
     left, right = rng.uniform(0.03, 0.09, 2) * (rng.random(2) < 0.22)
     top, storeys, street = rng.uniform(0.1, 0.19), int(rng.choice((3, 4, 5), p=(0.4, 0.4, 0.2))), 0.97
@@ -150,7 +147,7 @@ def _plan(rng: np.random.Generator) -> Plan:
     return Plan(
         family=family,
         look=_look(rng, family),
-        mood=MOODS[rng.choice(len(MOODS), p=(0.4, 0.25, 0.2, 0.15))],
+        weather=WEATHERS[rng.choice(len(WEATHERS), p=(0.4, 0.25, 0.2, 0.15))],
         sun=int(rng.choice((-1, 1))),
         sides=(float(left), float(1 - right)),
         levels=(float(top), float(eaves), *(float(y) for y in lines), street),
@@ -162,7 +159,7 @@ def _plan(rng: np.random.Generator) -> Plan:
 
 
 def _rhythm(rng: np.random.Generator, left: float, right: float, opening: float) -> tuple[float, ...]:
-    """Divide the front into bays: even ones, a wide one in the middle, or wide and narrow ones in turn."""
+    """Divide the front into bays: equal, with a wide one in the middle, or alternately wide and narrow."""
     room = right - left - 0.04
     count = int(np.clip(round(room / (opening * rng.uniform(1.7, 2.5))), 3, 7))
     widths = np.ones(count)
@@ -172,8 +169,6 @@ def _rhythm(rng: np.random.Generator, left: float, right: float, opening: float)
 
 
 def _look(rng: np.random.Generator, family: Family) -> Look:
-    """Choose the materials of one building of the family."""
-
     def pick(colours: tuple[Colour, ...]) -> Colour:
         return tone(colours[rng.integers(len(colours))], rng.uniform(0.94, 1.06))
 
@@ -183,8 +178,8 @@ def _look(rng: np.random.Generator, family: Family) -> Look:
 
 
 def _surroundings(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
-    """The sky, the pavement, and the neighbours that are seen beside the building."""
-    canvas.paste(paint.sky(rng, canvas.side, plan.mood), (0, 0, 1, 1))
+    """Paint the sky, the pavement, and the neighbouring houses."""
+    canvas.paste(paint.sky(rng, canvas.side, plan.weather), (0, 0, 1, 1))
     canvas.mark((0, 0, 1, 1), LABELS["sky"])
     (left, right), street = plan.sides, plan.levels[-1]
     for x0, x1 in ((0.0, left), (right, 1.0)):
@@ -199,7 +194,7 @@ def _surroundings(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
 
 
 def _roof(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
-    """The roof and, behind it, the chimneys."""
+    """Paint the chimneys and the roof."""
     (left, right), (top, eaves), colour = plan.sides, plan.levels[:2], plan.look.roof
     for x in rng.choice(np.arange(left + 0.06, right - 0.06, 0.09), rng.integers(1, 4), replace=False):
         half, crown = rng.uniform(0.018, 0.032), top - rng.uniform(0.03, 0.055)
@@ -219,7 +214,7 @@ def _roof(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
 
 
 def _wall(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
-    """The front with its cornices and corner stones."""
+    """Paint the front with cornices and corner stones."""
     trim, (left, right), lines = plan.look.trim, plan.sides, plan.levels[1:-1]
     front = (left, lines[0], right, plan.levels[-1])
     canvas.mark(front, LABELS["wall"])
@@ -239,7 +234,7 @@ def _wall(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
 
 
 def _openings(plan: Plan, storey: int) -> Iterator[Box]:
-    """Yield the windows of a storey; those with a balcony reach down to it."""
+    """Yield the windows of a storey; a window with a balcony reaches down to it."""
     y0, y1 = plan.levels[1 + storey : 3 + storey]
     height = plan.family.window[1] * (y1 - y0)
     top = y0 + 0.18 * (y1 - y0)
@@ -250,7 +245,7 @@ def _openings(plan: Plan, storey: int) -> Iterator[Box]:
 
 
 def _dormers(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
-    """The windows of a mansard roof, one above each bay."""
+    """Paint the windows of a mansard roof, one above each bay."""
     (top, eaves), look = plan.levels[:2], plan.look
     for left, _, right, _ in _openings(plan, 0) if plan.family.dormers else ():
         x0, x1 = left + 0.1 * (right - left), right - 0.1 * (right - left)
@@ -262,7 +257,7 @@ def _dormers(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
 
 
 def _floors(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
-    """The windows and balconies between the eaves and the ground floor."""
+    """Paint the windows and balconies of the upper floors."""
     arched, shutters = plan.family.arched, plan.family.shutters
     for storey, kind in enumerate(plan.balconies):
         railings = []
@@ -279,7 +274,7 @@ def _floors(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
 
 
 def _ground_floor(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
-    """The door, and shops or windows on both sides of it."""
+    """Paint the door, with shops or windows on both sides."""
     look, bays, at, (ground, street) = plan.look, plan.bays, plan.door_bay, plan.levels[-2:]
     arched = plan.family.arched or not plan.shops
     middle, half = (bays[at] + bays[at + 1]) / 2, min(0.05, 0.36 * (bays[at + 1] - bays[at]))

@@ -133,7 +133,7 @@ def test_a_bomb_is_refused_and_told_apart_from_damage(tmp_path):
         assert refusal(path, read) == (
             " cannot be read as a picture (Image size (3600000000 pixels) exceeds limit of "
             f"{2 * Image.MAX_IMAGE_PIXELS} pixels, could be decompression bomb DOS attack). "
-            "If it is not meant to exhaust the memory, raise PIL.Image.MAX_IMAGE_PIXELS."
+            "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
         )
 
 
