@@ -137,8 +137,8 @@ def _unet(state: State, dropout: bool) -> UNetGenerator:
         widths = {"channels": channels}
     # The reference drops out in all blocks but the innermost and the four outermost.
     probabilities = (0.0, *[0.5] * (depth - 5)) if dropout and depth > 5 else ()
-    ends = _size(state, "model.model.0", 1), _size(state, "model.model.3", 1)
-    return UNetGenerator(*ends, **widths, dropout=probabilities, **_norm(state, "model.model.0"))
+    widths["in_channels"], widths["out_channels"] = _size(state, "model.model.0", 1), _size(state, "model.model.3", 1)
+    return UNetGenerator(**widths, dropout=probabilities, **_norm(state, "model.model.0"))
 
 
 def _resnet(state: State) -> ResnetGenerator:

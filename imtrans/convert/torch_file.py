@@ -31,7 +31,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     Raises:
         SavedModelError: the file cannot be read, is damaged, or holds anything else; torch is older than 2.10.
     """
-    if torch.__version__ < (2, 10):
+    if torch.__version__ < "2.10":  # compared as a version
         raise SavedModelError(
             f"{path} is not read: a file can make torch {torch.__version__} run code (CVE-2026-24747). Update to torch "
             "2.10 or newer."
