@@ -14,10 +14,9 @@ import torch
 from training import add_flags, given, held_out, main, plan, report, trainer_arguments
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
-from imtrans.data.archive import unpack
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
-from imtrans.hub.download import fetch
+from imtrans.hub.download import fetch, unpack_tar
 from imtrans.runtime import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
@@ -87,7 +86,7 @@ def download(into: Path, sha256: str | None) -> Path:
         found = fetch(CMP_FACADES, archive, sha256=sha256, size=CMP_FACADES_SIZE)
         print(f"sha256   {found}{'' if sha256 else ' (not compared with any: see --sha256)'}")
         try:
-            unpack(archive, folder, top="facades")
+            unpack_tar(archive, folder, top="facades", max_bytes=2**30)
         finally:
             archive.unlink()
     return folder

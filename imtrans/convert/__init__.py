@@ -1,6 +1,6 @@
-"""Saved weights to networks: `load_pretrained` for our own format, converters for foreign checkpoints.
+"""Networks from saved weights: `load_pretrained` for imtrans's own format, a module for each foreign format.
 
-One module for each foreign format, and the safe reader of its files. The own format belongs in `imtrans.hub`.
+The format of imtrans itself belongs in `imtrans.hub`. ``python -m imtrans.convert`` is the command.
 """
 
 from imtrans.convert.auto import load_pretrained as load_pretrained

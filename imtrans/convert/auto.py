@@ -1,4 +1,4 @@
-"""The right class for a saved network."""
+"""Loading a saved network without knowing its class."""
 
 from os import PathLike
 
@@ -31,17 +31,17 @@ def load_pretrained(
     token: str | None = None,
     subfolder: str | None = None,
 ) -> Pretrained:
-    """Make a saved network, of the class that its description names; see `Pretrained.from_pretrained`.
+    """Load a saved network of any class of imtrans, in evaluation mode, on the CPU. ``config.json`` names the class.
 
     Args:
-        name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
-        revision: a branch, tag or commit of the repo.
-        token: of an account that may read the repo.
-        subfolder: of the folder or the repo.
+        name: a folder, or ``"user/repo"`` on the Hub if there is no such folder.
+        revision: branch, tag or commit of the repo.
+        token: access token of an account that may read the repo.
+        subfolder: subfolder of the folder or repo.
 
     Raises:
-        SavedModelError: what is there is no saved network of imtrans, or is damaged.
-        HubError: the repo cannot be had.
+        SavedModelError: there is no saved network of imtrans, or it is damaged.
+        HubError: the repo cannot be fetched.
     """
     saved = SavedModel(name, revision, token, subfolder)
     config = saved.config()

@@ -1,106 +1,111 @@
-"""Tensors out of a file that ``torch.save`` wrote, without trust in it: nothing is run, nothing is inflated.
-
-A compressed record of a megabyte may inflate to a gigabyte. What is read here is as long as it is in the file.
-"""
+"""State dicts from files of ``torch.save`` that may be hostile."""
 
 import io
-import struct
+import pickletools
+import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from imtrans.convert.pickled import Refused, Storage, View, unpickle
-from imtrans.errors import SavedModelError
-from imtrans.files import read_file
+import torch
+from torch import Tensor
 
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before zip files
+from imtrans.errors import SavedModelError, short_repr
+from imtrans.files import disk_errors, read_file
+
+MOST_INSTRUCTIONS = 100_000  # in a pickle; a network of a thousand tensors takes 40,000
+REAL = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+GLOBALS = {
+    "collections OrderedDict",
+    *(f"torch._utils _rebuild_{kind}" for kind in ("tensor", "tensor_v2", "parameter")),
+    *(f"torch {kind}Storage" for kind in REAL),
+}
 
 
-def read_torch_file(path: Path) -> Any:
-    """What a file holds: a tensor, or a dict of tensors, or of dicts, lists and tuples of numbers and strings.
+def read_torch_file(path: Path) -> dict[str, Tensor]:
+    """Read a dict of named tensors with ``torch.load(weights_only=True)``, on the CPU.
 
-    Reads the zip files of PyTorch since 1.6 and the format before, little-endian, not compressed. In memory it is the
-    file, the tensors, and a constant.
+    Reads the zip files of PyTorch since 1.6 and the format before it. First, compressed members are refused, and
+    pickles that name more than plain tensors: torch would allocate as much memory as they ask for. It still reserves
+    what a tensor in the format before 1.6 claims.
 
     Raises:
-        SavedModelError: it cannot be read, is damaged, or holds anything else.
+        SavedModelError: the file cannot be read, is damaged, or holds anything else; torch is older than 2.10.
     """
-    try:
-        content = read_file(path)
-    except OSError as error:
-        raise SavedModelError(f"{path} cannot be read: {error.strerror or error}.") from error
-    try:
-        return _read_zip(content) if content[:4] == b"PK\3\4" else _read_legacy(content)
-    except Refused as error:
-        raise SavedModelError(f"{path} {error}") from error
-    except Exception as error:  # damaged data leads the parsers below to raise anything
+    if torch.__version__ < "2.10":  # compared as a version
         raise SavedModelError(
-            f"{path} is no state dict: it is damaged, or holds more than tensors, and what else it holds is not run. "
+            f"{path} is not read: a file can make torch {torch.__version__} run code (CVE-2026-24747). Update to torch "
+            "2.10 or newer."
+        )
+    with disk_errors(SavedModelError, f"{path} cannot be read", "Check the path."):
+        content = read_file(path)
+    try:
+        file, held = io.BytesIO(content), None
+        if content[:4] == b"PK\3\4":
+            file = _stored_members(file)
+        else:
+            # Magic number, version, system, state dict, and the keys of the storages, which follow: 8 bytes, then data.
+            counts = [_check_pickle(file) for _ in range(5)]
+            held = len(content) - file.tell() - 8 * counts[-1]
+        file.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about deprecated storages and odd archives
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        state = _state_dict(path, found)
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
+        if held not in (None, sum(storages.values())):
+            raise ValueError("tensors without their data, which torch leaves uninitialized")
+    except SavedModelError:
+        raise
+    except Exception as error:  # damaged data makes the readers raise anything
+        raise SavedModelError(
+            f"{path} is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. "
             "Give the file that the reference implementation saved, such as latest_net_G.pth."
         ) from error
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if claimed > len(content):
+        raise SavedModelError(
+            f"{path} has {len(content):,} bytes and claims tensors of {claimed:,}. Fetch the file again."
+        )
+    return state
 
 
-def _read_zip(content: bytes) -> Any:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        records = archive.infolist()
-        # A record that is as long as what is stored of it inflates to nothing; and no two share their bytes.
-        if any(r.compress_type != zipfile.ZIP_STORED or r.file_size != r.compress_size for r in records):
-            raise ValueError("compressed")
-        if sum(record.file_size for record in records) > len(content):
-            raise ValueError("overlapping")
-        names = [record.filename for record in records]
-        (root,) = {name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")}
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise ValueError("big-endian")
-        found = unpickle(io.BytesIO(archive.read(f"{root}data.pkl")))
-        storages = _wanted(found)
-        kept = {key: bytearray(archive.read(f"{root}data/{key}")) for key in storages}
-    return _with_tensors(found, storages, kept)
+def _stored_members(file: io.BytesIO) -> io.BytesIO:
+    """Check the members and copy them to a new archive: torch's own zip reader could find others in this one."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as stored:
+        members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
+            raise ValueError("compressed members")
+        if sum(member.file_size for member in members) > len(file.getbuffer()):
+            raise ValueError("overlapping members")
+        if len({member.filename.lower() for member in members}) < len(members):  # torch ignores case
+            raise ValueError("two members of one name")
+        for member in members:
+            content = archive.read(member)
+            if member.filename.lower().endswith("data.pkl"):
+                _check_pickle(io.BytesIO(content))
+            stored.writestr(member.filename, content)
+    return copy
 
 
-def _read_legacy(content: bytes) -> Any:
-    """Four pickles, a fifth with the order of the storages, then each: its length in elements, and its bytes."""
-    file = io.BytesIO(content)
-    magic, protocol, system = unpickle(file), unpickle(file), unpickle(file)
-    if (magic, protocol) != (MAGIC, PROTOCOL) or not system["little_endian"]:
-        raise ValueError("of another format")
-    found = unpickle(file)
-    storages = _wanted(found)
-    kept = {}
-    for key in unpickle(file):
-        storage = storages[key]
-        (length,) = struct.unpack("<q", file.read(8))
-        if length != storage.length:
-            raise ValueError("a storage of another length")
-        kept[key] = bytearray(file.read(storage.nbytes))
-    return _with_tensors(found, storages, kept)
+def _check_pickle(file: io.BytesIO) -> int:
+    """Read a pickle to its end without executing it; refuse all but tensors and plain values. Count its strings."""
+    strings = 0
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+        if count == MOST_INSTRUCTIONS or (instruction.name == "GLOBAL" and argument not in GLOBALS):
+            raise ValueError(f"not the pickle of a state dict: {short_repr(argument)}")
+        strings += isinstance(argument, str)
+    return strings
 
 
-def _views(found: Any) -> Iterator[View]:
-    """Tensors by their names, and one alone; any deeper make no state dict, and are not read."""
-    for value in found.values() if isinstance(found, dict) else [found]:
-        if isinstance(value, View):
-            yield value
-
-
-def _wanted(found: Any) -> dict[str, Storage]:
-    """The storages that tensors refer to; they hold at least as much as the tensors claim."""
-    storages: dict[str, Storage] = {}
-    claimed = 0
-    for view in _views(found):
-        if storages.setdefault(view.storage.key, view.storage) != view.storage:
-            raise ValueError("two descriptions of a storage")
-        claimed += view.numel * view.storage.dtype.itemsize
-    held = sum(storage.nbytes for storage in storages.values())
-    if claimed > held:
-        raise Refused(f"claims tensors of {claimed:,} bytes, and holds {held:,}.")
-    return storages
-
-
-def _with_tensors(found: Any, storages: Mapping[str, Storage], kept: Mapping[str, bytearray]) -> Any:
-    if any(len(kept[key]) != storage.nbytes for key, storage in storages.items()):
-        raise ValueError("a storage of another length")
-    if isinstance(found, dict):
-        return {k: v.of(kept[v.storage.key]) if isinstance(v, View) else v for k, v in found.items()}
-    return found.of(kept[found.storage.key]) if isinstance(found, View) else found
+def _state_dict(path: Path, found: object) -> dict[str, Tensor]:
+    if not isinstance(found, dict):
+        raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. Give a *_net_*.pth file.")
+    state = dict(dict.items(found))  # a file can give its OrderedDict another `items`
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise SavedModelError(
+                f"{path} holds {short_repr(value)} under {short_repr(key)}, not a named tensor. Give a *_net_*.pth "
+                "file."
+            )
+    return state

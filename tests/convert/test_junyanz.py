@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imtrans import PatchDiscriminator, PixelDiscriminator, ResnetGenerator, UNetGenerator, load_pretrained
-from imtrans.convert.junyanz import from_junyanz, load_reference, main, reference_names
+from imtrans.convert.__main__ import main
+from imtrans.convert.junyanz import from_junyanz, load_reference, reference_names
 from imtrans.errors import ArgumentError, SavedModelError
 
 UNET = {
@@ -121,7 +122,8 @@ def test_a_state_that_has_more_is_refused():
 def test_a_tensor_of_another_shape_is_refused():
     network, state = unet_and_state()
     assert message_of_loading(network, {**state, "model.model.3.bias": torch.zeros(4)}) == (
-        "UNetGenerator: the checkpoint has model.model.3.bias in shape (4,), the network's head.bias has (3,)."
+        "UNetGenerator: the checkpoint has model.model.3.bias in shape (4,) and type torch.float32, the network has "
+        "head.bias in shape (3,) and type torch.float32."
     )
 
 
@@ -331,7 +333,7 @@ def refusal(path):
 
 
 NO_STATE = (
-    " is no state dict: it is damaged, or holds more than tensors, and what else it holds is not run. "
+    " is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. "
     "Give the file that the reference implementation saved, such as latest_net_G.pth."
 )
 
@@ -383,8 +385,9 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    assert refusal(tmp_path / "a.pth") == f"{tmp_path / 'a.pth'} cannot be read: No such file or directory."
-    assert refusal(tmp_path) == f"{tmp_path} cannot be read: Is a directory."
+    path = tmp_path / "a.pth"
+    assert refusal(path) == f"{path} cannot be read: No such file or directory. Check the path."
+    assert refusal(tmp_path) == f"{tmp_path} cannot be read: Is a directory. Check the path."
 
 
 def test_an_archive_of_torchscript_makes_no_warning(tmp_path):
@@ -426,8 +429,8 @@ CONV = torch.zeros(2, 3, 4, 4)
     [
         (torch.zeros(3), " holds a Tensor, not a dict of tensors. Give a *_net_*.pth file."),
         ([1, 2], " holds a list, not a dict of tensors. Give a *_net_*.pth file."),
-        ({"epoch": 5, "state": {}}, " holds 5 under 'epoch', not a tensor by its name. Give a *_net_*.pth file."),
-        ({3: torch.zeros(1)}, " holds tensor([0.]) under 3, not a tensor by its name. Give a *_net_*.pth file."),
+        ({"epoch": 5, "state": {}}, " holds 5 under 'epoch', not a named tensor. Give a *_net_*.pth file."),
+        ({3: torch.zeros(1)}, " holds tensor([0.]) under 3, not a named tensor. Give a *_net_*.pth file."),
         ({}, ": this is no network of pytorch-CycleGAN-and-pix2pix: its tensors are none."),
         (
             torchvision_like(),
@@ -435,8 +438,8 @@ CONV = torch.zeros(2, 3, 4, 4)
         ),
         (
             HUGGAN,
-            ": this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its decoder takes "
-            "skips past the activation, and its last layer is a resize with a one-sided pad: no blocks do that.",
+            ": this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its skips start after "
+            "the activation, and its last layer resizes with a one-sided pad: imtrans has no such blocks.",
         ),
         ({"model.model.0.weight": CONV}, f" {LOOKS_LIKE} lacks the tensor 'model.model.3.weight'."),
         ({"net.0.weight": torch.zeros(2)}, f" {LOOKS_LIKE} has a tensor of an unknown name or shape."),
@@ -458,15 +461,15 @@ CONV = torch.zeros(2, 3, 4, 4)
         ),
         (
             {"net.0.weight": torch.zeros(2, 3, 1, 1, dtype=torch.complex64)},
-            " holds a tensor that is no plain array of real numbers. No network has such.",
+            NO_STATE,
         ),
         (
             {"net.0.weight": torch.zeros(2, 3).to_sparse()},
-            " holds a tensor that is no plain array of real numbers. No network has such.",
+            NO_STATE,
         ),
         (
             {"net.0.weight": torch.zeros(2, 3, 1, 1, device="meta")},
-            " holds a tensor that is no plain array of real numbers. No network has such.",
+            NO_STATE,
         ),
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
@@ -481,15 +484,18 @@ def test_a_tensor_that_claims_to_be_larger_than_its_file_is_refused_before_it_is
     path = tmp_path / "latest_net_G.pth"
     huge = torch.zeros(1).expand(10**6, 10**6, 4, 4)
     torch.save({"model.0.weight": huge}, path)
-    assert refusal(path) == f"{path} claims tensors of 64,000,000,000,000 bytes, and holds 4."
+    size = path.stat().st_size
+    assert refusal(path) == (
+        f"{path} has {size:,} bytes and claims tensors of 64,000,000,000,000. Fetch the file again."
+    )
 
 
 def test_a_kernel_of_another_size_is_refused(checkpoint):
     state = saved_as_reference(ResnetGenerator(base_channels=2, num_blocks=1), checkpoint)
     torch.save({**state, "model.10.conv_block.5.weight": torch.zeros(8, 8, 5, 5)}, checkpoint)
     assert refusal(checkpoint) == (
-        f"{checkpoint}: ResnetGenerator: the checkpoint has model.10.conv_block.5.weight in shape (8, 8, 5, 5), the "
-        "network's blocks.0.conv2.conv.weight has (8, 8, 3, 3)."
+        f"{checkpoint}: ResnetGenerator: the checkpoint has model.10.conv_block.5.weight in shape (8, 8, 5, 5) and "
+        "type torch.float32, the network has blocks.0.conv2.conv.weight in shape (8, 8, 3, 3) and type torch.float32."
     )
 
 

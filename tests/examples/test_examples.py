@@ -326,7 +326,7 @@ def test_an_archive_that_is_not_the_one_of_the_authors(script, tmp_path, monkeyp
     with served(WHOLE) as address:
         monkeypatch.setattr(script, "CMP_FACADES", address)
         for digest in (None, "0" * 64):
-            with pytest.raises(DataError, match="is not the file that was asked for"):
+            with pytest.raises(DataError, match="is not the expected file"):
                 script.download(tmp_path / "data", digest)
             monkeypatch.setattr(script, "CMP_FACADES_SIZE", len(WHOLE))
     assert files(tmp_path) == []

@@ -110,17 +110,14 @@ def test_an_index_of_parts(watch, saved, data, index):
     )
 
 
-def check_reference(watch, content):
+def check_reference(watch, content, **options):
     path = watch.folder / "latest_net_G.pth"
-    found = watch(lambda: from_junyanz(path), {path.name: content})
+    found = watch(lambda: from_junyanz(path), {path.name: content}, **options)
     assert not Path("ran").exists()
     if isinstance(found, SavedModelError):
         assert str(found).startswith(str(path))
         return
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception:
-        return  # for what we pass over: attributes of the dict, and records that no tensor needs
+    state = torch.load(path, weights_only=True)
     twin = type(found)(**found.config)
     load_reference(twin, dict(dict.items(state)))  # PyTorch sets the attributes that a file gives its dict: "items" too
     for name, tensor in found.state_dict().items():
@@ -136,7 +133,8 @@ def test_checkpoints_of_the_reference(watch, content):
 @examples
 @given(content=legacy_files())
 def test_checkpoints_of_the_reference_before_zip(watch, content):
-    check_reference(watch, content)
+    """torch asks for the memory that such a file claims, and does not use it."""
+    check_reference(watch, content, reserves=True)
 
 
 LINES = [

@@ -1,13 +1,14 @@
 import contextlib
 import hashlib
 import http.server
+import io
+import os
+import resource
 import socket
 import threading
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from imtrans.errors import ArgumentError, DataError
 from imtrans.hub.download import fetch
@@ -21,12 +22,9 @@ class Site:
     """A server of one file, and how it behaves; it notes the headers of each request."""
 
     content: bytes = CONTENT
-    headers: dict = field(default_factory=lambda: {"ETag": '"one"'})
     cut: int | None = None  # bytes of an answer, after which the connection breaks
     stall: bool = False  # instead of breaking
-    ranges: bool = True
     answer: tuple | None = None  # a status, and bytes
-    shift: int = 0  # of the rest that is sent
     chunked: bool = False
     length: bool = True  # tell it
     url: str = ""
@@ -34,10 +32,8 @@ class Site:
 
     def reply(self, request):
         self.requests.append(dict(request.headers))
-        status, body, more = self.chosen(request)
+        status, body = self.answer or (200, self.content)
         request.send_response(status)
-        for name, value in {**self.headers, **more}.items():
-            request.send_header(name, value)
         if self.chunked:
             request.send_header("Transfer-Encoding", "chunked")
         elif self.length:
@@ -50,20 +46,6 @@ class Site:
         request.wfile.flush()
         if self.stall:
             self.released.wait(20)
-
-    def chosen(self, request):
-        if self.answer is not None:
-            return *self.answer, {}
-        asked, version = request.headers.get("Range"), request.headers.get("If-Range")
-        known = (self.headers.get("ETag"), self.headers.get("Last-Modified"))
-        if not asked or not self.ranges or version not in known:
-            return 200, self.content, {}
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(self.content):
-            return 416, b"", {"Content-Range": f"bytes */{len(self.content)}"}
-        start += self.shift
-        span = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
-        return 206, self.content[start:], {"Content-Range": span}
 
 
 @contextlib.contextmanager
@@ -124,11 +106,11 @@ def test_a_file_is_fetched_into_a_new_folder(site, tmp_path):
 def test_digest_and_size_are_compared(site, tmp_path):
     assert fetch(site.url, tmp_path / "a", sha256=DIGEST.upper(), size=len(CONTENT)) == DIGEST
     assert failure(site, tmp_path / "b", sha256="0" * 64) == (
-        f" is not the file that was asked for: its SHA-256 is {DIGEST}, not {'0' * 64}. It was removed."
+        f" is not the expected file: its SHA-256 is {DIGEST}, not {'0' * 64}. Nothing was kept."
     )
     for site.length in (True, False):
         assert failure(site, tmp_path / "b", size=300_000) == (
-            " is not the file that was asked for: it has 256000 bytes, not 300000. It was removed."
+            " is not the expected file: it has 256000 bytes, not 300000. Nothing was kept."
         )
     assert names(tmp_path) == ["a"]
 
@@ -136,7 +118,7 @@ def test_digest_and_size_are_compared(site, tmp_path):
 def test_more_than_was_asked_for_is_not_read_to_its_end(site, tmp_path):
     site.content, site.length = bytes(2**25), False
     assert failure(site, tmp_path / "a", size=10) == (
-        " is not the file that was asked for: it has more than 10 bytes. It was removed."
+        " is not the expected file: it has more than 10 bytes. Nothing was kept."
     )
     assert names(tmp_path) == []
 
@@ -153,121 +135,61 @@ def test_the_right_file_is_not_fetched_again_and_another_is_replaced(site, tmp_p
     assert path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("version", [{"ETag": '"one"'}, {"Last-Modified": "Mon, 02 Mar 2026 10:00:00 GMT"}])
-def test_a_broken_connection_is_told_and_the_rest_is_fetched_later(site, tmp_path, version):
-    site.headers, site.cut = version, 100_000
+def test_a_broken_connection_leaves_nothing(site, tmp_path):
+    site.cut = 100_000
     assert failure(site, tmp_path / "a") == (
-        " cannot be fetched: the connection broke after 100000 of 256000 bytes. 100000 bytes of it are kept: "
-        "fetch it again, and it goes on from there."
+        " cannot be fetched: the connection broke after 100000 of 256000 bytes. Try again later."
     )
-    failure(site, tmp_path / "a")
-    site.cut = None
-    assert fetch(site.url, tmp_path / "a") == DIGEST
+    assert names(tmp_path) == []
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(DataError):
+        fetch(site.url, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
-    assert [r.get("Range") for r in site.requests] == [None, "bytes=100000-", "bytes=200000-"]
-    assert {r.get("If-Range") for r in site.requests[1:]} == set(version.values())
-
-
-@settings(max_examples=15)
-@given(cuts=st.lists(st.integers(0, 60_000), max_size=5), ranges=st.booleans(), chunked=st.booleans())
-def test_any_cuts_end_in_the_whole_file(tmp_path_factory, cuts, ranges, chunked):
-    path = tmp_path_factory.mktemp("cuts") / "a"
-    with pytest.MonkeyPatch.context() as patch, serving(ranges=ranges, chunked=chunked) as site:
-        patch.setenv("no_proxy", "*")
-        for cut in cuts:
-            site.cut = cut
-            if cut * len(cuts) < len(CONTENT):
-                failure(site, path)
-        site.cut = None
-        assert fetch(site.url, path) == DIGEST
-        assert path.read_bytes() == CONTENT
-        assert names(path.parent) == ["a"]
-
-
-CHANGES = {
-    "the server knows no ranges": {"ranges": False},
-    "the file is another now": {"headers": {"ETag": '"two"'}},
-    "the file has no version any more": {"headers": {}},
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_what_cannot_be_gone_on_with_is_started_anew(site, tmp_path, change):
-    site.content, site.cut = b"old" * 60_000, 100_000
-    failure(site, tmp_path / "a")
-    site.content, site.cut = CONTENT, None
-    for attribute, value in change.items():
-        setattr(site, attribute, value)
-    assert fetch(site.url, tmp_path / "a") == DIGEST
-    assert len(site.requests) == 2
-
-
-@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"weak"'}], ids=["no version", "a weak one"])
-def test_without_a_version_nothing_is_gone_on_with(site, tmp_path, headers):
-    site.headers, site.cut = headers, 100_000
-    failure(site, tmp_path / "a")
-    site.cut = None
-    assert fetch(site.url, tmp_path / "a") == DIGEST
-    assert "Range" not in site.requests[1]
-
-
-def test_another_address_is_not_gone_on_with(site, tmp_path):
-    site.cut = 100_000
-    failure(site, tmp_path / "a")
-    site.cut, site.url = None, site.url + "?other"
-    assert fetch(site.url, tmp_path / "a") == DIGEST
-    assert "Range" not in site.requests[1]
-
-
-def test_a_part_that_is_longer_than_the_file_is_thrown_away(site, tmp_path):
-    site.cut = 100_000
-    failure(site, tmp_path / "a")
-    site.content, site.cut = CONTENT[:50_000], None
-    assert fetch(site.url, tmp_path / "a") == hashlib.sha256(site.content).hexdigest()
-    assert [r.get("Range") for r in site.requests] == [None, "bytes=100000-", None]
-
-
-def test_a_damaged_part_is_found_by_the_digest(site, tmp_path):
-    site.cut = 100_000
-    failure(site, tmp_path / "a")
-    (tmp_path / ".a.part").write_bytes(bytes(100_000))
-    site.cut = None
-    assert "its SHA-256 is" in failure(site, tmp_path / "a", sha256=DIGEST)
-    assert names(tmp_path) == []
-    assert fetch(site.url, tmp_path / "a", sha256=DIGEST) == DIGEST
-
-
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"url": 5}', b"\xff"])
-def test_a_damaged_note_only_costs_the_part(site, tmp_path, note):
-    site.cut = 100_000
-    failure(site, tmp_path / "a")
-    (tmp_path / ".a.part.json").write_bytes(note)
     site.cut = None
     assert fetch(site.url, tmp_path / "a") == DIGEST
 
 
-def test_another_rest_than_the_one_asked_for_is_not_taken(site, tmp_path):
-    site.cut = 100_000
-    failure(site, tmp_path / "a")
-    site.cut, site.shift = None, 5
-    assert failure(site, tmp_path / "a") == (
-        " cannot be fetched: the server sent another part than the one that was asked for."
+def test_without_a_length_the_expected_size_is_compared(site, tmp_path):
+    site.length, site.cut = False, 100_000
+    assert failure(site, tmp_path / "a", size=len(CONTENT)) == (
+        " is not the expected file: it has 100000 bytes, not 256000. Nothing was kept."
     )
     assert names(tmp_path) == []
 
 
-def test_the_rest_of_a_file_that_says_to_be_another_is_not_taken(site, tmp_path):
-    site.cut = 100_000
-    failure(site, tmp_path / "a")
-    site.cut = None
-    span = {"Content-Range": "bytes 100000-255999/256000", "ETag": '"two"'}
-    site.answer, site.headers = (206, CONTENT[100_000:]), span
-    assert "another part" in failure(site, tmp_path / "a")
+def test_a_page_instead_of_the_file(site, tmp_path):
+    site.content = b"<!doctype html><title>moved</title>"
+    assert "it has 35 bytes, not 256000" in failure(site, tmp_path / "a", size=len(CONTENT))
+    assert "its SHA-256 is " in failure(site, tmp_path / "a", sha256=DIGEST)
+    assert names(tmp_path) == []
 
 
-def test_a_part_that_nobody_asked_for_is_not_taken(site, tmp_path):
+def test_a_partial_answer_is_refused(site, tmp_path):
     site.answer = (206, b"part")
-    assert failure(site, tmp_path / "a") == " cannot be fetched: the server answers 206 Partial Content."
+    assert failure(site, tmp_path / "a") == (
+        " cannot be fetched: the server answers 206 Partial Content. Try again later."
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_a_full_disk_leaves_nothing(site, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        assert failure(site, tmp_path / "a") == " cannot be fetched: File too large. Try again later."
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []
+
+
+def test_a_terminal_shows_a_bar(site, tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    fetch(site.url, tmp_path / "a.bin")
+    assert "a.bin: 100%" in terminal.getvalue()
+    assert "256k/256k" in terminal.getvalue()
 
 
 def test_a_chunked_answer_that_breaks(site, tmp_path):
@@ -280,8 +202,8 @@ def test_a_chunked_answer_that_breaks(site, tmp_path):
 def test_a_server_that_falls_silent(site, tmp_path):
     site.stall, site.cut = True, 70_000
     text = failure(site, tmp_path / "a", timeout=0.3)
-    assert text.startswith(" cannot be fetched: timed out.")
-    assert "bytes of it are kept" in text
+    assert text == " cannot be fetched: timed out. Try again later."
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "404 Not Found"), (503, "503 Service Unavailable")])
