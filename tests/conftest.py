@@ -1,9 +1,10 @@
-"""What all tests share: hypothesis profiles, one thread a worker, and a random state of their own."""
+"""Shared by all tests: hypothesis profiles, one thread for each worker, a known random state, pages in a browser."""
 
 import os
 
 import pytest
 import torch
+from chromium import browser_fixture, open_page_fixture  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("dev", deadline=None)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chromium import browser_fixture  # noqa: F401
+from chromium import wait_until
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
@@ -60,33 +60,33 @@ def small(tmp_path, monkeypatch):
 
 def begin(page, name="anna"):
     page.click("#participant")
-    page.write(name)
-    page.press("Enter")
+    page.keyboard.insert_text(name)
+    page.keyboard.press("Enter")
 
 
 def seen(page):
     """Wait for the question; where the generated picture of this pair was, and the two looks that were had."""
-    page.wait("document.querySelector('#trial button') && !document.querySelector('figure button').hidden")
-    looks = page("looks.splice(0)")[-2:]
+    wait_until(page, "document.querySelector('#trial button') && !document.querySelector('figure button').hidden")
+    looks = page.evaluate("looks.splice(0)")[-2:]
     assert [look["place"] for look in looks] == [0, 1]
     assert sorted(look["generated"] for look in looks) == [False, True]
     # They are gone: nothing is visible, and nothing is left to look at.
-    assert page("[...document.images].every(i => !i.src && getComputedStyle(i).visibility === 'hidden')")
+    assert page.evaluate("[...document.images].every(i => !i.src && getComputedStyle(i).visibility === 'hidden')")
     return [look["generated"] for look in looks].index(True), looks
 
 
 def text(page, selector):
-    return page(f"document.querySelector('{selector}').textContent")
+    return page.evaluate(f"document.querySelector('{selector}').textContent")
 
 
 def visible(page):
     """The section that is on the screen."""
-    (name,) = page("[...document.querySelectorAll('section')].filter(s => !s.hidden).map(s => s.id)")
+    (name,) = page.evaluate("[...document.querySelectorAll('section')].filter(s => !s.hidden).map(s => s.id)")
     return name
 
 
 def answered(page):
-    return page("session.answers.length")
+    return page.evaluate("session.answers.length")
 
 
 def answer(page, place, *, mouse=False):
@@ -95,50 +95,53 @@ def answer(page, place, *, mouse=False):
     if mouse:
         page.click(f"figure:nth-of-type({place + 1}) button")
     else:
-        page.press(["1", "2"][place])
-    page.wait(f"session.answers.length === {before + 1}")
+        page.keyboard.press(["1", "2"][place])
+    wait_until(page, f"session.answers.length === {before + 1}")
 
 
 def practise(page, number, *, right):
     where, _ = seen(page)
     assert text(page, "#progress").startswith(f"Practice {number + 1} of ")
     answer(page, where if right else 1 - where, mouse=bool(number % 2))
-    page.wait("!document.querySelector('#next').hidden")
+    wait_until(page, "!document.querySelector('#next').hidden")
     expected = (
         f"Right: the {['first', 'second'][where]} one." if right else f"Wrong: it was the {['first', 'second'][where]}."
     )
     assert text(page, "#prompt") == expected
-    assert page("[...document.querySelectorAll('figcaption')].map(c => c.textContent)")[where] == "generated"
-    assert page("[...document.images].every(i => getComputedStyle(i).visibility === 'visible')")
-    page.press("Enter")  # on the button, which has the focus
+    assert page.evaluate("[...document.querySelectorAll('figcaption')].map(c => c.textContent)")[where] == "generated"
+    assert page.evaluate("[...document.images].every(i => getComputedStyle(i).visibility === 'visible')")
+    page.keyboard.press("Enter")  # on the button, which has the focus
 
 
 def proceed(page):
-    page.wait("!document.querySelector('#pause').hidden")
-    page.press("Enter")
-    page.wait("document.querySelector('#pause').hidden")
+    wait_until(page, "!document.querySelector('#pause').hidden")
+    page.keyboard.press("Enter")
+    wait_until(page, "document.querySelector('#pause').hidden")
 
 
-def finish(browser, page):
-    page.wait("!document.querySelector('#done').hidden")
-    page.click("#save")
-    return browser.downloaded()
+def finish(page, folder):
+    wait_until(page, "!document.querySelector('#done').hidden")
+    with page.expect_download() as download:
+        page.click("#save")
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
 
 
-def test_fifty_trials_are_answered_saved_and_scored(browser, tmp_path, monkeypatch, capsys):
+def test_fifty_trials_are_answered_saved_and_scored(open_page, tmp_path, monkeypatch, capsys):
     """From the first word to the score; the page is loaded anew twice."""
-    page = browser.open(study(tmp_path, monkeypatch, count=52), before=FASTER + WATCHER)
+    page = open_page(study(tmp_path, monkeypatch, count=52), before=FASTER + WATCHER)
     assert visible(page) == "welcome"
     begin(page, "Zoë 🏠")
     for number in range(10):
         practise(page, number, right=number % 3 > 0)
         if number == 4:
-            page.wait("document.querySelector('#next').hidden")
+            wait_until(page, "document.querySelector('#next').hidden")
             page.reload()
             assert text(page, "#pause h1") == "Welcome back, Zoë 🏠"
             assert text(page, "#pause p") == "You have answered 5 of 50 pairs."
             proceed(page)
-    page.wait("!document.querySelector('#pause').hidden")
+    wait_until(page, "!document.querySelector('#pause').hidden")
     assert text(page, "#pause h1") == "Now it counts"
     proceed(page)
     fooled = {0, 1, 5, 7, 12, 13, 20, 21, 28, 30, 33, 37, 39}
@@ -152,12 +155,12 @@ def test_fifty_trials_are_answered_saved_and_scored(browser, tmp_path, monkeypat
             assert seen(page)[0] == where
         answer(page, where ^ (number in fooled), mouse=number % 4 == 0)
         assert not re.search("Right|Wrong", text(page, "#prompt"))
-    path = finish(browser, page)
+    path = finish(page, tmp_path)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert path.name == f"answers-{content['session']}.json"
     assert len(content["answers"]) == 50
     assert len({given["pair"] for given in content["answers"]}) == 50
-    assert page.problems == []
+    assert open_page.problems == []
 
     capsys.readouterr()
     run(monkeypatch, "--score", path, "--out", tmp_path / "study", "--json")
@@ -167,9 +170,9 @@ def test_fifty_trials_are_answered_saved_and_scored(browser, tmp_path, monkeypat
     assert (row["participant"], row["resumed"]) == ("Zoë 🏠", 2)
 
 
-def test_each_picture_is_shown_for_a_second(browser, small):
+def test_each_picture_is_shown_for_a_second(open_page, small, tmp_path):
     """By the page's own record, and by that of somebody who watches the page."""
-    page = browser.open(small, before=WATCHER)
+    page = open_page(small, before=WATCHER)
     begin(page)
     watched = []
     for number in range(3):
@@ -177,110 +180,111 @@ def test_each_picture_is_shown_for_a_second(browser, small):
         watched.append([look["shown"] for look in looks])
         answer(page, 0)
         if number == 0:
-            page.wait("!document.querySelector('#next').hidden")
-            page.press("Enter")
+            wait_until(page, "!document.querySelector('#next').hidden")
+            page.keyboard.press("Enter")
             proceed(page)
-    recorded = [given["shown"] for given in json.loads(finish(browser, page).read_text())["answers"]]
+    recorded = [given["shown"] for given in json.loads(finish(page, tmp_path).read_text())["answers"]]
     assert min(map(min, recorded)) >= 1000
     for theirs, ours in zip(recorded, watched, strict=True):
         assert all(mine > told - 1 for mine, told in zip(ours, theirs, strict=True))
 
 
-def test_the_pictures_are_as_large_as_in_the_paper_and_fit_a_phone(browser, small):
-    page = browser.open(small, before=FASTER)
-    for width, height in ((360, 640), (900, 700)):
-        page.size(width, height)
-        assert page("document.documentElement.scrollWidth") == width
-        if visible(page) == "welcome":
-            begin(page)
-            page.wait("!document.querySelector('#trial').hidden")
-            top = "document.querySelector('figure').getBoundingClientRect().top"
-            watching = page(top)
-            page.wait("!document.querySelector('figure button').hidden")
-            assert page(top) == watching  # nothing moves when the words change
-        assert page("document.documentElement.scrollWidth") == width
-        boxes = page(
-            "[...document.querySelectorAll('figure img, figure button')].map(e => e.getBoundingClientRect())"
-            ".map(b => [b.left, b.top, b.width, b.height])"
-        )
-        assert all(box[2:] == [256, 256] for box in boxes)
-        assert all(box[0] >= 0 and box[1] >= 0 for box in boxes)
-        assert all(box[0] + 256 <= width and box[1] + 256 <= height for box in boxes)
+@pytest.mark.parametrize(
+    "window", [{"phone": True}, {"viewport": {"width": 900, "height": 700}}], ids=["phone", "desk"]
+)
+def test_the_pictures_are_as_large_as_in_the_paper_and_fit_a_phone(open_page, small, window):
+    page = open_page(small, before=FASTER, **window)
+    width, height = page.viewport_size["width"], page.viewport_size["height"]
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    begin(page)
+    wait_until(page, "!document.querySelector('#trial').hidden")
+    top = "document.querySelector('figure').getBoundingClientRect().top"
+    watching = page.evaluate(top)
+    wait_until(page, "!document.querySelector('figure button').hidden")
+    assert page.evaluate(top) == watching  # nothing moves when the words change
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('figure img, figure button')].map(e => e.getBoundingClientRect())"
+        ".map(b => [b.left, b.top, b.width, b.height])"
+    )
+    assert all(box[2:] == [256, 256] for box in boxes)
+    assert all(box[0] >= 0 and box[1] >= 0 for box in boxes)
+    assert all(box[0] + 256 <= width and box[1] + 256 <= height for box in boxes)
 
 
-def test_what_is_said_and_focused(browser, small):
-    page = browser.open(small, before=FASTER)
-    assert page("document.querySelector('#participant').labels[0].textContent.trim()") == (
+def test_what_is_said_and_focused(open_page, small):
+    page = open_page(small, before=FASTER)
+    assert page.evaluate("document.querySelector('#participant').labels[0].textContent.trim()") == (
         "Your name, or the code that you were given"
     )
-    page.press("Enter")
+    page.keyboard.press("Enter")
     begin(page, "  ")  # no name
     assert visible(page) == "welcome"
     begin(page)
-    page.wait("!document.querySelector('#trial').hidden")
-    assert page("document.activeElement.id") == "trial"
-    assert page("document.querySelector('#prompt').getAttribute('role')") == "status"
-    page.wait("!document.querySelector('figure button').hidden")
+    wait_until(page, "!document.querySelector('#trial').hidden")
+    assert page.evaluate("document.activeElement.id") == "trial"
+    assert page.evaluate("document.querySelector('#prompt').getAttribute('role')") == "status"
+    wait_until(page, "!document.querySelector('figure button').hidden")
     assert text(page, "#prompt") == "Which was generated?"
-    page.press("x")
-    assert not page("document.querySelector('figure button').hidden")
-    page.press("ArrowRight")
-    page.wait("!document.querySelector('#next').hidden")
-    assert page("document.activeElement.id") == "next"
-    assert page("JSON.parse(Object.values(localStorage)[0]).answers[0].answer") == 1
-    page.press("2")  # no second answer to the same question
+    page.keyboard.press("x")
+    assert not page.evaluate("document.querySelector('figure button').hidden")
+    page.keyboard.press("ArrowRight")
+    wait_until(page, "!document.querySelector('#next').hidden")
+    assert page.evaluate("document.activeElement.id") == "next"
+    assert page.evaluate("JSON.parse(Object.values(localStorage)[0]).answers[0].answer") == 1
+    page.keyboard.press("2")  # no second answer to the same question
     assert answered(page) == 1
-    assert page("[...document.images].every(i => i.alt)")
+    assert page.evaluate("[...document.images].every(i => i.alt)")
 
 
-def test_another_person_begins_once_the_answers_are_saved(browser, small):
-    page = browser.open(small, before=FASTER + WATCHER)
+def test_another_person_begins_once_the_answers_are_saved(open_page, small, tmp_path):
+    page = open_page(small, before=FASTER + WATCHER)
     begin(page)
     practise(page, 0, right=True)
     proceed(page)
     for _ in range(2):
         answer(page, seen(page)[0])
-    page.wait("!document.querySelector('#done').hidden")
+    wait_until(page, "!document.querySelector('#done').hidden")
     page.reload()  # the end is still there
     assert visible(page) == "done"
-    assert page("document.querySelector('#another').hidden")
-    path = finish(browser, page)
-    assert page("document.querySelector('#text').value") == path.read_text(encoding="utf-8")
-    with page.loading():
+    assert page.evaluate("document.querySelector('#another').hidden")
+    path = finish(page, tmp_path)
+    assert page.evaluate("document.querySelector('#text').value") == path.read_text(encoding="utf-8")
+    with page.expect_navigation():
         page.click("#another")
     assert visible(page) == "welcome"
-    assert page("localStorage.length") == 0
+    assert page.evaluate("localStorage.length") == 0
 
 
-def test_leaving_asks_first_where_nothing_can_be_kept(browser, small):
+def test_leaving_asks_first_where_nothing_can_be_kept(open_page, small):
     leaving = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))"
-    page = browser.open(small, before=FASTER)
+    page = open_page(small, before=FASTER)
     begin(page)
-    assert page(leaving) is False
+    assert page.evaluate(leaving) is False
     forbidden = "Storage.prototype.setItem = Storage.prototype.getItem = () => { throw new Error('forbidden') };"
-    page = browser.open(small, before=forbidden)
+    page = open_page(small, before=forbidden)
     assert visible(page) == "welcome"
-    assert page(leaving) is False
+    assert page.evaluate(leaving) is False
     begin(page)
-    assert page(leaving) is True
+    assert page.evaluate(leaving) is True
 
 
-def test_what_is_kept_but_damaged_begins_anew(browser, small):
-    page = browser.open(small, before=FASTER)
+def test_what_is_kept_but_damaged_begins_anew(open_page, small):
+    page = open_page(small, before=FASTER)
     begin(page)
-    page.wait("localStorage.length === 1")
+    wait_until(page, "localStorage.length === 1")
     for damaged in ("{", "null", '{"study": "other", "answers": []}'):
-        page(f"localStorage.setItem(Object.keys(localStorage)[0], {json.dumps(damaged)})")
+        page.evaluate(f"localStorage.setItem(Object.keys(localStorage)[0], {json.dumps(damaged)})")
         page.reload()
         assert visible(page) == "welcome"
 
 
-def test_a_picture_that_cannot_be_shown_is_said(browser, small, tmp_path):
+def test_a_picture_that_cannot_be_shown_is_said(open_page, small, tmp_path):
     broken = tmp_path / "broken.html"
     source = (tmp_path / "study" / "study.html").read_text(encoding="utf-8")
     broken.write_text(re.sub(r'"UklGR[^"]*"', '"AAAA"', source), encoding="utf-8")
-    page = browser.open(broken.as_uri(), before=FASTER)
+    page = open_page(broken.as_uri(), before=FASTER)
     begin(page)
-    page.wait("document.querySelector('#prompt.bad')")
+    wait_until(page, "document.querySelector('#prompt.bad')")
     assert text(page, "#prompt").startswith("This browser cannot show the pictures (")
     assert text(page, "#prompt").endswith("). Please open the page in a newer one.")
