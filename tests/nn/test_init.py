@@ -246,7 +246,7 @@ def test_a_layer_on_the_meta_device_that_cannot_fill_its_memory_is_refused():
         init_net(network, "cpu")
     assert str(caught.value) == (
         "init_net: 1 (Offset) is on the meta device and has no reset_parameters(), so its memory cannot be filled. "
-        "Give it that method, or build it on a device."
+        "Add this method, or build it on a device."
     )
     with torch.device("meta"):
         alone = Offset()

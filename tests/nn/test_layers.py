@@ -5,21 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.nn.layers import (
-    ACTS,
-    NORMS,
-    UPSAMPLE,
-    BlurPool,
-    act_from,
-    check_image,
-    check_norm_values,
-    group_norm,
-    has_shift,
-    norm_from,
-    pad_to_fit,
-    round_up_to_multiple,
-    upsample_conv,
-)
+from imtrans.nn.inputs import check_image, check_norm_values, pad_to_fit, round_up_to_multiple
+from imtrans.nn.layers import ACTS, NORMS, UPSAMPLE, BlurPool, act_from, group_norm, has_shift, norm_from, upsample_conv
 
 
 @pytest.mark.parametrize("name", NORMS)
