@@ -183,7 +183,7 @@ class UpBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.merge = skip(out_channels, skip_channels) if skip_channels else None
         self.act = act()
-        merged = out_channels if self.merge is None else getattr(self.merge, "out_channels", None)
+        merged = int(out_channels) if self.merge is None else getattr(self.merge, "out_channels", None)
         if not isinstance(merged, int):
             raise ArgumentError(
                 f"UpBlock: the merge module {type(self.merge).__name__} must have its number of output channels as an "
