@@ -72,7 +72,7 @@ def _draw(weight: Tensor, scheme: str, gain: float, generator: torch.Generator |
     if scheme == "normal":
         weight.normal_(0.0, gain, generator=generator)
         return
-    # PyTorch computes fans for weights (out, in, ...), but those of a transposed convolution are (in, out, ...).
+    # PyTorch computes fans of (out, in, ...) weights; transposed convolutions have (in, out, ...).
     fresh = torch.empty_like(weight.transpose(0, 1) if transposed else weight).contiguous()
     if scheme == "xavier":
         nn.init.xavier_normal_(fresh, gain, generator=generator)

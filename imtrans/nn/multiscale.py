@@ -17,7 +17,7 @@ OWNER = "MultiscaleDiscriminator"
 class MultiscaleDiscriminator(Pretrained):
     """Patch discriminators with the same architecture, and separate weights, on an image pyramid.
 
-    ``scales[0]`` judges the full image, ``scales[1]`` half of its size, and so on. The defaults are those of the
+    ``scales[0]`` judges the full image, ``scales[1]`` the image at half the size, and so on. The defaults match the
     authors' code; the paper has three scales.
 
     Shape: ``(b, in_channels, h, w)`` -> for each scale ``(b, 1, h', w')``, raw logits, from the full image down.

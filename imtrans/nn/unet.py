@@ -196,9 +196,8 @@ class UNetGenerator(Pretrained):
             1  1/4         16  concat               10
             2  1/8         32  -                    22
         """
-        parameters = sum(p.numel() for p in self.parameters())
         lines = [
-            f"{OWNER}: {self.in_channels} -> {self.out_channels} channels, {parameters:,} parameters",
+            f"{OWNER}: {self.in_channels} -> {self.out_channels} channels, {self.num_parameters():,} parameters",
             f"{'level':>5}  {'size':<5} {'channels':>8}  {'skip':<7} {'receptive field':>15}",
         ]
         for level, width in enumerate(self.channels):
