@@ -1,4 +1,4 @@
-"""Three ways to run a trained generator."""
+"""Inference modes: running statistics or the input's own in batch and instance norms, with or without dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,17 +9,37 @@ from imtrans.checks import one_of
 
 MODES = ("eval", "batch_stats", "paper")
 _Dropouts = nn.modules.dropout._DropoutNd
-_Norms = nn.modules.batchnorm._NormBase
+_Norms = nn.modules.batchnorm._NormBase  # batch and instance norms
 _InstanceNorm = nn.modules.instancenorm._InstanceNorm
+
+
+def uses_input_stats(module: nn.Module, *, training: bool | None = None) -> bool:
+    """Whether `module` is a norm that takes its statistics from its input, not from running statistics.
+
+    Group norms always do. Batch and instance norms do in training mode, or if they track no running statistics. Layer
+    norms do not count: over the channels of one pixel they mix no positions.
+
+    Args:
+        module: any module.
+        training: the mode to answer for; None for the module's current one.
+
+    >>> uses_input_stats(nn.InstanceNorm2d(3).eval()), uses_input_stats(nn.BatchNorm2d(3).eval())
+    (True, False)
+    """
+    if isinstance(module, _Norms):
+        return (module.training if training is None else training) or not module.track_running_stats
+    return isinstance(module, nn.GroupNorm)
 
 
 @contextmanager
 def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
-    """Run `network` in one of three modes inside the block; leave it exactly as it was.
+    """Context manager that runs `network` in one of three modes and restores its state afterwards.
 
-    ``"eval"`` uses running statistics and no dropout; ``"batch_stats"`` the statistics of the images at hand
-    and no dropout; ``"paper"`` those statistics and dropout, as in training (Isola et al. 2017, section 3.3).
-    Running statistics are not updated in any mode.
+    - ``"eval"``: running statistics, no dropout.
+    - ``"batch_stats"``: statistics of the input, no dropout.
+    - ``"paper"``: statistics of the input, and dropout, as in training (Isola et al. 2017, section 3.3).
+
+    No mode updates running statistics.
 
     Raises:
         ArgumentError: an unknown mode.
@@ -35,7 +55,7 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
     one_of("running_as", "mode", mode, MODES)
     training = {module: module.training for module in network.modules()}
     tracking = {m: m.track_running_stats for m in training if isinstance(m, _Norms)}
-    # An instance norm that has running statistics updates them whenever it uses the images' own.
+    # An instance norm with running statistics updates them whenever it uses the statistics of its input.
     running = {
         m: (m.running_mean, m.running_var, m.momentum)
         for m in tracking

@@ -6,7 +6,7 @@ from torch import nn
 
 from imtrans import ResnetGenerator, UNetGenerator, running_as
 from imtrans.errors import ArgumentError
-from imtrans.modes import MODES
+from imtrans.modes import MODES, uses_input_stats
 
 NETWORKS = {
     "batch": lambda: UNetGenerator(base_channels=4, depth=3),
@@ -148,3 +148,22 @@ def test_an_unknown_mode_is_refused_before_anything_changes(network):
         "running_as: mode='papr' is not one of ['batch_stats', 'eval', 'paper']. Did you mean 'paper'?"
     )
     assert flags(network) == was
+
+
+NORMS = {
+    "batch": nn.BatchNorm2d(4),
+    "batch without running statistics": nn.BatchNorm2d(4, track_running_stats=False),
+    "instance": nn.InstanceNorm2d(4),
+    "instance with running statistics": nn.InstanceNorm2d(4, track_running_stats=True),
+    "group": nn.GroupNorm(2, 4),
+    "none": nn.Identity(),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_uses_input_stats_exactly_if_it_removes_the_mean_of_its_input(name, training):
+    norm = copy.deepcopy(NORMS[name]).train(training)
+    removes = norm(torch.randn(2, 4, 8, 8) + 100).mean().abs().item() < 1
+    assert uses_input_stats(norm) is removes
+    assert uses_input_stats(norm.train(not training), training=training) is removes

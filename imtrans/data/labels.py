@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imtrans.checks import at_least
 from imtrans.errors import ArgumentError, ShapeError, join_names
-from imtrans.nn.layers import check_image
+from imtrans.nn.inputs import check_image
 
 Palette = Collection[tuple[int, int, int]]
 """A colour for each class, in the order of the ids: red, green and blue from 0 to 255."""

@@ -1,4 +1,4 @@
-"""Networks, the blocks they are built from, their initial weights and their losses.
+"""Networks, their building blocks, weight initialisation and losses.
 
 Everything here is a `torch.nn.Module` or a function on tensors. Files, data sets and training loops do not belong here.
 """

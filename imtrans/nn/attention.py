@@ -1,4 +1,4 @@
-"""Attention between the pixels of a map."""
+"""Self-attention over the pixels of a feature map (Zhang et al. 2019, SAGAN)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,21 +10,21 @@ from imtrans.errors import ArgumentError
 
 
 class SelfAttention(nn.Module):
-    """Let every pixel look at every other one: ``x + gamma * attention(x)``, with ``gamma`` 0 at the start.
+    """Self-attention with a residual connection: ``x + gamma * attention(x)``; `gamma` is learned and starts at 0.
 
-    Its cost grows with the square of the number of pixels: meant for small maps.
+    Time grows with the square of the number of pixels, so it is meant for small maps.
 
     Shape: ``(b, channels, h, w) -> (b, channels, h, w)``.
 
     Args:
-        channels: of input and output.
-        num_heads: of attention; `channels` must be a multiple of it.
+        channels: number of input and output channels.
+        num_heads: number of attention heads; must divide `channels`.
 
     Raises:
-        ArgumentError: `channels` is no multiple of `num_heads`.
+        ArgumentError: `channels` is not a multiple of `num_heads`.
 
-    Source: Zhang et al. 2019, "Self-Attention Generative Adversarial Networks", section 3; with the scaled
-    product and the heads of Vaswani et al. 2017.
+    Source: Zhang et al. 2019, "Self-Attention Generative Adversarial Networks", section 3, with scaled dot products
+    and heads as in Vaswani et al. 2017.
     """
 
     def __init__(self, channels: int, *, num_heads: int = 1) -> None:
@@ -32,8 +32,8 @@ class SelfAttention(nn.Module):
         at_least("SelfAttention", "num_heads", num_heads, 1)
         if channels % num_heads:
             raise ArgumentError(
-                f"SelfAttention: channels={channels} is no multiple of num_heads={num_heads}. "
-                "Choose a divisor of the channels."
+                f"SelfAttention: channels={channels} is not a multiple of num_heads={num_heads}. "
+                "Choose a number of heads that divides the channels."
             )
         self.num_heads = num_heads
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
@@ -41,15 +41,11 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def reset_parameters(self) -> None:
-        """Start as the identity again, after the memory was moved off the meta device."""
+        """Set `gamma` to 0; needed again after a move off the meta device."""
         nn.init.zeros_(self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        q, k, v = (
-            rearrange(self.to_qkv(x), "b (three head c) h w -> three b head (h w) c", three=3, head=self.num_heads)
-            .contiguous()
-            .unbind()
-        )
-        seen = F.scaled_dot_product_attention(q, k, v)
-        return x + self.gamma * self.out(rearrange(seen, "b head (h w) c -> b (head c) h w", h=h, w=w))
+        qkv = rearrange(self.to_qkv(x), "b (three head c) h w -> three b head (h w) c", three=3, head=self.num_heads)
+        mixed = F.scaled_dot_product_attention(*qkv.contiguous().unbind())
+        return x + self.gamma * self.out(rearrange(mixed, "b head (h w) c -> b (head c) h w", h=h, w=w))

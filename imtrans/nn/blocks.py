@@ -1,12 +1,14 @@
-"""The blocks that image-to-image networks are built of."""
+"""Building blocks of image-to-image networks."""
 
 from collections import OrderedDict
+from itertools import pairwise
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from imtrans.checks import at_least, in_range, one_of
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.modes import uses_input_stats
 from imtrans.nn.layers import DOWNSAMPLE, PADDING_MODES, UPSAMPLE, Act, BlurPool, Norm, has_shift, upsample_conv
 from imtrans.nn.skips import ConcatSkip, Skip
 
@@ -14,19 +16,19 @@ from imtrans.nn.skips import ConcatSkip, Skip
 class ConvNormAct(nn.Sequential):
     """Convolution, then norm, then activation.
 
-    Shape: ``(b, in_channels, h, w) -> (b, out_channels, ceil(h / stride), ceil(w / stride))`` for an odd
-    `kernel_size` and the default padding; ``floor`` for an even one.
+    Shape: ``(b, in_channels, h, w) -> (b, out_channels, ceil(h / stride), ceil(w / stride))`` with the default padding
+    and an odd `kernel_size`; ``floor`` with an even one.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
         kernel_size: height and width of the kernel.
-        stride: of the convolution.
-        padding: on each side; ``(kernel_size - 1) // 2`` if None.
+        stride: stride of the convolution.
+        padding: pixels on each side; None for ``(kernel_size - 1) // 2``.
         padding_mode: ``"zeros" | "reflect" | "replicate" | "circular"``.
-        norm: makes the norm for a number of channels; `torch.nn.Identity` for none.
-        act: makes the activation.
-        bias: of the convolution; if None, it has one where the norm adds no shift of its own.
+        norm: callable ``channels -> module``; `torch.nn.Identity` for no norm.
+        act: callable ``() -> module``.
+        bias: whether the convolution has a bias; None: only if the norm has no learned shift.
 
     Raises:
         ArgumentError: an unknown padding mode.
@@ -52,38 +54,39 @@ class ConvNormAct(nn.Sequential):
         one_of("ConvNormAct", "padding_mode", padding_mode, PADDING_MODES)
         pad = (kernel_size - 1) // 2 if padding is None else padding
         made_norm = norm(out_channels)
+        biased = not has_shift(made_norm) if bias is None else bias
         conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            pad,
-            bias=not has_shift(made_norm) if bias is None else bias,
-            padding_mode=cast(Any, padding_mode),
+            in_channels, out_channels, kernel_size, stride, pad, bias=biased, padding_mode=cast(Any, padding_mode)
         )
         super().__init__(OrderedDict(conv=conv, norm=made_norm, act=act()))
         self._window = kernel_size, stride, pad
 
     def out_size(self, size: int) -> int:
-        """Height or width of the output for an input of that `size`; below 1 if the input is too small."""
+        """Return the output height or width for an input of this `size`; below 1 if the input is too small."""
         kernel_size, stride, padding = self._window
         return (size + 2 * padding - kernel_size) // stride + 1
 
 
-class DownBlock(nn.Sequential):
-    """Halve the image: one level of an encoder.
+def conv_stack(in_channels: int, out_channels: int, num_convs: int, **settings: Any) -> nn.Sequential:
+    """Make `num_convs` `ConvNormAct` in sequence."""
+    widths = [in_channels, *[out_channels] * num_convs]
+    return nn.Sequential(*(ConvNormAct(*pair, **settings) for pair in pairwise(widths)))
 
-    ``"conv"`` is a 4x4 convolution of stride 2 (pix2pix); ``"pool"`` a 2x2 max pool and a 3x3 convolution
-    (the 2015 U-Net); ``"blur"`` a 3x3 convolution and a low-pass of stride 2 (Zhang 2019). Norm and
-    activation follow the convolution.
+
+class DownBlock(nn.Sequential):
+    """Encoder level that halves height and width. Norm and activation follow each convolution.
+
+    - ``"conv"``: a 4x4 convolution of stride 2 (pix2pix).
+    - ``"pool"``: a 2x2 max pool, then a 3x3 convolution (U-Net 2015).
+    - ``"blur"``: a 3x3 convolution, then `imtrans.nn.layers.BlurPool` (Zhang 2019).
 
     Shape: ``(b, in_channels, h, w) -> (b, out_channels, floor(h / 2), floor(w / 2))``.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
         downsample: ``"conv" | "pool" | "blur"``.
-        num_convs: how many convolutions the level has; those after the first are 3x3.
+        num_convs: number of convolutions; all after the first are 3x3.
         norm: as in `ConvNormAct`.
         act: as in `ConvNormAct`.
         bias: as in `ConvNormAct`.
@@ -123,31 +126,30 @@ class DownBlock(nn.Sequential):
 
 
 class UpBlock(nn.Module):
-    """Double the image and take in a skip: one level of a decoder.
+    """Decoder level that doubles height and width and merges a skip.
 
-    Up-convolution, norm, dropout, merge with the skip, activation: the order of pix2pix.
+    Up-convolution, norm, dropout, merge, activation: the order of pix2pix.
 
-    Shape: ``(b, in_channels, h, w), (b, skip_channels, 2 h, 2 w) -> (b, out_channels', 2 h, 2 w)``, where
-    ``out_channels'`` is the attribute `out_channels`: what the merge gives, `out_channels` without a skip or
-    with more than one convolution.
+    Shape: ``(b, in_channels, h, w), (b, skip_channels, 2 h, 2 w) -> (b, c, 2 h, 2 w)``, where ``c`` is the attribute
+    `out_channels`: the channels of the merge, or the argument if there is no skip or more than one convolution.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the up-convolution.
-        skip_channels: of the skip; 0 for a block that is called without one.
-        skip: makes the merge module from ``(channels, skip_channels)``; it is called with the features and
-            the skip, and has an attribute ``out_channels``.
+        in_channels: number of input channels.
+        out_channels: number of channels of the up-convolution.
+        skip_channels: number of channels of the skip; 0 for a block without one.
+        skip: callable ``(channels, skip_channels) -> merge module``. The module is called with the features and the
+            skip, and has an attribute ``out_channels``.
         upsample: ``"deconv" | "nearest" | "bilinear" | "shuffle"``, see `imtrans.nn.layers.upsample_conv`.
-        kernel_size: of a ``"deconv"``.
+        kernel_size: kernel of ``"deconv"``.
         num_convs: 1 for the up-convolution alone; n > 1 for n more 3x3 convolutions after the merge.
         norm: as in `ConvNormAct`.
         act: as in `ConvNormAct`.
-        dropout: probability that a value is dropped.
+        dropout: dropout probability.
         bias: as in `ConvNormAct`.
 
     Raises:
-        ArgumentError: an unknown `upsample`, a `dropout` outside [0, 1], `num_convs` below 1, or a merge
-            module that does not tell its ``out_channels``.
+        ArgumentError: an unknown `upsample`, a `dropout` outside [0, 1], `num_convs` below 1, or a merge module
+            without an int ``out_channels``.
 
     >>> import torch
     >>> block = UpBlock(8, 4, skip_channels=4)
@@ -181,75 +183,43 @@ class UpBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.merge = skip(out_channels, skip_channels) if skip_channels else None
         self.act = act()
-        merged = out_channels if self.merge is None else _out_channels_of(self.merge)
-        self.out_channels = merged if num_convs == 1 else out_channels
-        widths = [merged, *[out_channels] * num_convs]
-        self.convs = nn.Sequential(
-            *(
-                ConvNormAct(widths[i], widths[i + 1], norm=norm, act=act, bias=bias)
-                for i in range(num_convs if num_convs > 1 else 0)
+        merged = int(out_channels) if self.merge is None else getattr(self.merge, "out_channels", None)
+        if not isinstance(merged, int):
+            raise ArgumentError(
+                f"UpBlock: the merge module {type(self.merge).__name__} must have its number of output channels as an "
+                f"int attribute out_channels, got {merged!r}. Set it in its __init__."
             )
-        )
+        self.out_channels = merged if num_convs == 1 else out_channels
+        more = num_convs if num_convs > 1 else 0
+        self.convs = conv_stack(merged, out_channels, more, norm=norm, act=act, bias=bias)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         x = self.dropout(self.norm(self.up(x)))
         if (self.merge is None) != (skip is None):
-            wants = "no skip (skip_channels=0)" if self.merge is None else "a skip"
-            raise ShapeError(
-                f"UpBlock: was built for {wants}, and was called {'without' if skip is None else 'with'} one."
-            )
+            built = "without a skip (skip_channels=0)" if self.merge is None else "with a skip"
+            raise ShapeError(f"UpBlock: built {built}, but called {'without' if skip is None else 'with'} one.")
         if self.merge is not None:
             x = self.merge(x, skip)
         return self.convs(self.act(x))
 
 
-def cancelled_biases(network: nn.Module) -> list[nn.Parameter]:
-    """The biases in `network` that an instance norm subtracts again with the mean of each image.
-
-    They have no effect, and their gradients are what rounding leaves of zero; Adam makes full steps of that, and other
-    ones on each machine.
-
-    >>> len(cancelled_biases(ConvNormAct(3, 8, norm=nn.InstanceNorm2d))), len(cancelled_biases(ConvNormAct(3, 8)))
-    (1, 0)
-    """
-    found = []
-    for module in network.modules():
-        norm, conv = getattr(module, "norm", None), getattr(module, "conv", getattr(module, "up", None))
-        if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and not norm.track_running_stats:
-            # The four pixels that a shuffle makes of one have biases of their own, which no norm cancels.
-            last = conv[-1] if isinstance(conv, nn.Sequential) else conv
-            if isinstance(bias := getattr(last, "bias", None), nn.Parameter):
-                found.append(bias)
-    return found
-
-
-def _out_channels_of(merge: nn.Module) -> int:
-    out_channels = getattr(merge, "out_channels", None)
-    if not isinstance(out_channels, int):
-        raise ArgumentError(
-            f"UpBlock: the merge module {type(merge).__name__} must tell the number of its output channels in "
-            f"an attribute out_channels, got {out_channels!r}. Set it in its __init__."
-        )
-    return out_channels
-
-
 class ResidualBlock(nn.Module):
-    """Add two 3x3 convolutions' output to the input, with no activation after the sum.
+    """Residual block of two 3x3 convolutions, without an activation after the sum.
 
     Shape: ``(b, channels, h, w) -> (b, channels, h, w)``.
 
     Args:
-        channels: of input and output.
+        channels: number of input and output channels.
         norm: as in `ConvNormAct`.
-        act: as in `ConvNormAct`, between the two convolutions.
-        dropout: probability that a value is dropped, between the two.
+        act: as in `ConvNormAct`; used between the two convolutions.
+        dropout: dropout probability between the two convolutions.
         padding_mode: as in `ConvNormAct`.
         bias: as in `ConvNormAct`.
 
     Raises:
         ArgumentError: an unknown padding mode, or a `dropout` outside [0, 1].
 
-    Source: He et al. 2016; Johnson et al. 2016, supplementary material.
+    Source: He et al. 2016, "Deep Residual Learning"; Johnson et al. 2016, supplementary material.
     """
 
     def __init__(
@@ -263,15 +233,31 @@ class ResidualBlock(nn.Module):
         bias: bool | None = None,
     ) -> None:
         in_range("ResidualBlock", "dropout", dropout, 0.0, 1.0)
-
-        def conv(act: Act) -> ConvNormAct:
-            return ConvNormAct(channels, channels, padding_mode=padding_mode, norm=norm, act=act, bias=bias)
-
-        drop = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        settings: dict[str, Any] = {"padding_mode": padding_mode, "norm": norm, "bias": bias}
         super().__init__()
-        self.conv1 = conv(act)
-        self.dropout = drop
-        self.conv2 = conv(nn.Identity)
+        self.conv1 = ConvNormAct(channels, channels, act=act, **settings)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.conv2 = ConvNormAct(channels, channels, act=nn.Identity, **settings)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.dropout(self.conv1(x)))
+
+
+def cancelled_biases(network: nn.Module) -> list[nn.Parameter]:
+    """Return the biases in `network` that an instance norm cancels by subtracting the mean of each image.
+
+    They have no effect, and their gradients are rounding noise. Adam would turn this noise into full steps that differ
+    from machine to machine.
+
+    >>> len(cancelled_biases(ConvNormAct(3, 8, norm=nn.InstanceNorm2d))), len(cancelled_biases(ConvNormAct(3, 8)))
+    (1, 0)
+    """
+    found = []
+    for module in network.modules():
+        norm, conv = getattr(module, "norm", None), getattr(module, "conv", getattr(module, "up", None))
+        if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and uses_input_stats(norm, training=False):
+            # A shuffle gives its four pixels different biases, which no norm cancels: it ends in no convolution.
+            last = conv[-1] if isinstance(conv, nn.Sequential) else conv
+            if isinstance(bias := getattr(last, "bias", None), nn.Parameter):
+                found.append(bias)
+    return found

@@ -1,4 +1,4 @@
-"""Initial weights, drawn where the network lives, and the choice of that device."""
+"""Weight initialisation."""
 
 import os
 from typing import Any, TypeVar, cast
@@ -24,18 +24,18 @@ M = TypeVar("M", bound=nn.Module)
 
 @torch.no_grad()
 def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generator: torch.Generator | None = None) -> M:
-    """Draw new weights for every convolution, linear layer and norm in `module`, in place, and return it.
+    """Initialise every convolution, linear layer and norm in `module` in place, and return `module`.
 
-    Convolutions and linear layers: ``"normal"`` is N(0, gain); ``"xavier"`` and ``"orthogonal"`` are scaled by
-    `gain`; ``"kaiming"`` is for ReLU and takes no gain. A transposed convolution is initialised by its true
-    fan. Biases are 0. The scale of a norm (batch, synchronised batch, instance, group, layer) is
-    N(1, 0.02), its shift 0.
+    - Weights of convolutions and linear layers follow `scheme`; a transposed convolution uses its true fan-in.
+    - Scales of norms (batch, instance, group, layer) are N(1, 0.02).
+    - Biases and shifts are 0.
 
     Args:
-        module: any module; its other parameters stay as they are.
-        scheme: one of ``"normal" | "xavier" | "kaiming" | "orthogonal"``.
-        gain: standard deviation for ``"normal"``, scale for ``"xavier"`` and ``"orthogonal"``.
-        generator: drawn from instead of PyTorch's global generator; on the device of the weights.
+        module: any module; its other parameters do not change.
+        scheme: ``"normal" | "xavier" | "kaiming" | "orthogonal"``.
+        gain: standard deviation for ``"normal"``, gain for ``"xavier"`` and ``"orthogonal"``; ``"kaiming"`` has the
+            gain of ReLU.
+        generator: on the device of the weights; None for PyTorch's global generator.
 
     Raises:
         ArgumentError: an unknown scheme, or a negative gain.
@@ -50,7 +50,7 @@ def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generato
     in_range("init_weights", "gain", gain, 0.0)
     for layer in module.modules():
         if any(parameter.is_meta for parameter in layer.parameters(recurse=False)):
-            continue  # there is no memory to fill, and PyTorch would import its compiler to do it
+            continue  # nothing to fill, and PyTorch would import its compiler for it
         if isinstance(layer, (_Conv, nn.Linear)):
             _draw(_leaf(layer, "weight"), scheme, gain, generator, isinstance(layer, _ConvTranspose))
             if layer.bias is not None:
@@ -63,21 +63,17 @@ def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generato
 
 
 def _leaf(layer: nn.Module, name: str) -> Tensor:
-    """The parameter that is trained: the original one where the layer's is parametrised (spectral norm)."""
-    if parametrize.is_parametrized(layer, name):
-        parametrizations_of = layer.get_submodule(f"parametrizations.{name}")
-        original: Tensor = parametrizations_of.get_parameter("original")
-        return original
-    return layer.get_parameter(name)
+    """Return the trained parameter: the original if it is parametrised (spectral norm)."""
+    parametrised = parametrize.is_parametrized(layer, name)
+    return layer.get_parameter(f"parametrizations.{name}.original" if parametrised else name)
 
 
 def _draw(weight: Tensor, scheme: str, gain: float, generator: torch.Generator | None, transposed: bool) -> None:
     if scheme == "normal":
         weight.normal_(0.0, gain, generator=generator)
         return
-    # torch reads the fan from axes 0 and 1 as (out, in); a transposed convolution keeps them as (in, out).
-    fresh = torch.empty_like(weight.transpose(0, 1) if transposed else weight)
-    fresh = fresh.contiguous()
+    # PyTorch computes fans of (out, in, ...) weights; transposed convolutions have (in, out, ...).
+    fresh = torch.empty_like(weight.transpose(0, 1) if transposed else weight).contiguous()
     if scheme == "xavier":
         nn.init.xavier_normal_(fresh, gain, generator=generator)
     elif scheme == "kaiming":
@@ -95,40 +91,48 @@ def init_net(
     gain: float = 0.02,
     seed: int | None = None,
 ) -> M:
-    """Move `network` to its device and draw its weights there; return it.
+    """Move `network` to `device`, initialise its weights there, and return it.
 
-    A network that was built on the meta device gets its memory straight on `device`, so that a large one
-    never passes through the CPU. Every rank of a distributed run ends with the same weights.
+    A network on the meta device is allocated directly on `device`. All ranks of a process group get the same weights.
 
     Args:
-        network: any module. One on the meta device must be made of layers with ``reset_parameters``.
-        device: ``"auto"``, or what `torch.device` takes; see `pick_device`.
+        network: any module. If it is on the meta device, its layers need a method ``reset_parameters``.
+        device: ``"auto"`` or an argument of `torch.device`; see `imtrans.runtime.pick_device`.
         scheme: see `init_weights`.
         gain: see `init_weights`.
-        seed: makes the draw repeatable; without it the global generator is used.
+        seed: seed of the weights; None for PyTorch's global generator.
 
     Raises:
-        ArgumentError: an unknown scheme or device; a distributed launch without a seed or a process group; a
-            layer on the meta device that cannot fill its own memory.
+        ArgumentError: an unknown scheme or device; a distributed launch with neither seed nor process group; a layer
+            on the meta device without ``reset_parameters``.
     """
-    owner = "init_net"
     grouped = dist.is_available() and dist.is_initialized()
     if seed is None and not grouped and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ArgumentError(
-            f"{owner}: {os.environ['WORLD_SIZE']} processes must start from the same weights, but there is no "
+            f"init_net: {os.environ['WORLD_SIZE']} processes must start from the same weights, but there is no "
             "seed and no process group. Pass seed=..., or call torch.distributed.init_process_group first."
         )
-    place = pick_device(device)
-    generator = None if seed is None else torch.Generator(place).manual_seed(seed)
-    on_meta = {id(m) for m in network.modules() if any(t.is_meta for t in _own_tensors(m))}
+    target = pick_device(device)
+    generator = None if seed is None else torch.Generator(target).manual_seed(seed)
+    on_meta = {
+        name: module
+        for name, module in network.named_modules()
+        if any(t.is_meta for t in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+    }
+    for name, module in on_meta.items():
+        known = isinstance(module, (_SPECTRAL, parametrize.ParametrizationList))
+        if not known and not hasattr(module, "reset_parameters"):
+            raise ArgumentError(
+                f"init_net: {name or 'the network'} ({type(module).__name__}) is on the meta device and has no "
+                "reset_parameters(), so its memory cannot be filled. Add this method, or build it on a device."
+            )
     if on_meta:
-        _check_resettable(owner, network, on_meta)
-        network.to_empty(device=place)
-        for module in network.modules():
-            if id(module) in on_meta and hasattr(module, "reset_parameters"):
+        network.to_empty(device=target)
+        for module in on_meta.values():
+            if hasattr(module, "reset_parameters"):
                 cast(Any, module).reset_parameters()
     else:
-        network.to(place)
+        network.to(target)
     init_weights(network, scheme, gain, generator)
     _restart_spectral_norms(network, generator)
     if grouped:
@@ -137,23 +141,9 @@ def init_net(
     return network
 
 
-def _own_tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-
-
-def _check_resettable(owner: str, network: nn.Module, on_meta: set[int]) -> None:
-    for name, module in network.named_modules():
-        known = isinstance(module, (_SPECTRAL, parametrize.ParametrizationList))
-        if id(module) in on_meta and not known and not hasattr(module, "reset_parameters"):
-            raise ArgumentError(
-                f"{owner}: {name or 'the network'} ({type(module).__name__}) is on the meta device and has no "
-                "reset_parameters(), so its memory cannot be filled. Give it that method, or build it on a device."
-            )
-
-
 @torch.no_grad()
 def _restart_spectral_norms(network: nn.Module, generator: torch.Generator | None) -> None:
-    """Fit each spectral norm's singular vectors to the weights that were just drawn."""
+    """Recompute the singular vectors of each spectral norm for the new weights."""
     for module in network.modules():
         if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], _SPECTRAL):
             norm = module[0]

@@ -1,4 +1,4 @@
-"""Layers by name or by callable: norms, activations, resampling; and what an image must be to enter a network."""
+"""Norms and activations by name, and layers that change the size of an image."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
-from imtrans.errors import ArgumentError, ShapeError
 
 Norm = Callable[[int], nn.Module]
 Act = Callable[[], nn.Module]
@@ -16,13 +15,11 @@ Act = Callable[[], nn.Module]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 DOWNSAMPLE = ("conv", "pool", "blur")
 UPSAMPLE = ("deconv", "nearest", "bilinear", "shuffle")
+ODD_SIZES = ("pad", "error")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm (Wu & He 2018) with 32 groups, or fewer so that a group has at least two channels.
-
-    A group of one channel would normalise a 1x1 map to zero.
-    """
+    """Group norm (Wu & He 2018) with up to 32 groups of at least 2 channels (1 would turn a 1x1 map into zeros)."""
     return nn.GroupNorm(math.gcd(32, channels // 2) if channels % 2 == 0 else 1, channels)
 
 
@@ -46,30 +43,22 @@ ACTS: dict[str, Act] = {
 
 
 def norm_from(owner: str, norm: str | Norm) -> Norm:
-    """Return the callable ``channels -> module`` that `norm` names or is.
-
-    Raises:
-        ArgumentError: a name that is not one of `NORMS`, or neither a name nor a callable.
-    """
+    """Return the callable ``channels -> module`` for a name in `NORMS`; a callable is returned unchanged."""
     return norm if callable(norm) else NORMS[one_of(owner, "norm", norm, NORMS)]
 
 
 def act_from(owner: str, argument: str, act: str | Act) -> Act:
-    """Return the callable ``() -> module`` that `act` names or is.
-
-    Raises:
-        ArgumentError: a name that is not one of `ACTS`, or neither a name nor a callable.
-    """
+    """Return the callable ``() -> module`` for a name in `ACTS`; a callable is returned unchanged."""
     return act if callable(act) else ACTS[one_of(owner, argument, act, ACTS)]
 
 
 def has_shift(norm: nn.Module) -> bool:
-    """Whether `norm` adds a learned shift, which makes the bias of the convolution before it redundant."""
+    """Whether `norm` has a learned shift, which makes the bias of the convolution before it redundant."""
     return getattr(norm, "bias", None) is not None
 
 
 class BlurPool(nn.Module):
-    """Halve an image after a 4x4 binomial low-pass, so that a shift of the input barely changes the output.
+    """Anti-aliased downsampling: a 4x4 binomial low-pass of stride 2.
 
     Shape: ``(b, channels, h, w) -> (b, channels, floor(h / 2), floor(w / 2))``.
     Source: Zhang 2019, "Making Convolutional Networks Shift-Invariant Again".
@@ -84,7 +73,7 @@ class BlurPool(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fill the kernel anew, after its memory was moved off the meta device."""
+        """Fill the kernel; needed again after a move off the meta device."""
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=self.kernel.device) / 8
         with torch.no_grad():
             self.kernel.copy_(torch.outer(taps, taps).expand_as(self.kernel))
@@ -103,9 +92,9 @@ def upsample_conv(
 ) -> nn.Module:
     """Make a module that doubles height and width with learned weights.
 
-    ``"deconv"`` is a transposed convolution of `kernel_size`; ``"nearest"`` and ``"bilinear"`` resize and then
-    convolve 3x3, which leaves no checkerboard (Odena et al. 2016); ``"shuffle"`` convolves 3x3 to four times
-    the channels and rearranges them to pixels (Shi et al. 2016).
+    - ``"deconv"``: a transposed convolution of `kernel_size`.
+    - ``"nearest"``, ``"bilinear"``: resize, then a 3x3 convolution; no checkerboard artifacts (Odena et al. 2016).
+    - ``"shuffle"``: a 3x3 convolution to four times the channels, then a pixel shuffle (Shi et al. 2016).
 
     Shape: ``(b, in_channels, h, w) -> (b, out_channels, 2 h, 2 w)``.
 
@@ -124,72 +113,9 @@ def upsample_conv(
 
 
 def downsample() -> nn.AvgPool2d:
-    """Halve an image by the mean over 3x3 pixels; at the border, over those that there are.
+    """Make the 3x3 average pool of stride 2 that pix2pixHD downsamples images with; padding does not count.
 
     Shape: ``(b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2))``.
     Source: Wang et al. 2018, the authors' code.
     """
     return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
-
-
-def check_image(owner: str, x: Tensor, channels: int) -> None:
-    """Raise unless `x` is a batch of float images ``(b, channels, h, w)`` with at least one pixel.
-
-    Raises:
-        ShapeError: another number of axes or channels, or an empty image.
-        ArgumentError: not a floating-point tensor.
-    """
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ShapeError(
-            f"{owner}: expects images (b, {channels}, h, w), got a tensor of shape {tuple(x.shape)}. "
-            f"Add the batch axis with x[None], or build the network for {x.shape[-3] if x.ndim > 2 else '...'} "
-            "channels."
-        )
-    if 0 in x.shape:
-        raise ShapeError(f"{owner}: got an empty batch or image, shape {tuple(x.shape)}.")
-    if not x.is_floating_point():
-        raise ArgumentError(
-            f"{owner}: expects float images in [-1, 1], got {x.dtype}. For uint8 pixels: x.float() / 127.5 - 1."
-        )
-
-
-def check_norm_values(owner: str, norm: nn.Module, batch: int, height: int, width: int) -> None:
-    """Raise if `norm`, on a map of this size, would take its statistics from a single value (and give zeros).
-
-    Raises:
-        ShapeError: it would.
-    """
-    from_batch = isinstance(norm, nn.modules.batchnorm._BatchNorm) and (norm.training or not norm.track_running_stats)
-    from_image = isinstance(norm, nn.modules.instancenorm._InstanceNorm) and (
-        norm.training or not norm.track_running_stats
-    )
-    if (from_batch and batch * height * width == 1) or (from_image and height * width == 1):
-        raise ShapeError(
-            f"{owner}: the image is so small that a {type(norm).__name__} inside would see a single value "
-            f"(batch {batch}, {height}x{width} there) and return zeros. Use a larger image, or norm='group'."
-        )
-
-
-def round_up_to_multiple(size: int, multiple: int, minimum: int) -> int:
-    """The smallest multiple of `multiple` that is at least `size` and at least `minimum`."""
-    return -(-max(size, minimum) // multiple) * multiple
-
-
-def pad_to_fit(owner: str, x: Tensor, multiple: int, minimum: int, odd_sizes: str) -> Tensor:
-    """Extend `x` at the right and the bottom by its edge pixels, to sizes that a network can halve.
-
-    Shape: ``(b, c, h, w) -> (b, c, ceil(h / multiple) * multiple, ceil(w / multiple) * multiple)``.
-
-    Raises:
-        ShapeError: with ``odd_sizes='error'``, when the size does not fit as it is.
-    """
-    h, w = x.shape[-2:]
-    fit_h, fit_w = round_up_to_multiple(h, multiple, minimum), round_up_to_multiple(w, multiple, minimum)
-    if (h, w) == (fit_h, fit_w):
-        return x
-    if odd_sizes == "error":
-        raise ShapeError(
-            f"{owner}: height and width must be multiples of {multiple} and at least {minimum}, got {h}x{w} "
-            f"(odd_sizes='error'). Use odd_sizes='pad', or pad to {fit_h}x{fit_w} and crop the output back."
-        )
-    return F.pad(x, (0, fit_w - w, 0, fit_h - h), mode="replicate")

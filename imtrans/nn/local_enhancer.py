@@ -1,4 +1,4 @@
-"""The coarse-to-fine generator of pix2pixHD: local enhancers around a global generator."""
+"""The coarse-to-fine generator of pix2pixHD (Wang et al. 2018)."""
 
 from typing import Any, cast
 
@@ -7,58 +7,45 @@ from torch import Tensor, nn
 from imtrans.checks import at_least, check_bool, in_range, one_of
 from imtrans.errors import ArgumentError
 from imtrans.hub.pretrained import Pretrained
-from imtrans.nn.layers import (
-    PADDING_MODES,
-    UPSAMPLE,
-    Act,
-    Norm,
-    act_from,
-    check_image,
-    downsample,
-    norm_from,
-    pad_to_fit,
-    round_up_to_multiple,
-)
+from imtrans.nn.inputs import check_image, pad_to_fit
+from imtrans.nn.layers import ODD_SIZES, PADDING_MODES, UPSAMPLE, Act, Norm, act_from, downsample, norm_from
 from imtrans.nn.resnet import ResnetGenerator
 
 OWNER = "LocalEnhancer"
 
 
 class LocalEnhancer(Pretrained):
-    """A generator for large images: a coarse one that sees half the size, and a fine one that adds the details.
+    """A generator for large images: ``coarse`` works at half the size, ``fine`` adds the details.
 
-    ``coarse`` is a `imtrans.ResnetGenerator` without its last convolution. ``fine`` reads the full image with a 7x7
-    convolution and a downsampling; what it has then, and the features that ``coarse`` made of the halved image, are
-    added, and go through residual blocks, one doubling and the output convolution. With more `num_enhancers`,
-    ``coarse`` is itself such a generator.
+    ``coarse`` is a `imtrans.ResnetGenerator` without its output convolution, or a `LocalEnhancer` if `num_enhancers` is
+    above 1. ``fine`` downsamples the image once, adds the features of ``coarse``, and computes the output with residual
+    blocks and one upsampling.
 
-    It is trained in two stages: the global generator alone on images of half the size, then this one, made with
-    `from_global`. In its first epochs ``coarse.requires_grad_(False)`` keeps what was learnt.
+    Train it in two stages: first the global generator on images of half the size, then the enhancer, made with
+    `from_global`. In its first epochs, keep the global weights fixed with ``coarse.requires_grad_(False)``.
 
     Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1].
 
     Args:
-        in_channels: of the source.
-        out_channels: of the output.
-        base_channels: width at full resolution; the global generator has twice that at half the resolution.
-        num_enhancers: how often the size is doubled over that of the global generator.
-        num_blocks: residual blocks of each enhancer.
-        global_blocks: residual blocks of the global generator.
-        global_downs: halvings of the global generator.
-        norm: see `imtrans.ResnetGenerator`, as for all that follow.
+        in_channels: number of source channels.
+        out_channels: number of output channels.
+        base_channels: width at full resolution; doubled at each lower resolution.
+        num_enhancers: number of enhancers; each doubles the size that the global generator works at.
+        num_blocks: number of residual blocks in each enhancer.
+        global_blocks: number of residual blocks in the global generator.
+        global_downs: number of downsamplings in the global generator.
+        norm: this and the following as in `imtrans.ResnetGenerator`.
         act: a name, or a callable ``() -> module``.
-        dropout: probability inside the residual blocks.
+        dropout: dropout probability in the residual blocks.
         padding_mode: ``"zeros" | "reflect" | "replicate" | "circular"``.
         upsample: ``"deconv" | "nearest" | "bilinear" | "shuffle"``.
-        bias: of every convolution but the output's; None where the norm has no shift.
-        out_act: the last activation: a name or a callable.
-        odd_sizes: ``"pad"`` or ``"error"``, for sizes that are no multiple of
-            ``2 ** (global_downs + num_enhancers)``.
+        bias: whether convolutions have a bias.
+        out_act: output activation: a name or a callable.
+        odd_sizes: ``"pad"`` or ``"error"``; sizes fit if they are multiples of ``2 ** (global_downs + num_enhancers)``.
 
     Raises:
         ArgumentError: a value that is not allowed.
-        ShapeError: in ``forward``, an image of another number of channels, or of a size that does not fit with
-            ``odd_sizes="error"``.
+        ShapeError: in ``forward``, a wrong number of channels, or with ``odd_sizes="error"`` a size that does not fit.
 
     Source: Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
     section 3.2, and the authors' code.
@@ -98,7 +85,7 @@ class LocalEnhancer(Pretrained):
         at_least(OWNER, "global_downs", global_downs, 0, 16)
         check_bool(OWNER, "bias", bias, unset=True)
         self.size_multiple = 2 ** (global_downs + num_enhancers)
-        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
+        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
         shared: dict[str, Any] = {
             "norm": norm_from(OWNER, norm),
             "act": act_from(OWNER, "act", act),
@@ -124,17 +111,16 @@ class LocalEnhancer(Pretrained):
 
     @classmethod
     def from_global(cls, generator: ResnetGenerator, *, num_enhancers: int = 1, num_blocks: int = 3) -> "LocalEnhancer":
-        """Make the enhancer of a trained global generator, with its weights in ``coarse``.
-
-        Its output convolution is left behind; all that the enhancer adds starts anew.
+        """Make an enhancer around a trained global generator and copy its weights, all but the output convolution.
 
         Args:
-            generator: the global one, of an even `base_channels`; its other arguments become the enhancer's.
+            generator: the global generator; `base_channels` must be a multiple of ``2 ** num_enhancers``. The enhancer
+                takes its other arguments.
             num_enhancers: as for the class.
             num_blocks: as for the class.
 
         Raises:
-            ArgumentError: another kind of generator, or one whose width cannot be halved for each enhancer.
+            ArgumentError: another class of generator, or a width that does not fit.
         """
         owner = f"{cls.__name__}.from_global"
         if not isinstance(generator, ResnetGenerator):
@@ -144,12 +130,12 @@ class LocalEnhancer(Pretrained):
         base, rest = divmod(arguments.pop("base_channels"), 2**num_enhancers)
         if rest:
             raise ArgumentError(
-                f"{owner}: each of {num_enhancers} enhancers halves the width of the global generator, and "
-                f"base_channels={generator.config['base_channels']} is no multiple of {2**num_enhancers}. "
-                "Train a global generator of another width, or use fewer enhancers."
+                f"{owner}: base_channels={generator.config['base_channels']} of the global generator must be a "
+                f"multiple of {2**num_enhancers}, because each of {num_enhancers} enhancers halves the width. "
+                "Use fewer enhancers, or train a global generator of another width."
             )
-        of_global = {f"global_{name}": arguments.pop(f"num_{name}") for name in ("blocks", "downs")}
-        enhancer = cls(**arguments, **of_global, base_channels=base, num_enhancers=num_enhancers, num_blocks=num_blocks)
+        arguments |= {f"global_{name}": arguments.pop(f"num_{name}") for name in ("blocks", "downs")}
+        enhancer = cls(**arguments, base_channels=base, num_enhancers=num_enhancers, num_blocks=num_blocks)
         enhancer.to(next(generator.parameters()).device)
         innermost = enhancer.coarse
         while isinstance(innermost, LocalEnhancer):
@@ -160,9 +146,8 @@ class LocalEnhancer(Pretrained):
 
     def forward(self, source: Tensor) -> Tensor:
         check_image(OWNER, source, self.in_channels)
-        # As in ResnetGenerator: two pixels at the lowest resolution, for the reflection there.
-        least = round_up_to_multiple(4, self.size_multiple, 2 * self.size_multiple)
-        image = pad_to_fit(OWNER, source, self.size_multiple, least, self.odd_sizes)
+        # Reflection padding needs two pixels at the lowest resolution.
+        image = pad_to_fit(OWNER, source, self.size_multiple, 2 * self.size_multiple, self.odd_sizes)
         fine, coarse = self.fine, self.coarse(self.halve(image))
         x = fine.downs(fine.stem(image)) + coarse
         height, width = source.shape[-2:]
@@ -170,5 +155,5 @@ class LocalEnhancer(Pretrained):
 
 
 def _outermost(generator: Pretrained) -> ResnetGenerator:
-    """The part of `generator` that makes its output."""
+    """Return the part of `generator` with the output convolution."""
     return generator.fine if isinstance(generator, LocalEnhancer) else cast(ResnetGenerator, generator)

@@ -1,6 +1,6 @@
-"""The objectives of adversarial training."""
+"""Losses of adversarial training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
 
 class GANLoss(nn.Module):
-    """What a discriminator and a generator minimise, given raw logits.
+    """Adversarial loss of a discriminator and a generator, from raw logits.
 
     ========== =========================================== ===================
     mode       discriminator                               generator
@@ -27,16 +27,16 @@ class GANLoss(nn.Module):
     hinge      mean(relu(1 - real)) + mean(relu(1 + fake)) -mean(fake)
     ========== =========================================== ===================
 
-    Logits are maps of any shape, ``(b, 1, h, w)`` as a rule, or a sequence of them, one for each scale of a
-    multi-scale discriminator, whose losses are averaged (SPADE) or summed (pix2pixHD).
+    Logits are a tensor of any shape, usually ``(b, 1, h, w)``, or a sequence of tensors, one for each scale of a
+    multi-scale discriminator.
 
     Args:
-        mode: one of ``"vanilla" | "lsgan" | "wgangp" | "hinge"``.
-        penalty_weight: of the gradient penalty; used by ``"wgangp"`` alone.
-        scales: ``"mean"`` or ``"sum"``.
+        mode: ``"vanilla" | "lsgan" | "wgangp" | "hinge"``.
+        penalty_weight: weight of the gradient penalty of ``"wgangp"``.
+        scales: reduction over scales: ``"mean"`` (SPADE) or ``"sum"`` (pix2pixHD).
 
     Raises:
-        ArgumentError: an unknown mode or way to reduce the scales, or a negative weight.
+        ArgumentError: an unknown `mode` or `scales`, or a negative weight.
 
     Source: Goodfellow et al. 2014; Mao et al. 2017; Gulrajani et al. 2017; Lim & Ye 2017.
 
@@ -54,39 +54,32 @@ class GANLoss(nn.Module):
         self.scales = one_of("GANLoss", "scales", scales, ("mean", "sum"))
 
     def real(self, logits: Logits) -> Tensor:
-        """The discriminator's loss on logits of real images, a scalar."""
-        return self._reduce(logits, self._real)
+        """Return the discriminator's loss on logits of real images, a scalar."""
+        return self._loss(logits, self.mode, real=True)
 
     def fake(self, logits: Logits) -> Tensor:
-        """The discriminator's loss on logits of generated images, a scalar."""
-        return self._reduce(logits, self._fake)
+        """Return the discriminator's loss on logits of generated images, a scalar."""
+        return self._loss(logits, self.mode, real=False)
 
     def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
-        """What the discriminator minimises, a scalar: its loss on real plus its loss on generated images.
-
-        The gradient penalty of ``"wgangp"`` needs the images: see `penalty`.
-        """
+        """Return the discriminator's loss on real plus generated images, a scalar, without the gradient `penalty`."""
         return self.real(real_logits) + self.fake(fake_logits)
 
     def generator(self, fake_logits: Logits) -> Tensor:
-        """What the generator minimises, a scalar."""
-        return self._reduce(fake_logits, self._fooled)
+        """Return the generator's loss on logits of generated images, a scalar."""
+        return self._loss(fake_logits, "wgangp" if self.mode == "hinge" else self.mode, real=True)
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """What to add to the discriminator's loss: the gradient penalty of ``"wgangp"``, 0 in other modes.
+        """Return the `gradient_penalty` to add to the discriminator's loss with ``"wgangp"``; 0 in other modes.
 
-        Shape: the discriminator's inputs ``(b, c, h, w)`` twice -> scalar.
+        Shape: inputs of the discriminator, ``(b, c, h, w), (b, c, h, w)`` -> scalar.
         """
         if self.mode != "wgangp" or self.penalty_weight == 0:
             return real.new_zeros(())
         return gradient_penalty(discriminator, real, fake, weight=self.penalty_weight)
 
     def check(self, discriminator: nn.Module) -> None:
-        """Raise if this loss cannot train `discriminator`.
-
-        Raises:
-            ArgumentError: ``"wgangp"`` with its penalty, and a batch norm in the discriminator.
-        """
+        """Raise an ArgumentError if the loss has a gradient penalty and `discriminator` has a batch norm."""
         if self.mode == "wgangp" and self.penalty_weight > 0:
             _refuse_batch_norm("GANLoss('wgangp')", discriminator)
 
@@ -94,30 +87,19 @@ class GANLoss(nn.Module):
         """The mode, for ``print``."""
         return repr(self.mode)
 
-    def _reduce(self, logits: Logits, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        if isinstance(logits, Tensor):
-            return loss(logits)
-        if not logits:
-            raise ArgumentError("GANLoss: got an empty sequence of logits; a scale gives one map each.")
-        total = torch.stack([loss(scale) for scale in logits]).sum()
-        return total / len(logits) if self.scales == "mean" else total
-
-    def _real(self, logits: Tensor) -> Tensor:
-        if self.mode == "vanilla":
-            return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-        if self.mode == "lsgan":
-            return (logits - 1).square().mean()
-        return F.relu(1 - logits).mean() if self.mode == "hinge" else -logits.mean()
-
-    def _fake(self, logits: Tensor) -> Tensor:
-        if self.mode == "vanilla":
-            return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-        if self.mode == "lsgan":
-            return logits.square().mean()
-        return F.relu(1 + logits).mean() if self.mode == "hinge" else logits.mean()
-
-    def _fooled(self, logits: Tensor) -> Tensor:
-        return -logits.mean() if self.mode == "hinge" else self._real(logits)
+    def _loss(self, logits: Logits, mode: str, *, real: bool) -> Tensor:
+        if not isinstance(logits, Tensor):
+            if not logits:
+                raise ArgumentError("GANLoss: got an empty sequence of logits. Pass one tensor for each scale.")
+            total = torch.stack([self._loss(scale, mode, real=real) for scale in logits]).sum()
+            return total / len(logits) if self.scales == "mean" else total
+        if mode == "vanilla":
+            return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+        if mode == "lsgan":
+            return (logits - float(real)).square().mean()
+        if mode == "hinge":
+            return F.relu(1 - logits if real else 1 + logits).mean()
+        return -logits.mean() if real else logits.mean()
 
 
 def gradient_penalty(
@@ -129,35 +111,34 @@ def gradient_penalty(
     target: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The WGAN-GP penalty: ``weight * mean_b((||d D(x) / d x||_2 - target)^2)``, a scalar with a graph.
+    """Return the WGAN-GP penalty ``weight * mean_b((||d D(x) / d x||_2 - target)^2)``, a differentiable scalar.
 
-    ``x`` mixes `real` and `fake` in a proportion drawn uniformly for each sample; D(x) is the sum of the
-    logit map, and the norm is taken over ``c h w``. For a conditional discriminator, give the concatenated
-    pairs.
+    ``x`` interpolates between `real` and `fake` with a uniform random weight for each sample. ``D(x)`` is the sum of
+    the logits, and the norm is taken over ``c h w``. For a conditional discriminator, pass concatenated pairs.
 
-    Shape: ``(b, c, h, w)`` twice -> scalar.
+    Shape: ``(b, c, h, w), (b, c, h, w)`` -> scalar.
 
     Args:
-        discriminator: maps ``(b, c, h, w)`` to logits, or to a sequence of them; without batch norm.
-        real: its real inputs.
-        fake: its generated ones; no gradient flows into either.
-        weight: factor of the penalty.
-        target: the norm that is asked for.
-        generator: draws the proportions instead of PyTorch's global generator.
+        discriminator: maps ``(b, c, h, w)`` to logits or a sequence of them; has no batch norm.
+        real: real inputs; no gradient flows into them.
+        fake: generated inputs; no gradient flows into them.
+        weight: weight of the penalty.
+        target: target of the gradient norm.
+        generator: draws the random weights; None for PyTorch's global generator.
 
     Raises:
         ArgumentError: the discriminator has a batch norm, which couples the samples of a batch.
-        ShapeError: `real` and `fake` differ in shape.
+        ShapeError: `real` and `fake` have different shapes.
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3.
     """
     _refuse_batch_norm("gradient_penalty", discriminator)
     if real.shape != fake.shape:
         raise ShapeError(
-            f"gradient_penalty: real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape."
+            f"gradient_penalty: real {tuple(real.shape)} and fake {tuple(fake.shape)} must have the same shape."
         )
-    share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, generator=generator)
-    mixed = torch.lerp(fake.detach(), real.detach(), share.to(real.dtype)).requires_grad_()
+    t = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, generator=generator)
+    mixed = torch.lerp(fake.detach(), real.detach(), t.to(real.dtype)).requires_grad_()
     logits = discriminator(mixed)
     total = logits.sum() if isinstance(logits, Tensor) else torch.stack([m.sum() for m in logits]).sum()
     (gradient,) = torch.autograd.grad(total, mixed, create_graph=True)
@@ -166,22 +147,21 @@ def gradient_penalty(
 
 
 def feature_matching_loss(real_features: Features, fake_features: Features, *, weight: float = 10.0) -> Tensor:
-    """How far apart a discriminator's features of real and of generated images are, a scalar.
+    """Return ``weight * 4 * mean over scales (mean over layers (L1))``, the feature matching loss, a scalar.
 
-    ``weight * 4 * mean over scales (mean over layers (L1))``. The logits, which are the last of each scale, do not
-    count. No gradient flows into `real_features`.
+    The logits, the last tensor of each scale, do not count. No gradient flows into `real_features`.
 
     Args:
-        real_features: what the method ``features`` of a discriminator gives of real images: a tensor for each layer,
-            or such a list for each scale.
-        fake_features: the same, of generated ones.
-        weight: factor of the loss.
+        real_features: result of a discriminator's ``features`` for real images: a list with a tensor for each layer,
+            or a list of such lists, one for each scale.
+        fake_features: the same for generated images.
+        weight: weight of the loss.
 
     Raises:
         ArgumentError: a scale without a layer before its logits.
-        ShapeError: features of different discriminators or images.
+        ShapeError: real and fake features have different shapes.
 
-    Source: Wang et al. 2018, equation 4; the factor 4 is that of the authors' code.
+    Source: Wang et al. 2018, equation 4; the factor 4 is from the authors' code.
 
     >>> real = [torch.zeros(1, 8, 4, 4), torch.zeros(1, 1, 2, 2)]
     >>> fake = [layer + 1 for layer in real]
@@ -192,23 +172,23 @@ def feature_matching_loss(real_features: Features, fake_features: Features, *, w
     shapes = [[[tuple(each.shape) for each in scale] for scale in side] for side in (real, fake)]
     if shapes[0] != shapes[1]:
         raise ShapeError(
-            f"feature_matching_loss: the features of real images have the shapes {shapes[0]}, those of generated ones "
-            f"{shapes[1]}. Take both from one discriminator, and of batches of one size."
+            f"feature_matching_loss: real_features have the shapes {shapes[0]}, fake_features {shapes[1]}. Compute "
+            "both with the same discriminator, from batches of the same shape."
         )
     if not real or min(map(len, real)) < 2:
         raise ArgumentError(
-            "feature_matching_loss: a scale needs the features of one layer at least, and the logits after them; "
-            f"got lists of {[len(scale) for scale in real]}."
+            "feature_matching_loss: each scale needs the features of at least one layer and the logits, got lists of "
+            f"{[len(scale) for scale in real]} tensors."
         )
-    of_scales = [
+    losses = [
         torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(reals[:-1], fakes[:-1], strict=True)]).mean()
         for reals, fakes in zip(real, fake, strict=True)
     ]
-    return weight * 4 * torch.stack(of_scales).mean()
+    return weight * 4 * torch.stack(losses).mean()
 
 
 def logits_of(features: Features) -> Logits:
-    """The logits among a discriminator's features: the last, or the last of each scale."""
+    """Return the logits from a discriminator's features: the last tensor, or the last of each scale."""
     by_scale = _by_scale(features)
     return by_scale[0][-1] if isinstance(features[0], Tensor) else [scale[-1] for scale in by_scale]
 

@@ -1,4 +1,4 @@
-"""The discriminators of pix2pixHD: one for each scale of the image."""
+"""The multi-scale discriminator of pix2pixHD (Wang et al. 2018)."""
 
 from typing import cast
 
@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from imtrans.checks import at_least, check_bool
 from imtrans.hub.pretrained import Pretrained
-from imtrans.nn.layers import Act, Norm, act_from, check_image, downsample, norm_from
+from imtrans.nn.inputs import check_image
+from imtrans.nn.layers import Act, Norm, act_from, downsample, norm_from
 from imtrans.nn.patchgan import PatchDiscriminator
 from imtrans.receptive_fields.trace import receptive_field
 
@@ -14,27 +15,27 @@ OWNER = "MultiscaleDiscriminator"
 
 
 class MultiscaleDiscriminator(Pretrained):
-    """Patch discriminators of equal make on the image, on half of it, and so on: fine texture, and the large plan.
+    """Patch discriminators with the same architecture, and separate weights, on an image pyramid.
 
-    Each has weights of its own. With the default arguments it is that of pix2pixHD's code; the paper has three scales.
-    ``scales[0]`` judges the full image.
+    ``scales[0]`` judges the full image, ``scales[1]`` the image at half the size, and so on. The defaults match the
+    authors' code; the paper has three scales.
 
-    Shape: ``(b, in_channels, h, w)`` -> for each scale ``(b, 1, h', w')``, raw logits, the full image's first.
+    Shape: ``(b, in_channels, h, w)`` -> for each scale ``(b, 1, h', w')``, raw logits, from the full image down.
 
     Args:
-        in_channels: of source and target together.
-        num_scales: how many discriminators; each sees half the size that the one before it sees.
-        base_channels: see `imtrans.PatchDiscriminator`, as for all that follow.
-        n_layers: convolutions of stride 2, in each.
+        in_channels: number of channels of source and target together.
+        num_scales: number of discriminators.
+        base_channels: this and the following as in `imtrans.PatchDiscriminator`.
+        n_layers: number of convolutions of stride 2.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
         act: a name, or a callable ``() -> module``.
-        padding: zeros around each map.
-        spectral_norm: whether to divide each convolution's weights by their largest singular value.
-        bias: of the convolutions between the first and the last.
+        padding: zeros on each side of each map.
+        spectral_norm: whether to apply spectral norm to each convolution.
+        bias: whether the convolutions between the first and the last have a bias.
 
     Raises:
         ArgumentError: a value that is not allowed.
-        ShapeError: in ``forward``, an image of another number of channels, or too small for its smallest scale.
+        ShapeError: in ``forward``, a wrong number of channels, or an image too small for the smallest scale.
 
     Source: Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
     section 3.2, and the authors' code.
@@ -80,18 +81,15 @@ class MultiscaleDiscriminator(Pretrained):
 
     @property
     def receptive_field(self) -> tuple[int, ...]:
-        """For each scale, height and width of the patch that one of its logits judges, in pixels of the full image."""
-        sizes = []
-        for level, scale in enumerate(self._discriminators()):
-            path = nn.Sequential(*[self.halve] * level, scale.layers)
-            sizes.append(cast(int, receptive_field(path, in_channels=self.in_channels).size))
-        return tuple(sizes)
+        """Height and width of the patch that one logit judges, for each scale, in pixels of the full image."""
+        paths = (nn.Sequential(*[self.halve] * level, scale.layers) for level, scale in enumerate(self._scales()))
+        return tuple(cast(int, receptive_field(path, in_channels=self.in_channels).size) for path in paths)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [maps[-1] for maps in self.features(images)]
 
     def features(self, images: Tensor) -> list[list[Tensor]]:
-        """For each scale, what each of its layers makes of the images; the logits are the last.
+        """Return the output of each layer for each scale; the logits are the last of each scale.
 
         Shape: ``(b, in_channels, h, w)`` -> for each scale and layer ``(b, channels, h', w')``.
         """
@@ -99,10 +97,10 @@ class MultiscaleDiscriminator(Pretrained):
         pyramid = [images]
         while len(pyramid) < len(self.scales):
             pyramid.append(self.halve(pyramid[-1]))
-        pairs = list(zip(self._discriminators(), pyramid, strict=True))
+        pairs = list(zip(self._scales(), pyramid, strict=True))
         for level, (scale, image) in enumerate(pairs):
             scale.check_size(f"{OWNER}, at 1/{2**level} of the size" if level else OWNER, image)
         return [scale.features(image) for scale, image in pairs]
 
-    def _discriminators(self) -> list[PatchDiscriminator]:
+    def _scales(self) -> list[PatchDiscriminator]:
         return [cast(PatchDiscriminator, scale) for scale in self.scales]

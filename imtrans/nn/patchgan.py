@@ -1,4 +1,4 @@
-"""Discriminators that judge an image patch by patch."""
+"""The PatchGAN and pixel discriminators of pix2pix (Isola et al. 2017)."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -11,12 +11,13 @@ from imtrans.errors import ArgumentError, ShapeError
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.blocks import ConvNormAct
 from imtrans.nn.init import init_weights
-from imtrans.nn.layers import Act, Norm, act_from, check_image, check_norm_values, has_shift, norm_from
+from imtrans.nn.inputs import check_image, check_norm_values
+from imtrans.nn.layers import Act, Norm, act_from, has_shift, norm_from
 from imtrans.receptive_fields.trace import receptive_field
 
 
 class _SpectralNorm(parametrizations._SpectralNorm):
-    """PyTorch's, but it looks for no singular value on the meta device: there is none, and looking takes seconds."""
+    """PyTorch's spectral norm without the power iteration on the meta device, where it is slow and useless."""
 
     def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
         if not weight_mat.is_meta:
@@ -24,7 +25,7 @@ class _SpectralNorm(parametrizations._SpectralNorm):
 
 
 class _ConvDiscriminator(Pretrained):
-    """A stack of convolutions from images to a map of logits."""
+    """Base class of discriminators that are a stack of convolutions."""
 
     in_channels: int
     layers: nn.Sequential
@@ -32,15 +33,13 @@ class _ConvDiscriminator(Pretrained):
     @property
     def receptive_field(self) -> int:
         """Height and width in pixels of the patch that one logit judges."""
-        size = receptive_field(self.layers, in_channels=self.in_channels).size
-        assert isinstance(size, int)
-        return size
+        return cast(int, receptive_field(self.layers, in_channels=self.in_channels).size)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features(images)[-1]
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """What each layer makes of the images, after its activation; the logits are the last.
+        """Return the output of each layer, after its activation; the logits are the last.
 
         Shape: ``(b, in_channels, h, w)`` -> for each layer ``(b, channels, h', w')``.
         """
@@ -53,27 +52,23 @@ class _ConvDiscriminator(Pretrained):
         return maps[1:]
 
     def check_size(self, owner: str, images: Tensor) -> None:
-        """Raise, in the name of `owner`, if the images are too small for the layers.
-
-        Raises:
-            ShapeError: nothing is left of them, or a norm would see a single value.
-        """
+        """Raise a ShapeError if a layer would have an empty output, or if a norm would see a single value."""
         batch, _, height, width = images.shape
         for layer in cast(Iterable[ConvNormAct], self.layers):
             height, width = layer.out_size(height), layer.out_size(width)
             if min(height, width) < 1:
                 raise ShapeError(
                     f"{owner}: an image of {images.shape[-2]}x{images.shape[-1]} is too small for "
-                    f"{len(self.layers)} layers: nothing is left of it. Use larger images or fewer layers."
+                    f"{len(self.layers)} layers. Use larger images or fewer layers."
                 )
             check_norm_values(owner, layer.norm, batch, height, width)
 
 
 class PatchDiscriminator(_ConvDiscriminator):
-    """The PatchGAN of pix2pix: each logit judges one patch of the image, overlapping with its neighbours.
+    """The PatchGAN of pix2pix: each logit judges one of many overlapping patches of the image.
 
-    `n_layers` 4x4 convolutions of stride 2, then two of stride 1; no norm on the first and the last, no sigmoid
-    at the end. A conditional discriminator takes source and target concatenated.
+    It has `n_layers` 4x4 convolutions of stride 2, then two of stride 1. The first and the last have no norm, and there
+    is no sigmoid. A conditional discriminator takes source and target, concatenated along the channels.
 
     ========  ==  ==  ==  ===  ===  ===
     n_layers   1   2   3    4    5    6
@@ -83,20 +78,19 @@ class PatchDiscriminator(_ConvDiscriminator):
     Shape: ``(b, in_channels, h, w) -> (b, 1, h', w')``, raw logits; 30x30 for 256x256 with three layers.
 
     Args:
-        in_channels: of source and target together; 3 for an unconditional one.
-        base_channels: width of the first layer; it doubles layer by layer, up to 8 times.
-        n_layers: convolutions of stride 2.
+        in_channels: number of channels of source and target together; 3 for an unconditional discriminator.
+        base_channels: width of the first layer; each further layer doubles it, up to 8 times.
+        n_layers: number of convolutions of stride 2.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
         act: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
-        padding: zeros around the image and around each map, 0 to 3 on each side; pix2pixHD has 2.
-        spectral_norm: whether to divide each convolution's weights by their largest singular value
-            (Miyato et al. 2018).
-        bias: of the convolutions between the first and the last; if None, they have one where the norm has no
-            shift of its own. The first and the last always have one.
+        padding: zeros on each side of the image and of each map, 0 to 3; pix2pixHD has 2.
+        spectral_norm: whether to apply spectral norm to each convolution (Miyato et al. 2018).
+        bias: whether the convolutions between the first and the last have a bias; None: only if the norm has no
+            learned shift. The first and the last always have one.
 
     Raises:
         ArgumentError: a value that is not allowed.
-        ShapeError: in ``forward``, an image of another number of channels, or too small.
+        ShapeError: in ``forward``, a wrong number of channels, or an image that is too small.
 
     Source: Isola et al. 2017, section 6.1.2.
 
@@ -129,22 +123,12 @@ class PatchDiscriminator(_ConvDiscriminator):
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         widths = [in_channels, *(base_channels * min(2**i, 8) for i in range(n_layers + 1))]
         biased = not has_shift(make_norm(widths[-1])) if bias is None else bias
-        layers = [
-            ConvNormAct(
-                widths[i],
-                widths[i + 1],
-                kernel_size=4,
-                padding=padding,
-                stride=2 if i < n_layers else 1,
-                norm=nn.Identity if i == 0 else make_norm,
-                act=make_act,
-                bias=True if i == 0 else biased,
-            )
-            for i in range(n_layers + 1)
-        ]
-        layers.append(
-            ConvNormAct(widths[-1], 1, kernel_size=4, padding=padding, norm=nn.Identity, act=nn.Identity, bias=True)
-        )
+        bare: dict[str, Any] = {"kernel_size": 4, "padding": padding, "norm": nn.Identity, "bias": True}
+        layers = [ConvNormAct(in_channels, base_channels, stride=2, act=make_act, **bare)]
+        for i in range(1, n_layers + 1):
+            normed = {**bare, "stride": 2 if i < n_layers else 1, "norm": make_norm, "bias": biased}
+            layers.append(ConvNormAct(widths[i], widths[i + 1], act=make_act, **normed))
+        layers.append(ConvNormAct(widths[-1], 1, act=nn.Identity, **bare))
         self.layers = nn.Sequential(*layers)
         init_weights(self)
         if spectral_norm:
@@ -153,53 +137,53 @@ class PatchDiscriminator(_ConvDiscriminator):
 
     @classmethod
     def for_receptive_field(cls, size: int, in_channels: int = 6, **kwargs: Any) -> "PatchDiscriminator":
-        """Make the discriminator whose logits judge patches of `size` x `size` pixels.
+        """Make the discriminator with a receptive field of `size` x `size` pixels.
 
         Args:
             size: 16, 34, 70, 142, 286, 574, ...
             in_channels: as for the class.
-            **kwargs: further arguments of the class, `n_layers` excepted.
+            **kwargs: further arguments of the class except `n_layers`.
 
         Raises:
-            ArgumentError: no stack has that receptive field; the message names the nearest that do.
+            ArgumentError: no `n_layers` has this receptive field; the message names the nearest ones.
 
         >>> PatchDiscriminator.for_receptive_field(34, base_channels=8).config["n_layers"]
         2
         """
         at_least(cls.__name__, "size", size, 1)
-        n_layers, below, patch = 1, 1, _patch(1)
-        while patch < size:
-            n_layers, below, patch = n_layers + 1, patch, _patch(n_layers + 1)
-        if patch == size:
+        n_layers = 1
+        while _patch(n_layers) < size:
+            n_layers += 1
+        if _patch(n_layers) == size:
             return cls(in_channels, n_layers=n_layers, **kwargs)
-        pixel = " (a receptive field of 1 is PixelDiscriminator)" if below == 1 else ""
+        below = "1 (PixelDiscriminator)" if n_layers == 1 else _patch(n_layers - 1)
         raise ArgumentError(
-            f"{cls.__name__}: no stack of its layers has a receptive field of {size}; the nearest are {below} "
-            f"and {patch}{pixel}."
+            f"{cls.__name__}: no n_layers gives a receptive field of {size}. The nearest are {below} and "
+            f"{_patch(n_layers)}."
         )
 
 
 def _patch(n_layers: int) -> int:
-    """A 4x4 convolution of stride 1 adds 3 strides' worth of pixels; one of stride 2 also doubles the stride."""
+    """Receptive field of `n_layers` 4x4 convolutions of stride 2 and two of stride 1."""
     return 9 * 2**n_layers - 2
 
 
 class PixelDiscriminator(_ConvDiscriminator):
-    """The 1x1 PatchGAN of pix2pix: each logit judges one pixel by its colours alone.
+    """The 1x1 PatchGAN of pix2pix: each logit judges a single pixel.
 
     Shape: ``(b, in_channels, h, w) -> (b, 1, h, w)``, raw logits.
 
     Args:
-        in_channels: of source and target together; 3 for an unconditional one.
-        base_channels: width of the first layer; the second has twice as many.
+        in_channels: number of channels of source and target together; 3 for an unconditional discriminator.
+        base_channels: width of the first layer; the second has twice this width.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
         act: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
-        bias: of the second and the last convolution; if None, they have one where the norm has no shift of its
-            own. The first always has one.
+        bias: whether the second and the last convolution have a bias; None: only if the norm has no learned shift.
+            The first always has one.
 
     Raises:
         ArgumentError: a value that is not allowed.
-        ShapeError: in ``forward``, an image of another number of channels, or too small.
+        ShapeError: in ``forward``, a wrong number of channels, or an image that is too small.
 
     Source: Isola et al. 2017, section 6.1.2.
 

@@ -1,4 +1,4 @@
-"""The residual generator of CycleGAN, and of pix2pixHD's global network."""
+"""The residual generator of CycleGAN (Zhu et al. 2017); also the global generator of pix2pixHD."""
 
 from typing import Any, ClassVar
 
@@ -8,49 +8,38 @@ from imtrans.checks import at_least, check_bool, in_range, one_of
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.blocks import ConvNormAct, ResidualBlock, UpBlock
 from imtrans.nn.init import init_weights
-from imtrans.nn.layers import (
-    PADDING_MODES,
-    UPSAMPLE,
-    Act,
-    Norm,
-    act_from,
-    check_image,
-    has_shift,
-    norm_from,
-    pad_to_fit,
-    round_up_to_multiple,
-)
+from imtrans.nn.inputs import check_image, pad_to_fit
+from imtrans.nn.layers import ODD_SIZES, PADDING_MODES, UPSAMPLE, Act, Norm, act_from, has_shift, norm_from
 
 OWNER = "ResnetGenerator"
 
 
 class ResnetGenerator(Pretrained):
-    """The generator of CycleGAN: two halvings, residual blocks, two doublings, between 7x7 convolutions.
+    """The generator of CycleGAN: downsampling, residual blocks, upsampling, between 7x7 convolutions.
 
     Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1].
 
     Args:
-        in_channels: of the source.
-        out_channels: of the output.
-        base_channels: width at full resolution; each downsample doubles it.
-        num_blocks: residual blocks.
-        num_downs: halvings.
+        in_channels: number of source channels.
+        out_channels: number of output channels.
+        base_channels: width at full resolution; each downsampling doubles it.
+        num_blocks: number of residual blocks.
+        num_downs: number of downsamplings, each by 2.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
         act: a name, or a callable ``() -> module``.
-        dropout: probability inside the residual blocks.
-        padding_mode: of the 7x7 convolutions and the residual blocks:
-            ``"zeros" | "reflect" | "replicate" | "circular"``. The halvings pad with zeros.
+        dropout: dropout probability in the residual blocks.
+        padding_mode: of the 7x7 convolutions and the residual blocks: ``"zeros" | "reflect" | "replicate" |
+            "circular"``. Downsampling pads with zeros.
         upsample: ``"deconv"`` (3x3) ``| "nearest" | "bilinear" | "shuffle"``.
-        bias: of every convolution; if None, convolutions have one where the norm has no shift of its own. The
-            output convolution always has one.
-        out_act: the last activation: a name or a callable.
-        odd_sizes: what happens to an image whose size is no multiple of ``2 ** num_downs``: ``"pad"`` extends
-            it by its edge pixels and crops the output back, ``"error"`` raises.
+        bias: whether convolutions have a bias; None: only if the norm has no learned shift. The output convolution
+            always has one.
+        out_act: output activation: a name or a callable.
+        odd_sizes: for an image whose size is not a multiple of ``2 ** num_downs``: ``"pad"`` replicates its edge
+            and crops the output back, ``"error"`` raises.
 
     Raises:
         ArgumentError: a value that is not allowed.
-        ShapeError: in ``forward``, an image of another number of channels, or of a size that does not fit with
-            ``odd_sizes="error"``.
+        ShapeError: in ``forward``, a wrong number of channels, or with ``odd_sizes="error"`` a size that does not fit.
 
     Source: Johnson et al. 2016; Zhu et al. 2017, appendix 7.2.
 
@@ -89,7 +78,7 @@ class ResnetGenerator(Pretrained):
         self.num_downs = at_least(OWNER, "num_downs", num_downs, 0, 16)
         check_bool(OWNER, "bias", bias, unset=True)
         self.size_multiple = 2**self.num_downs
-        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
+        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
         at_least(OWNER, "base_channels", base_channels, 1)
         at_least(OWNER, "num_blocks", num_blocks, 0, 200)
         in_range(OWNER, "dropout", dropout, 0.0, 1.0)
@@ -114,10 +103,8 @@ class ResnetGenerator(Pretrained):
 
     def forward(self, source: Tensor) -> Tensor:
         check_image(OWNER, source, self.in_channels)
-        multiple = self.size_multiple
-        # Two pixels at the lowest resolution are what reflection needs there, four what it needs at full size.
-        least = round_up_to_multiple(4, multiple, 2 * multiple)
-        x = pad_to_fit(OWNER, source, multiple, least, self.odd_sizes)
+        # Reflection padding needs 4 pixels at full resolution (by 3) and 2 at the lowest (by 1).
+        x = pad_to_fit(OWNER, source, self.size_multiple, max(4, 2 * self.size_multiple), self.odd_sizes)
         height, width = source.shape[-2:]
         x = self.head(self.ups(self.blocks(self.downs(self.stem(x)))))
         return x[..., :height, :width]

@@ -1,4 +1,4 @@
-"""How a decoder takes in the skip: merge modules, called with its features and the skip."""
+"""Merge modules of a U-Net decoder: they combine its features with the skip from the encoder."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from imtrans.errors import ArgumentError
 
 
 class ConcatSkip(nn.Module):
-    """Put the skip's channels before the decoder's, as in U-Net.
+    """Concatenate the skip and the decoder's features, in this order, as in U-Net.
 
     Shape: ``(b, channels, h, w), (b, skip_channels, h, w) -> (b, skip_channels + channels, h, w)``.
     """
@@ -29,15 +29,14 @@ class AddSkip(nn.Module):
     Shape: ``(b, channels, h, w), (b, channels, h, w) -> (b, channels, h, w)``.
 
     Raises:
-        ArgumentError: the two have different numbers of channels.
+        ArgumentError: different numbers of channels.
     """
 
     def __init__(self, channels: int, skip_channels: int) -> None:
         super().__init__()
         if channels != skip_channels:
             raise ArgumentError(
-                f"AddSkip: cannot add {skip_channels} skip channels to {channels}. "
-                "Use equal widths, or a concatenating skip."
+                f"AddSkip: cannot add {skip_channels} skip channels to {channels}. Use equal widths, or ConcatSkip."
             )
         self.out_channels = channels
 
@@ -46,9 +45,9 @@ class AddSkip(nn.Module):
 
 
 class GatedSkip(nn.Module):
-    """Weigh each pixel of the skip by an additive attention gate, then concatenate.
+    """Multiply the skip by an additive attention gate, one value a pixel, then concatenate.
 
-    ``gate = sigmoid(w(relu(a(skip) + b(x))))``, one channel.
+    ``gate = sigmoid(w(relu(a(skip) + b(x))))``, where `a`, `b` and `w` are 1x1 convolutions.
 
     Shape: ``(b, channels, h, w), (b, skip_channels, h, w) -> (b, skip_channels + channels, h, w)``.
 
@@ -69,7 +68,7 @@ class GatedSkip(nn.Module):
 
 
 class NoSkip(nn.Module):
-    """Leave the skip out: the encoder-decoder of the pix2pix ablation.
+    """Ignore the skip: the encoder-decoder of the pix2pix ablation.
 
     Shape: ``(b, channels, h, w), (b, skip_channels, h, w) -> (b, channels, h, w)``.
     """

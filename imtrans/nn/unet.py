@@ -1,78 +1,79 @@
-"""The U-Net generator, every level of which is a value."""
+"""The U-Net generator of pix2pix (Isola et al. 2017) and the 2015 U-Net (Ronneberger et al.)."""
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from imtrans.checks import at_least, check_bool, one_of
+from imtrans.checks import at_least, check_bool, in_range, one_of
+from imtrans.errors import ArgumentError
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.attention import SelfAttention
-from imtrans.nn.blocks import ConvNormAct, DownBlock, UpBlock
+from imtrans.nn.blocks import DownBlock, UpBlock, conv_stack
 from imtrans.nn.init import init_weights
+from imtrans.nn.inputs import check_image, pad_to_fit
 from imtrans.nn.layers import (
     DOWNSAMPLE,
+    ODD_SIZES,
     UPSAMPLE,
     Act,
     Norm,
     act_from,
-    check_image,
     has_shift,
     norm_from,
-    pad_to_fit,
     upsample_conv,
 )
 from imtrans.nn.skips import SKIPS, Skip
-from imtrans.nn.unet_levels import attention_levels, check_deconv, level_dropouts, level_skips, level_widths
 from imtrans.receptive_fields.trace import receptive_field
 
 OWNER = "UNetGenerator"
+MAX_DEPTH = 16  # halves 65536 pixels to one
 
 
 class UNetGenerator(Pretrained):
-    """The generator of pix2pix: an encoder-decoder with skips between the levels of equal size.
+    """The generator of pix2pix: an encoder-decoder with skips between levels of equal size.
 
-    Encoder level i halves the image and has ``channels[i]`` channels; the decoder doubles it back. There is no
-    norm on the first convolution, on the bottleneck and on the output (a batch norm of one value would erase
-    the bottleneck).
+    Encoder level i halves the image and has ``channels[i]`` channels; the decoder doubles it back. The first
+    convolution, the bottleneck and the output have no norm (batch norm would zero a bottleneck of one value).
 
     Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1].
 
     Args:
-        in_channels: of the source.
-        out_channels: of the output.
-        base_channels: width of the outermost level; it doubles level by level, up to `width_cap` times.
-        depth: number of levels, each of which halves the image.
-        width_cap: how many times wider than the outermost level the others are at most.
-        channels: the width of each encoder level from the outermost inward, instead of the three above.
+        in_channels: number of source channels.
+        out_channels: number of output channels.
+        base_channels: width of the outermost level; each further level doubles it, up to `width_cap` times.
+        depth: number of levels; each halves the image.
+        width_cap: largest width, as a multiple of `base_channels`.
+        channels: width of each encoder level from the outermost inward; replaces the three arguments above.
         skips: ``"concat" | "add" | "gate" | "none"``, or a callable ``(channels, skip_channels) -> merge
             module`` (see `imtrans.nn.blocks.UpBlock`), or a sequence of ``depth - 1`` of these from the outermost
             level inward.
         norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
-        act: the encoder's activation: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
-        decoder_act: the decoder's, and the bottleneck's.
-        dropout: probability for each decoder level, from the innermost outward; levels beyond the sequence have
-            none, entries beyond the levels are cut.
+        act: activation of the encoder: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
+        decoder_act: activation of the decoder and the bottleneck.
+        dropout: probability for each decoder level from the innermost outward; levels beyond the sequence have
+            none, entries beyond the levels are ignored.
         downsample: ``"conv" | "pool" | "blur"``, see `imtrans.nn.blocks.DownBlock`.
         upsample: ``"deconv" | "nearest" | "bilinear" | "shuffle"``, see `imtrans.nn.layers.upsample_conv`.
-        num_convs: convolutions a level; 2 in the 2015 U-Net.
-        stem: whether the outermost level works at full resolution: 3x3 convolutions, none of which halves, and a
-            1x1 convolution for the output. Level i then halves i times, not ``i + 1`` times.
-        deconv_size: height and width of the kernel of ``upsample="deconv"``; 2 in the 2015 U-Net.
-        attention: encoder levels (0 is the outermost) whose output passes through self-attention.
-        bias: of every convolution; if None, convolutions have one where the norm has no shift of its own. The
-            output convolution always has one.
-        out_act: the last activation: a name or a callable.
-        odd_sizes: what happens to an image whose size the levels cannot halve (`size_multiple`): ``"pad"`` extends
-            it by its edge pixels and crops the output back, ``"error"`` raises.
+        num_convs: convolutions per level; 2 in the 2015 U-Net.
+        stem: whether the outermost level works at full resolution: 3x3 convolutions without downsampling, and a
+            1x1 convolution for the output. Level i then halves the image i times, not ``i + 1`` times.
+        deconv_size: kernel size of ``upsample="deconv"``; 2 in the 2015 U-Net.
+        attention: encoder levels (0 is the outermost) followed by self-attention.
+        bias: whether convolutions have a bias; None: only if the norm has no learned shift. The output convolution
+            always has one.
+        out_act: output activation: a name or a callable.
+        odd_sizes: for an image whose size is not a multiple of `size_multiple`: ``"pad"`` replicates its edge
+            and crops the output back, ``"error"`` raises.
 
     Raises:
-        ArgumentError: a value that is not allowed, `channels` that contradicts `depth` or `base_channels`.
-        ShapeError: in ``forward``, an image of another number of channels, or of a size that does not fit with
-            ``odd_sizes="error"``.
+        ArgumentError: a value that is not allowed, or `channels` that contradict `depth` or `base_channels`.
+        ShapeError: in ``forward``, a wrong number of channels, or with ``odd_sizes="error"`` a size that does not fit.
 
-    The preset ``"unet_2015"`` is figure 1 of Ronneberger et al., with padded convolutions, so that the output is as
-    large as the input; it gives logits, without an activation.
+    The preset ``"unet_2015"`` is figure 1 of Ronneberger et al. with padded convolutions, so that the output has the
+    size of the input. It returns logits, without an output activation.
 
     Source: Isola et al. 2017, section 6.1.1; Ronneberger et al. 2015, "U-Net".
 
@@ -131,17 +132,22 @@ class UNetGenerator(Pretrained):
         super().__init__()
         self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
         self.out_channels = at_least(OWNER, "out_channels", out_channels, 1)
-        self.channels = level_widths(OWNER, base_channels, depth, width_cap, channels)
+        self.channels = _level_widths(base_channels, depth, width_cap, channels)
         self.depth = len(self.channels)
         check_bool(OWNER, "bias", bias, unset=True)
         check_bool(OWNER, "stem", stem)
         self._stem = stem
         self.size_multiple = 2 ** (self.depth - stem)
-        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ("pad", "error"))
+        self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)
         at_least(OWNER, "num_convs", num_convs, 1, 16)
-        check_deconv(OWNER, deconv_size, upsample)
+        at_least(OWNER, "deconv_size", deconv_size, 2, 16)
+        if deconv_size != 4 and upsample != "deconv":
+            raise ArgumentError(
+                f"{OWNER}: deconv_size={deconv_size} applies only to upsample='deconv', got upsample={upsample!r}. "
+                "Leave deconv_size out."
+            )
         make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
         make_decoder_act = act_from(OWNER, "decoder_act", decoder_act)
         biased = not has_shift(make_norm(self.channels[-1])) if bias is None else bias
@@ -149,13 +155,12 @@ class UNetGenerator(Pretrained):
             (in_channels, *self.channels), make_norm, make_act, make_decoder_act,
             stem=stem, downsample=downsample, num_convs=num_convs, bias=biased,
         )  # fmt: skip
-        self.attention = nn.ModuleDict({
-            str(level): SelfAttention(self.channels[level])
-            for level in attention_levels(OWNER, attention, self.depth)
-        })  # fmt: skip
+        self.attention = nn.ModuleDict(
+            {str(level): SelfAttention(self.channels[level]) for level in _attention_levels(attention, self.depth)}
+        )
         self.decoder = _decoder(
-            self.channels, level_skips(OWNER, skips, self.depth), level_dropouts(OWNER, dropout),
-            make_norm, make_decoder_act,
+            self.channels, _level_skips(skips, self.depth), _level_dropouts(dropout, self.depth),
+            norm=make_norm, act=make_decoder_act,
             upsample=upsample, kernel_size=deconv_size, num_convs=num_convs, bias=biased,
         )  # fmt: skip
         last = cast(UpBlock, self.decoder[-1]).out_channels if len(self.decoder) else self.channels[0]
@@ -182,7 +187,7 @@ class UNetGenerator(Pretrained):
         return self.out_act(self.head(x))[..., :height, :width]
 
     def summary(self) -> str:
-        """A table of the levels: how far each is reduced, its channels, its skip, what one of its pixels sees.
+        """Return a table with the relative size, channels, skip and receptive field of each level.
 
         >>> print(UNetGenerator(base_channels=8, depth=3).summary())
         UNetGenerator: 3 -> 3 channels, 23,763 parameters
@@ -191,9 +196,8 @@ class UNetGenerator(Pretrained):
             1  1/4         16  concat               10
             2  1/8         32  -                    22
         """
-        parameters = sum(p.numel() for p in self.parameters())
         lines = [
-            f"{OWNER}: {self.in_channels} -> {self.out_channels} channels, {parameters:,} parameters",
+            f"{OWNER}: {self.in_channels} -> {self.out_channels} channels, {self.num_parameters():,} parameters",
             f"{'level':>5}  {'size':<5} {'channels':>8}  {'skip':<7} {'receptive field':>15}",
         ]
         for level, width in enumerate(self.channels):
@@ -213,48 +217,85 @@ class UNetGenerator(Pretrained):
 
 
 def _encoder(
-    widths: tuple[int, ...], norm: Norm, act: Act, innermost_act: Act, *, stem: bool, **settings: Any
+    widths: tuple[int, ...], norm: Norm, act: Act, innermost_act: Act, *, stem: bool, downsample: str, **settings: Any
 ) -> nn.Sequential:
     innermost = len(widths) - 2
-    levels: list[nn.Module] = []
-    for level in range(innermost + 1):
-        make = _full_resolution if stem and level == 0 else DownBlock
-        levels.append(
-            make(
-                widths[level],
-                widths[level + 1],
-                norm=nn.Identity if level in (0, innermost) else norm,
-                act=innermost_act if level == innermost else act,
-                **settings,
-            )
-        )
-    return nn.Sequential(*levels)
+    levels = nn.Sequential()
+    for level, (width, next_width) in enumerate(pairwise(widths)):
+        make = conv_stack if stem and level == 0 else partial(DownBlock, downsample=downsample)
+        level_norm = nn.Identity if level in (0, innermost) else norm
+        level_act = innermost_act if level == innermost else act
+        levels.append(make(width, next_width, norm=level_norm, act=level_act, **settings))
+    return levels
 
 
-def _full_resolution(
-    in_channels: int, out_channels: int, *, downsample: str, num_convs: int, **settings: Any
-) -> nn.Sequential:
-    """The level of a `stem`; `downsample` is the others'."""
-    widths = [in_channels, *[out_channels] * num_convs]
-    return nn.Sequential(*(ConvNormAct(widths[i], widths[i + 1], **settings) for i in range(num_convs)))
-
-
-def _decoder(
-    channels: tuple[int, ...], skips: list[Skip], dropouts: list[float], norm: Norm, act: Act, **settings: Any
-) -> nn.ModuleList:
+def _decoder(channels: tuple[int, ...], skips: list[Skip], dropouts: list[float], **settings: Any) -> nn.ModuleList:
     blocks = nn.ModuleList()
     width = channels[-1]
-    for from_innermost, level in enumerate(reversed(range(len(channels) - 1))):
+    for level, dropout in zip(reversed(range(len(channels) - 1)), dropouts, strict=True):
         block = UpBlock(
-            width,
-            channels[level],
-            skip_channels=channels[level],
-            skip=skips[level],
-            norm=norm,
-            act=act,
-            dropout=dropouts[from_innermost] if from_innermost < len(dropouts) else 0.0,
-            **settings,
+            width, channels[level], skip_channels=channels[level], skip=skips[level], dropout=dropout, **settings
         )
         width = block.out_channels
         blocks.append(block)
     return blocks
+
+
+def _level_widths(base_channels: int, depth: int, width_cap: int, channels: Sequence[int] | None) -> tuple[int, ...]:
+    """Check `channels` and return them; None: `base_channels` doubled level by level, up to `width_cap` times."""
+    at_least(OWNER, "base_channels", base_channels, 1)
+    at_least(OWNER, "depth", depth, 1, MAX_DEPTH)
+    at_least(OWNER, "width_cap", width_cap, 1)
+    if channels is None:
+        return tuple(base_channels * min(2**level, width_cap) for level in range(depth))
+    if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MAX_DEPTH:
+        raise ArgumentError(
+            f"{OWNER}: channels must be a sequence of 1 to {MAX_DEPTH} widths, one for each level, got {channels!r}."
+        )
+    for width in channels:
+        at_least(OWNER, "each of channels", width, 1)
+    # The defaults, 8 and 64, do not contradict `channels`.
+    if depth not in (8, len(channels)) or base_channels not in (64, channels[0]):
+        raise ArgumentError(
+            f"{OWNER}: channels={tuple(channels)} means depth={len(channels)} and base_channels={channels[0]}, but "
+            f"got depth={depth} and base_channels={base_channels}. Pass either channels or the other two."
+        )
+    return tuple(channels)
+
+
+def _level_skips(skips: str | Skip | Sequence[str | Skip], depth: int) -> list[Skip]:
+    """Return the ``depth - 1`` skips from the outermost level inward."""
+    if isinstance(skips, str):
+        one_of(OWNER, "skips", skips, SKIPS)
+    elif not callable(skips) and not isinstance(skips, (list, tuple)):
+        raise ArgumentError(f"{OWNER}: skips must be a name, a callable, or a sequence of them, got {skips!r}.")
+    each = list(skips) if isinstance(skips, (list, tuple)) else [skips] * (depth - 1)
+    if len(each) != depth - 1:
+        raise ArgumentError(
+            f"{OWNER}: skips has {len(each)} entries, but depth={depth} has {depth - 1} skips, counted from the "
+            "outermost level inward. Pass one name for all, or one entry for each."
+        )
+    return [s if callable(s) else SKIPS[one_of(OWNER, "skips", s, SKIPS)] for s in each]
+
+
+def _level_dropouts(dropout: Sequence[float], depth: int) -> list[float]:
+    """Return the ``depth - 1`` probabilities from the innermost level outward."""
+    if not isinstance(dropout, (list, tuple)):
+        raise ArgumentError(
+            f"{OWNER}: dropout must be a sequence of probabilities, one for each decoder level from the innermost "
+            f"outward, got {dropout!r}. For example (0.5, 0.5, 0.5), or () for none."
+        )
+    probabilities = [in_range(OWNER, "each of dropout", p, 0.0, 1.0) for p in dropout]
+    return [*probabilities, *[0.0] * depth][: depth - 1]
+
+
+def _attention_levels(attention: Sequence[int], depth: int) -> list[int]:
+    """Return the distinct levels of `attention`, sorted."""
+    if not isinstance(attention, (list, tuple)):
+        raise ArgumentError(f"{OWNER}: attention must be a sequence of encoder levels, got {attention!r}.")
+    levels = sorted({at_least(OWNER, "each of attention", level, 0) for level in attention})
+    if levels and levels[-1] >= depth:
+        raise ArgumentError(
+            f"{OWNER}: attention has level {levels[-1]}, but the innermost level of depth={depth} is {depth - 1}."
+        )
+    return levels

@@ -1,6 +1,6 @@
-"""`receptive_field(module)`: the receptive field of any module, traced operation by operation.
+"""Receptive field of any module, traced operation by operation.
 
-The rule of each operation and the arithmetic of spans belong here. Knowledge of our own networks does not.
+The rules of operations and the arithmetic of spans belong here. Code for particular networks does not.
 """
 
 from imtrans.receptive_fields.trace import ReceptiveField as ReceptiveField

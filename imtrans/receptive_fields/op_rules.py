@@ -1,4 +1,4 @@
-"""For each tensor operation, the image positions that its result reads: the rules under `receptive_field`."""
+"""Rules of `receptive_field`: for each tensor operation, the layout of its result from the layouts of its operands."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imtrans.receptive_fields import spans as lattice
+from imtrans.receptive_fields import spans
 from imtrans.receptive_fields.spans import Layout, NoFixedFieldError, Resampling, names, plain
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operation: its arguments by name, and the layout of every tensor that depends on the image."""
+    """A call of an operation: its arguments by name, and the layouts of all tensors that depend on the image."""
 
     func: Any
     args: dict[str, Any]
@@ -24,26 +24,20 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The operation's name, in-place or not, whatever its number of axes."""
-        name: str = self.func._schema.name
-        return re.sub(r"[123]d", "", name.removeprefix("aten::").rstrip("_"))
+        """The operation's name without its in-place underscore and number of axes."""
+        return re.sub(r"[123]d", "", self.func._schema.name.removeprefix("aten::").rstrip("_"))
 
     @property
     def image(self) -> Tensor:
-        """The tensor that the operation works on."""
-        tensor: Tensor = self.args["input"] if "input" in self.args else self.args["self"]
-        return tensor
+        """The main operand."""
+        return self.args["input" if "input" in self.args else "self"]
 
     def of(self, tensor: Tensor) -> Layout:
         """Return the layout of an operand."""
         return self.layouts[tensor] if tensor in self.layouts else tuple(map(plain, tensor.shape))
 
     def layout_of(self, made: Tensor) -> Layout:
-        """Return the layout of the result `made`.
-
-        Raises:
-            NoFixedFieldError: the operation mixes positions, and not as convolutions, pools and the like do.
-        """
+        """Return the layout of the result `made`; raise a NoFixedFieldError if there is no rule for it."""
         if self.name in _FRESH:
             return tuple(map(plain, made.shape))
         rule = _RULES.get(self.name)
@@ -63,7 +57,7 @@ Rule = Callable[[Call, Tensor], Layout]
 _RULES: dict[str, Rule] = {}
 _FRESH = {f"{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")}
 _FRESH |= {"new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"}
-_SYMMETRIC = {"copy", "cat", "stack", "mm", "bmm", "addmm", "baddbmm"}
+_SYMMETRIC = {"cat", "stack", "mm", "bmm", "addmm", "baddbmm"}
 
 
 def _rule(operations: str) -> Callable[[Rule], Rule]:
@@ -83,19 +77,15 @@ def _same(call: Call, made: Tensor) -> Layout:
     return call.of(call.image) if made.shape == call.image.shape else tuple(map(plain, made.shape))
 
 
-@_rule("expand repeat _prelu_kernel")
+@_rule("expand repeat copy _prelu_kernel")
 def _pointwise(call: Call, made: Tensor) -> Layout:
-    return lattice.merged(map(call.of, call.tracked), made.shape)
-
-
-@_rule("copy")
-def _copy(call: Call, made: Tensor) -> Layout:
-    return lattice.merged([call.of(call.args["src"])], made.shape)
+    operands = [call.args["src"]] if call.name == "copy" else call.tracked
+    return spans.broadcast(map(call.of, operands), made.shape)
 
 
 @_rule("view _unsafe_view _reshape_alias unsqueeze squeeze")
 def _view(call: Call, made: Tensor) -> Layout:
-    return lattice.regrouped(call.of(call.image), made.shape)
+    return spans.reshape(call.of(call.image), made.shape)
 
 
 @_rule("permute")
@@ -113,12 +103,12 @@ def _transpose(call: Call, made: Tensor) -> Layout:
 
 
 def _along(call: Call, made: Tensor) -> Layout:
-    """Any operation along dimensions that hold no image axis: a reduction, a softmax, a split, a choice."""
+    """Any operation along dimensions without an image axis: reduction, softmax, split, select."""
     given = call.args["dim"] if "dim" in call.args else call.args["dims"]
     count = call.image.ndim
     dims = {k % count for k in ([given] if isinstance(given, int) else given or range(count))}
     layout = call.of(call.image)
-    lattice.without_axes(layout, dims)
+    spans.forbid_axes(layout, dims)
     if made.ndim == count - len(dims):
         return tuple(dim for k, dim in enumerate(layout) if k not in dims)
     return tuple(plain(made.shape[k]) if k in dims else dim for k, dim in enumerate(layout))
@@ -128,7 +118,7 @@ def _along(call: Call, made: Tensor) -> Layout:
 def _index(call: Call, made: Tensor) -> Layout:
     chosen = [(k, index) for k, index in enumerate(call.args["indices"]) if index is not None]
     layout = call.of(call.image)
-    lattice.without_axes(layout, [k for k, _ in chosen])
+    spans.forbid_axes(layout, [k for k, _ in chosen])
     if len(chosen) != 1 or chosen[0][1].ndim != 1:
         raise NoFixedFieldError("gathers along several axes at once")
     return tuple(plain(made.shape[k]) if k == chosen[0][0] else dim for k, dim in enumerate(layout))
@@ -136,10 +126,9 @@ def _index(call: Call, made: Tensor) -> Layout:
 
 @_rule("slice")
 def _slice(call: Call, made: Tensor) -> Layout:
-    start, stop, step = (call.args[key] for key in ("start", "end", "step"))
-    dim = call.args["dim"]
+    dim, start, stop, step = (call.args[key] for key in ("dim", "start", "end", "step"))
     start = range(call.image.shape[dim])[start:stop:step].start
-    return _resampled(call, made, [lattice.every(step, start)], first=dim)
+    return _resampled(call, made, [spans.window(1, step, -start)], first=dim)
 
 
 @_rule("roll")
@@ -148,14 +137,14 @@ def _roll(call: Call, made: Tensor) -> Layout:
         raise NoFixedFieldError("rolls the flattened image")
     layout = list(call.of(call.image))
     for dim, by in zip(call.args["dims"], call.args["shifts"], strict=True):
-        layout[dim] = lattice.respaced(layout[dim], made.shape[dim], lattice.shifted(by))
+        layout[dim] = spans.resample(layout[dim], made.shape[dim], spans.window(1, padding=by))
     return tuple(layout)
 
 
 @_rule("unfold")
 def _unfold(call: Call, made: Tensor) -> Layout:
     size = call.args["size"]
-    windows = [lattice.window(size, call.args["step"])]
+    windows = [spans.window(size, call.args["step"])]
     return (*_resampled(call, made, windows, first=call.args["dimension"] % call.image.ndim), plain(size))
 
 
@@ -166,43 +155,43 @@ def _cat(call: Call, made: Tensor) -> Layout:
     for piece in (piece for piece in call.args["tensors"] if piece.ndim == made.ndim):
         layout, size = list(call.of(piece)), piece.shape[dim]
         along_image = bool(names([layout[dim]]))
-        # Narrow pieces beside an image are a padding, and borders do not count.
+        # Narrow pieces next to the image are padding, and borders do not count.
         if not along_image or size * 4 >= made.shape[dim] * 3:
-            layout[dim] = lattice.respaced(layout[dim], made.shape[dim], lattice.shifted(before))
+            layout[dim] = spans.resample(layout[dim], made.shape[dim], spans.window(1, padding=before))
             layouts.append(tuple(layout))
         before += size
     if not any(map(names, layouts)):
         raise NoFixedFieldError("puts pieces of the image side by side")
-    return lattice.merged(layouts, made.shape)
+    return spans.broadcast(layouts, made.shape)
 
 
 @_rule("stack")
 def _stack(call: Call, made: Tensor) -> Layout:
     dim = call.args["dim"] % made.ndim
     pieces = [list(call.of(piece)) for piece in call.args["tensors"]]
-    return lattice.merged([(*p[:dim], plain(made.shape[dim]), *p[dim:]) for p in pieces], made.shape)
+    return spans.broadcast([(*p[:dim], plain(made.shape[dim]), *p[dim:]) for p in pieces], made.shape)
 
 
 @_rule("mm bmm addmm baddbmm")
 def _matmul(call: Call, made: Tensor) -> Layout:
     *bias, one, other = (call.of(operand) for operand in call.args.values() if isinstance(operand, Tensor))
-    lattice.without_axes(one, [-1])
-    lattice.without_axes(other, [-2])
-    batch = lattice.merged([one[:-2], other[:-2]], made.shape[:-2])
-    product = lattice.joined((*batch, one[-2], other[-1]))
-    return lattice.merged([product, *bias], made.shape)
+    spans.forbid_axes(one, [-1])
+    spans.forbid_axes(other, [-2])
+    batch = spans.broadcast([one[:-2], other[:-2]], made.shape[:-2])
+    product = spans.check_layout((*batch, one[-2], other[-1]))
+    return spans.broadcast([product, *bias], made.shape)
 
 
 def _resampled(
     call: Call, made: Tensor, by: Sequence[Resampling], *, first: int | None = None, mixed: int | None = None
 ) -> Layout:
-    """The layout after `by` along the last dimensions (or from `first` on), summed over the dimension `mixed`."""
+    """Resample the last dimensions (or those from `first` on) and mix all positions of the dimension `mixed`."""
     layout = list(call.of(call.image))
     if mixed is not None:
-        lattice.without_axes(tuple(layout), [mixed])
+        spans.forbid_axes(tuple(layout), [mixed])
         layout[mixed] = plain(made.shape[mixed])
     for dim, resampling in enumerate(by, start=-len(by) if first is None else first):
-        layout[dim] = lattice.respaced(layout[dim], made.shape[dim], resampling)
+        layout[dim] = spans.resample(layout[dim], made.shape[dim], resampling)
     return tuple(layout)
 
 
@@ -220,9 +209,8 @@ def _num_axes(call: Call) -> int:
 def _convolution(call: Call, made: Tensor) -> Layout:
     kernel = call.args["weight"].shape[2:]
     stride, padding, dilation = (_each(call.args[key], len(kernel)) for key in ("stride", "padding", "dilation"))
-    make = lattice.transposed_window if call.args["transposed"] else lattice.window
-    by = list(map(make, kernel, stride, padding, dilation))
-    return _resampled(call, made, by, mixed=-len(kernel) - 1)
+    make = spans.transposed_window if call.args["transposed"] else spans.window
+    return _resampled(call, made, list(map(make, kernel, stride, padding, dilation)), mixed=-len(kernel) - 1)
 
 
 @_rule("max_pool_with_indices avg_pool")
@@ -231,17 +219,17 @@ def _pool(call: Call, made: Tensor) -> Layout:
     kernel = _each(call.args["kernel_size"], count)
     stride = _each(call.args["stride"] or kernel, count)
     padding, dilation = _each(call.args["padding"], count), _each(call.args.get("dilation", 1), count)
-    return _resampled(call, made, list(map(lattice.window, kernel, stride, padding, dilation)))
+    return _resampled(call, made, list(map(spans.window, kernel, stride, padding, dilation)))
 
 
 @_rule("constant_pad_nd reflection_pad replication_pad")
 def _pad(call: Call, made: Tensor) -> Layout:
     pads = call.args["pad" if "pad" in call.args else "padding"]
-    return _resampled(call, made, [lattice.shifted(front) for front in pads[-2::-2]])
+    return _resampled(call, made, [spans.window(1, padding=front) for front in pads[-2::-2]])
 
 
 def _steps(call: Call, made: Tensor) -> list[Fraction]:
-    """Input positions per new one: from the scale where the operation uses it, else from the two sizes."""
+    """Return the input positions per output position: from the given scale, else from the sizes."""
     count = _num_axes(call)
     scales = [value for key, value in call.args.items() if key.startswith("scales")] or [None] * count
     sizes = zip(call.image.shape[-count:], made.shape[-count:], scales, strict=True)
@@ -253,7 +241,7 @@ def _adaptive_pool(call: Call, made: Tensor) -> Layout:
     steps = _steps(call, made)
     if any(made.shape[k] == 1 < call.image.shape[k] for k in range(-len(steps), 0)):
         raise NoFixedFieldError("reads the whole image")
-    return _resampled(call, made, list(map(lattice.area, steps)))
+    return _resampled(call, made, list(map(spans.area, steps)))
 
 
 @_rule(
@@ -265,18 +253,13 @@ def _upsample(call: Call, made: Tensor) -> Layout:
         raise NoFixedFieldError("aligns the corners, so that its stride depends on the size of the image")
     steps = _steps(call, made)
     if "nearest" in call.name:
-        return _resampled(call, made, [lattice.nearest(step, exact="exact" in call.name) for step in steps])
+        return _resampled(call, made, [spans.nearest(step, exact="exact" in call.name) for step in steps])
     radius, antialias = 2 if "cubic" in call.name else 1, call.name.endswith("_aa")
-    return _resampled(call, made, [lattice.interpolated(step, radius, antialias=antialias) for step in steps])
+    return _resampled(call, made, [spans.interpolated(step, radius, antialias=antialias) for step in steps])
 
 
-@_rule("pixel_shuffle")
+@_rule("pixel_shuffle pixel_unshuffle")
 def _pixel_shuffle(call: Call, made: Tensor) -> Layout:
-    resampling = lattice.nearest(Fraction(1, call.args["upscale_factor"]))
-    return _resampled(call, made, [resampling] * 2, mixed=-3)
-
-
-@_rule("pixel_unshuffle")
-def _pixel_unshuffle(call: Call, made: Tensor) -> Layout:
-    resampling = lattice.area(Fraction(call.args["downscale_factor"]))
-    return _resampled(call, made, [resampling] * 2, mixed=-3)
+    factor = call.args.get("upscale_factor")
+    by = spans.nearest(Fraction(1, factor)) if factor else spans.area(Fraction(call.args["downscale_factor"]))
+    return _resampled(call, made, [by] * 2, mixed=-3)

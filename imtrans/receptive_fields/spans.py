@@ -1,9 +1,9 @@
-"""Which input positions an output position reads, in whole numbers: the arithmetic under `receptive_field`.
+"""Integer arithmetic of receptive fields: the span of input positions that each output position reads.
 
-`Axis` follows one image axis through a network, `Layout` follows both through the shapes of its tensors.
-Borders do not exist here: an image is endless. Channels are not told apart: all of them read what one reads.
-The two axes are followed apart, which is exact as long as each map's spans are the same in every row and column;
-where a deconvolution leaves positions that read nothing, a sum of branches is a bound.
+`Axis` holds these spans along one image axis, `Layout` places both axes in the dimensions of a tensor. Images have no
+borders here, and all channels of a map read the same span. Height and width are independent; this is exact if all rows
+and all columns read the same spans. A sum of branches is an upper bound if a deconvolution leaves positions that read
+nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,21 +12,21 @@ from fractions import Fraction
 from math import ceil, floor, gcd, lcm, prod
 
 Span = tuple[int, int] | None
-"""The first and the last input position that are read, or None where nothing is."""
+"""First and last input position that is read; None if there is none."""
 
 MAX_PERIOD = 1 << 16
 
 
 class NoFixedFieldError(Exception):
-    """An operation gives a map without a fixed receptive field; the text says what the operation does."""
+    """The result of an operation has no fixed receptive field; the text says what the operation does."""
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """One operation along one axis: position j of its result reads the positions ``reads(j)`` of its input.
+    """An operation along one axis: output position j reads the input positions ``reads(j)``.
 
-    `step` is the input positions per result position: for every n that makes ``step * n`` whole, ``j + n``
-    reads ``step * n`` further on than j.
+    `step` is the number of input positions per output position. For every n with a whole ``step * n``, ``reads(j + n)``
+    is ``reads(j)`` shifted by ``step * n``.
     """
 
     step: Fraction
@@ -34,12 +34,12 @@ class Resampling:
 
 
 def window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Resampling:
-    """Return the resampling of a convolution or a pooling."""
+    """Return the resampling of a convolution, a pooling, or (`kernel` 1) a slice, a padding or a crop."""
     return Resampling(Fraction(stride), lambda j: (j * stride - padding + dilation * tap for tap in range(kernel)))
 
 
 def transposed_window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Resampling:
-    """Return the resampling of a deconvolution; a kernel below the stride leaves some that read nothing."""
+    """Return the resampling of a deconvolution; with a kernel below the stride, some positions read nothing."""
 
     def reads(j: int) -> Iterable[int]:
         taps = (j + padding - dilation * tap for tap in range(kernel))
@@ -48,31 +48,21 @@ def transposed_window(kernel: int, stride: int = 1, padding: int = 0, dilation: 
     return Resampling(Fraction(1, stride), reads)
 
 
-def shifted(by: int) -> Resampling:
-    """Return the resampling of a padding by `by` positions in front, or of a crop where `by` is negative."""
-    return Resampling(Fraction(1), lambda j: (j - by,))
-
-
-def every(stride: int, start: int) -> Resampling:
-    """Return the resampling of the slice ``[start::stride]``."""
-    return Resampling(Fraction(stride), lambda j: (start + j * stride,))
-
-
 def nearest(step: Fraction, *, exact: bool = False) -> Resampling:
-    """Return the resampling of nearest-neighbour interpolation (`exact`: sampled at the pixels' centres)."""
-    shift = Fraction(1, 2) if exact else Fraction(0)
-    return Resampling(step, lambda j: (floor((j + shift) * step),))
+    """Return the resampling of nearest-neighbour interpolation; `exact` samples at pixel centres."""
+    offset = Fraction(1, 2) if exact else Fraction(0)
+    return Resampling(step, lambda j: (floor((j + offset) * step),))
 
 
 def area(step: Fraction) -> Resampling:
-    """Return the resampling of an adaptive pooling: every input position that the new pixel touches."""
+    """Return the resampling of adaptive pooling: every input position that the output pixel overlaps."""
     return Resampling(step, lambda j: range(floor(j * step), ceil((j + 1) * step)))
 
 
 def interpolated(step: Fraction, radius: int, *, antialias: bool = False) -> Resampling:
-    """Return the resampling of linear (`radius` 1) or cubic (2) interpolation, corners not aligned.
+    """Return the resampling of linear (`radius` 1) or cubic (2) interpolation without aligned corners.
 
-    Both kernels are 0 at distance `radius`, and at 1 too: a sample right on a pixel reads that pixel only.
+    Both kernels are 0 at the distances 1 and `radius`: a sample exactly on a pixel reads only this pixel.
     """
     unit = max(step, Fraction(1)) if antialias else Fraction(1)
 
@@ -89,15 +79,15 @@ def _hull(spans: Iterable[Span]) -> Span:
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def _moved(span: Span, by: int) -> Span:
+def _shifted(span: Span, by: int) -> Span:
     return None if span is None else (span[0] + by, span[1] + by)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What each position of a map reads along one axis of the input, in the smallest period that repeats.
+    """Spans that the positions of a map read along one input axis; `phases` is the smallest period.
 
-    With P phases, position ``P * q + r`` reads the span ``phases[r]``, moved by ``shift * q``.
+    With P phases, position ``P * q + r`` reads the span ``phases[r]`` shifted by ``shift * q``.
     """
 
     shift: int = 1
@@ -111,48 +101,42 @@ class Axis:
     def at(self, position: int) -> Span:
         """Return the span that `position` reads."""
         periods, phase = divmod(position, len(self.phases))
-        return _moved(self.phases[phase], self.shift * periods)
+        return _shifted(self.phases[phase], self.shift * periods)
 
-    def through(self, resampling: Resampling) -> "Axis":
-        """Return the axis of the map that `resampling` makes of this one."""
+    def resample(self, resampling: Resampling) -> "Axis":
+        """Return the axis after `resampling`."""
         step, old = resampling.step, len(self.phases)
         period = step.denominator * (old // gcd(old, step.numerator))
-        phases = _phases(period, lambda j: _hull(map(self.at, resampling.reads(j))))
-        return _smallest(int(self.stride * step * period), phases)
+        return _periodic(self.stride * step, period, lambda j: _hull(map(self.at, resampling.reads(j))))
 
     def union(self, other: "Axis") -> "Axis":
-        """Return the axis of a map whose positions read what the same positions of both maps read."""
+        """Return the axis whose positions read the spans of both axes."""
         if self == other:
             return self
         if self.stride != other.stride:
-            raise NoFixedFieldError(
-                f"joins branches of different strides ({self.stride} and {other.stride} input pixels)"
-            )
+            strides = f"{self.stride} and {other.stride}"
+            raise NoFixedFieldError(f"joins branches of different strides ({strides} input pixels)")
         period = lcm(len(self.phases), len(other.phases))
-        phases = _phases(period, lambda j: _hull((self.at(j), other.at(j))))
-        return _smallest(int(self.stride * period), phases)
+        return _periodic(self.stride, period, lambda j: _hull((self.at(j), other.at(j))))
 
 
-def _phases(period: int, span: Callable[[int], Span]) -> list[Span]:
-    if period > MAX_PERIOD:
-        raise NoFixedFieldError(f"repeats only after {period} positions (sizes with common factors repeat sooner)")
-    return [span(j) for j in range(period)]
-
-
-def _smallest(shift: int, phases: list[Span]) -> Axis:
-    total = len(phases)
+def _periodic(stride: Fraction, total: int, span: Callable[[int], Span]) -> Axis:
+    """Return the axis whose position j reads ``span(j)``, which repeats after `total` positions or sooner."""
+    if total > MAX_PERIOD:
+        raise NoFixedFieldError(f"repeats only after {total} positions (sizes with common factors repeat sooner)")
+    phases = [span(j) for j in range(total)]
     for period in range(1, total):
-        if total % period or shift * period % total:
+        by = stride * period
+        if total % period or by.denominator > 1:
             continue
-        by = shift * period // total
-        if all(phases[r + period] == _moved(phases[r], by) for r in range(total - period)):
-            return Axis(by, tuple(phases[:period]))
-    return Axis(shift, tuple(phases))
+        if all(phases[r + period] == _shifted(phases[r], int(by)) for r in range(total - period)):
+            return Axis(int(by), tuple(phases[:period]))
+    return Axis(int(stride * total), tuple(phases))
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A part of a tensor's dimension: an image axis with its `name`, or anything else (no name)."""
+    """A factor of a tensor's dimension: an image axis with its `name`, or anything else with no name."""
 
     size: int
     name: str = ""
@@ -160,14 +144,13 @@ class Factor:
 
 
 Dim = tuple[Factor, ...]
-"""The factors of a dimension, the slowest first; a nameless one can only come first, for a named one takes in
-what varies faster (as pixel shuffle does)."""
+"""The factors of a dimension, the slowest first. Only the first can be nameless: an image axis absorbs faster ones."""
 Layout = tuple[Dim, ...]
-"""Where a tensor's dimensions hold the image axes; each axis of a map stands in exactly one of them."""
+"""The factors of each dimension of a tensor; each image axis is in exactly one dimension."""
 
 
 def plain(size: int) -> Dim:
-    """Return a dimension that holds no image axis."""
+    """Return a dimension without an image axis."""
     return (Factor(size),) if size != 1 else ()
 
 
@@ -183,7 +166,7 @@ def _tidy(factors: Iterable[Factor]) -> Dim:
             dim.append(factor)
         else:
             last = dim.pop()
-            axis = last.axis.through(nearest(Fraction(1, factor.size)))
+            axis = last.axis.resample(nearest(Fraction(1, factor.size)))
             dim.append(Factor(last.size * factor.size, last.name, axis))
     return tuple(dim)
 
@@ -192,17 +175,15 @@ def _split(factor: Factor, major: int) -> tuple[Factor, Factor]:
     minor = factor.size // major
     if factor.name and minor > major:
         raise NoFixedFieldError(f"cuts the {factor.name} into {major} strips, whose size follows the image's")
-    return Factor(major, factor.name, factor.axis.through(area(Fraction(minor)))), Factor(minor)
+    return Factor(major, factor.name, factor.axis.resample(area(Fraction(minor)))), Factor(minor)
 
 
-def regrouped(layout: Layout, shape: Sequence[int]) -> Layout:
+def reshape(layout: Layout, shape: Sequence[int]) -> Layout:
     """Return the layout after a reshape to `shape`."""
     rest: list[Factor] = []
     for factor in (factor for dim in layout for factor in dim):
-        if rest and not factor.name and not rest[-1].name:
-            rest.append(Factor(rest.pop().size * factor.size))
-        else:
-            rest.append(factor)
+        plain_pair = rest and not factor.name and not rest[-1].name
+        rest.append(Factor(rest.pop().size * factor.size) if plain_pair else factor)
     rest.reverse()
     dims: list[list[Factor]] = []
     for size in shape:
@@ -221,19 +202,19 @@ def regrouped(layout: Layout, shape: Sequence[int]) -> Layout:
     return tuple(map(_tidy, dims))
 
 
-def merged(layouts: Iterable[Layout], shape: Sequence[int]) -> Layout:
-    """Return the layout of a tensor of `shape` computed position by position from broadcast operands."""
+def broadcast(layouts: Iterable[Layout], shape: Sequence[int]) -> Layout:
+    """Return the layout of a pointwise operation whose operands broadcast to `shape`."""
     dims = [plain(size) for size in shape]
     for layout in layouts:
         for k, dim in enumerate(layout, start=len(shape) - len(layout)):
             if prod(factor.size for factor in dim) == shape[k]:
-                dims[k] = _merged_dim(dims[k], dim)
+                dims[k] = _broadcast_dim(dims[k], dim)
             elif names([dim]):
                 raise NoFixedFieldError(f"spreads one position over the whole {names([dim])[0]}")
-    return joined(dims)
+    return check_layout(dims)
 
 
-def _merged_dim(one: Dim, other: Dim) -> Dim:
+def _broadcast_dim(one: Dim, other: Dim) -> Dim:
     if not (names([one]) and names([other])):
         return one if names([one]) else other
     if [(f.size, f.name) for f in one] != [(f.size, f.name) for f in other]:
@@ -241,8 +222,8 @@ def _merged_dim(one: Dim, other: Dim) -> Dim:
     return tuple(Factor(a.size, a.name, a.axis.union(b.axis)) for a, b in zip(one, other, strict=True))
 
 
-def joined(dims: Iterable[Dim]) -> Layout:
-    """Return `dims` as a layout if no image axis stands in two of them."""
+def check_layout(dims: Iterable[Dim]) -> Layout:
+    """Return `dims` as a layout; refuse an image axis in two of them."""
     layout = tuple(dims)
     found = names(layout)
     if len(set(found)) != len(found):
@@ -250,17 +231,17 @@ def joined(dims: Iterable[Dim]) -> Layout:
     return layout
 
 
-def respaced(dim: Dim, size: int, resampling: Resampling) -> Dim:
-    """Return the dimension of the new `size` that `resampling` makes of `dim`."""
+def resample(dim: Dim, size: int, resampling: Resampling) -> Dim:
+    """Return the dimension after `resampling`, with its new `size`."""
     if not names([dim]):
         return plain(size)
     if len(dim) > 1:
         raise NoFixedFieldError("runs over several axes that a reshape made one")
-    return (Factor(size, dim[0].name, dim[0].axis.through(resampling)),)
+    return (Factor(size, dim[0].name, dim[0].axis.resample(resampling)),)
 
 
-def without_axes(layout: Layout, dims: Iterable[int]) -> None:
-    """Refuse an operation that joins all positions along `dims`, if one of them holds an image axis."""
+def forbid_axes(layout: Layout, dims: Iterable[int]) -> None:
+    """Refuse an operation that mixes all positions along `dims` if one of them has an image axis."""
     found = names(layout[k] for k in dims)
     if found:
         raise NoFixedFieldError(f"joins positions along the whole {' and '.join(found)}")

@@ -1,4 +1,4 @@
-"""How much of the input one output position sees: `receptive_field`, for any module."""
+"""`receptive_field`: run a module on tensors without data and trace the input pixels that its output reads."""
 
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ Stride = int | Fraction
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What one output position reads, in input pixels; a pair (height, width) where the two axes differ.
+    """Receptive field of one output position in input pixels; pairs (height, width) if the axes differ.
 
     Attributes:
-        size: pixels from the first to the last that one output position reads (the most of any position).
-        stride: pixels from one output position to the next; a fraction below 1 where the module enlarges.
-        offset: the first pixel that output position 0 reads; negative where it begins in the padding. (Where
-            position 0 reads nothing, as in some deconvolutions, it is the first position that reads any.)
+        size: pixels from the first to the last that an output position reads; the maximum over all positions.
+        stride: pixels from one output position to the next; a fraction below 1 if the module upsamples.
+        offset: first pixel that output position 0 reads; negative in the padding. If position 0 reads nothing, as in
+            some deconvolutions, the first position that reads any pixel counts.
     """
 
     size: int | tuple[int, int]
@@ -43,28 +43,26 @@ def receptive_field(
 ) -> ReceptiveField:
     """Return the receptive field of any `module` that maps ``(b, in_channels, h, w) -> (b, c, h', w')``.
 
-    The module's forward runs once, on tensors without data: no weight is copied and no state changes. Every
-    tensor operation that it calls (not: every layer it is made of) tells which positions it reads.
+    The forward pass runs once, on tensors without data, and is traced by tensor operation, not by layer. No weight is
+    copied and no state changes.
 
-    The field is that of a position far from the borders, and it is a hull: the holes of a dilated kernel
-    count, and channels are not told apart. What a norm (batch, instance, group, layer) mixes over the image
-    does not count. It is the theoretical receptive field of Luo et al. 2016 (arXiv:1701.04128), not the
-    effective one; the arithmetic is that of Araujo et al. 2019 (doi:10.23915/distill.00021), kept here for
-    each output phase, which makes it exact for deconvolutions and resampling too. (It is a bound where a map
-    some of whose positions read nothing, by a kernel below the stride, is added to another.)
+    - The field is measured at a position far from the borders. It includes the holes of dilated kernels.
+    - Statistics that a norm computes over the image do not count.
+    - It is the theoretical, not the effective, receptive field of Luo et al. 2016 (arXiv:1701.04128). The arithmetic
+      of Araujo et al. 2019 (doi:10.23915/distill.00021) is applied to each output phase, so that it is exact for
+      deconvolutions and resampling too.
+    - It is an upper bound if a deconvolution with a kernel below its stride is added to another map.
 
     Args:
-        module: what to measure; it takes one image tensor and returns one.
-        in_channels: channels of the input; by default those of the first (sub)module with an `in_channels`,
-            or 1 if there is none.
-        input_size: height and width of the input, in pixels, for a module that needs certain sizes. It costs
-            no memory. A module that resizes to a fixed size is measured as it acts on this size.
+        module: takes one image tensor and returns one.
+        in_channels: number of input channels; None for the `in_channels` of the first (sub)module that has it, or 1.
+        input_size: height and width of the input in pixels; it costs no memory. The field of a module that resizes to
+            a fixed size depends on it.
 
     Raises:
-        ArgumentError: the module cannot run on such an input, or returns something other than one map that
-            depends on it, or has no receptive field that is the same everywhere (attention, a mean over the
-            image, flattening, ``align_corners=True``, branches of different strides); the message names the
-            operation.
+        ArgumentError: the module cannot run on this input, does not return one map that depends on it, or has no fixed
+            receptive field. Attention, a mean over the image, flattening, ``align_corners=True`` and branches of
+            different strides have none; the message names the operation.
 
     >>> receptive_field(nn.Sequential(nn.Conv2d(3, 8, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3)))
     ReceptiveField(size=8, stride=2, offset=-1)
@@ -101,12 +99,10 @@ def _in_channels(module: nn.Module, given: int | None) -> int:
 
 
 def _trace(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[object, Layout]:
-    state = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in chain(module.named_parameters(), module.named_buffers())
-    }
+    members = chain(module.named_parameters(), module.named_buffers())
+    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in members}
     dtypes = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
-    # Hooks of the older spectral_norm and weight_norm leave plain attributes behind.
+    # Hooks of the older spectral_norm and weight_norm set plain attributes.
     attributes = [(part, dict(vars(part))) for part in module.modules()]
     mode = _Trace()
     try:
@@ -130,8 +126,7 @@ def _summary(owner: str, output: object, layout: Layout) -> ReceptiveField:
             "Wrap it in a module that returns the map to measure."
         )
     axes = [factor.axis for dim in layout for factor in dim if factor.name]
-    spans = [[span for span in axis.phases if span] for axis in axes]
-    if not spans or not all(spans):
+    if not axes or not all(any(axis.phases) for axis in axes):
         raise ArgumentError(
             f"receptive_field: the output of {owner} does not depend on its input, so it has no receptive "
             "field. Measure a module whose output does."
@@ -156,22 +151,19 @@ def _one_or_both(pair: tuple[Any, ...]) -> Any:
 
 
 class _CircularAsReplicate(TorchFunctionMode):
-    """Pads by replication where circular padding is asked for: one operation, the same but for borders."""
+    """Replaces circular by replication padding: a single operation, which differs only at the borders."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if func in (F.pad, torch._C._nn.pad) and "circular" in (*args[2:3], kwargs.get("mode")):
-            args, kwargs = (
-                (*args[:2], "replicate"),
-                {k: v for k, v in kwargs.items() if k in ("input", "pad")},
-            )
+            args, kwargs = (*args[:2], "replicate"), {k: v for k, v in kwargs.items() if k in ("input", "pad")}
         return func(*args, **kwargs)
 
 
 class _Trace(TorchDispatchMode):
-    """Keeps the layout of every tensor that depends on the image, operation by operation."""
+    """Records the layout of every tensor that depends on the image, operation by operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -214,10 +206,6 @@ def _to_meta(leaf: object) -> object:
 
 
 def _bound(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    parameters = func._schema.arguments
-    defaults = {parameter.name: parameter.default_value for parameter in parameters}
-    return {
-        **defaults,
-        **{parameter.name: value for parameter, value in zip(parameters, args, strict=False)},
-        **kwargs,
-    }
+    """Return all arguments of a call by name, defaults included."""
+    defaults = {parameter.name: parameter.default_value for parameter in func._schema.arguments}
+    return defaults | dict(zip(defaults, args, strict=False)) | kwargs

@@ -251,7 +251,7 @@ def test_an_unknown_argument_gets_a_hint(saved):
         ({"norm": ["batch"]}, "norm=['batch'] is not one of"),
         ({"depth": "2"}, "depth must be a whole number from 1 to 16, got '2'."),
         ({"depth": True}, "depth must be a whole number from 1 to 16, got True."),
-        ({"channels": {}}, "channels must be a sequence of widths, one a level, got {}."),
+        ({"channels": {}}, "channels must be a sequence of 1 to 16 widths, one for each level, got {}."),
         ({"dropout": None}, "dropout must be a sequence of probabilities"),
         ({"dropout": [[0.5]]}, "each of dropout must be a number between 0 and 1, got"),
         ({"skips": 3}, "skips must be a name, a callable, or a sequence of them, one a skip, got 3."),

@@ -63,7 +63,8 @@ def test_attention_refuses_heads_that_do_not_divide_its_channels():
     with pytest.raises(ArgumentError) as caught:
         SelfAttention(6, num_heads=4)
     assert str(caught.value) == (
-        "SelfAttention: channels=6 is no multiple of num_heads=4. Choose a divisor of the channels."
+        "SelfAttention: channels=6 is not a multiple of num_heads=4. Choose a number of heads that divides the "
+        "channels."
     )
     with pytest.raises(ArgumentError) as caught:
         SelfAttention(6, num_heads=0)

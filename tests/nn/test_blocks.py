@@ -166,10 +166,10 @@ def test_an_up_block_without_a_skip_refuses_one_and_the_other_way_round():
     x, skip = torch.randn(1, 3, 4, 4), torch.randn(1, 4, 8, 8)
     with pytest.raises(ShapeError) as caught:
         UpBlock(3, 4)(x, skip)
-    assert str(caught.value) == "UpBlock: was built for no skip (skip_channels=0), and was called with one."
+    assert str(caught.value) == "UpBlock: built without a skip (skip_channels=0), but called with one."
     with pytest.raises(ShapeError) as caught:
         UpBlock(3, 4, skip_channels=4)(x)
-    assert str(caught.value) == "UpBlock: was built for a skip, and was called without one."
+    assert str(caught.value) == "UpBlock: built with a skip, but called without one."
 
 
 def test_a_merge_module_must_tell_its_output_channels():
@@ -180,7 +180,7 @@ def test_a_merge_module_must_tell_its_output_channels():
     with pytest.raises(ArgumentError) as caught:
         UpBlock(3, 4, skip_channels=4, skip=Mute)
     assert str(caught.value) == (
-        "UpBlock: the merge module Mute must tell the number of its output channels in an attribute out_channels, "
+        "UpBlock: the merge module Mute must have its number of output channels as an int attribute out_channels, "
         "got None. Set it in its __init__."
     )
 

@@ -4,22 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from imtrans.errors import ArgumentError, ShapeError
-from imtrans.nn.layers import (
-    ACTS,
-    NORMS,
-    UPSAMPLE,
-    BlurPool,
-    act_from,
-    check_image,
-    check_norm_values,
-    group_norm,
-    has_shift,
-    norm_from,
-    pad_to_fit,
-    round_up_to_multiple,
-    upsample_conv,
-)
+from imtrans.errors import ArgumentError
+from imtrans.nn.layers import ACTS, NORMS, UPSAMPLE, BlurPool, act_from, group_norm, has_shift, norm_from, upsample_conv
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -174,74 +160,4 @@ def test_an_unknown_way_to_upsample_is_refused():
         upsample_conv(3, 3, upsample="bicubic")
     assert str(caught.value) == (
         "upsample_conv: upsample='bicubic' is not one of ['bilinear', 'deconv', 'nearest', 'shuffle']."
-    )
-
-
-def test_an_image_of_the_right_kind_passes_the_check():
-    check_image("Owner", torch.zeros(1, 3, 1, 1, dtype=torch.float16), 3)
-
-
-@pytest.mark.parametrize(
-    ("norm", "batch", "height", "raises"),
-    [
-        (nn.BatchNorm2d(2), 1, 1, True),
-        (nn.BatchNorm2d(2), 2, 1, False),
-        (nn.BatchNorm2d(2), 1, 2, False),
-        (nn.BatchNorm2d(2).eval(), 1, 1, False),
-        (nn.BatchNorm2d(2, track_running_stats=False).eval(), 1, 1, True),
-        (nn.SyncBatchNorm(2), 1, 1, True),
-        (nn.InstanceNorm2d(2), 8, 1, True),
-        (nn.InstanceNorm2d(2).eval(), 8, 1, True),
-        (nn.InstanceNorm2d(2, track_running_stats=True).eval(), 8, 1, False),
-        (nn.InstanceNorm2d(2), 1, 2, False),
-        (nn.GroupNorm(1, 2), 1, 1, False),
-        (nn.Identity(), 1, 1, False),
-    ],
-)
-def test_a_norm_that_would_see_a_single_value_is_refused(norm, batch, height, raises):
-    if not raises:
-        check_norm_values("Owner", norm, batch, height, 1)
-        return
-    with pytest.raises(ShapeError) as caught:
-        check_norm_values("Owner", norm, batch, height, 1)
-    assert str(caught.value) == (
-        f"Owner: the image is so small that a {type(norm).__name__} inside would see a single value "
-        f"(batch {batch}, {height}x1 there) and return zeros. Use a larger image, or norm='group'."
-    )
-
-
-@given(size=st.integers(1, 1000), multiple=st.integers(1, 256), minimum=st.integers(1, 300))
-def test_the_fitting_size_is_the_smallest_that_fits(size, multiple, minimum):
-    fit = round_up_to_multiple(size, multiple, minimum)
-    assert fit % multiple == 0
-    assert fit >= max(size, minimum)
-    assert fit - multiple < max(size, minimum)
-
-
-@given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([1, 2, 4, 8, 16]))
-def test_padding_keeps_the_image_and_repeats_its_edge(height, width, multiple):
-    x = torch.randn(1, 2, height, width)
-    y = pad_to_fit("Owner", x, multiple, multiple, "pad")
-    assert y.shape == (
-        1,
-        2,
-        round_up_to_multiple(height, multiple, multiple),
-        round_up_to_multiple(width, multiple, multiple),
-    )
-    assert torch.equal(y[..., :height, :width], x)
-    rows, columns = torch.arange(y.shape[2]).clamp(max=height - 1), torch.arange(y.shape[3]).clamp(max=width - 1)
-    assert torch.equal(y, x[:, :, rows][..., columns])
-
-
-def test_an_image_that_fits_is_not_copied():
-    x = torch.randn(1, 3, 16, 32)
-    assert pad_to_fit("Owner", x, 16, 16, "error") is x
-
-
-def test_a_size_that_does_not_fit_is_refused_with_one_that_does():
-    with pytest.raises(ShapeError) as caught:
-        pad_to_fit("Owner", torch.zeros(1, 3, 17, 4), 8, 16, "error")
-    assert str(caught.value) == (
-        "Owner: height and width must be multiples of 8 and at least 16, got 17x4 (odd_sizes='error'). "
-        "Use odd_sizes='pad', or pad to 24x16 and crop the output back."
     )

@@ -62,7 +62,7 @@ def test_the_losses_of_several_scales_are_averaged_or_summed(mode, scales, kind)
 def test_no_scale_at_all_is_refused():
     with pytest.raises(ArgumentError) as caught:
         GANLoss().real([])
-    assert str(caught.value) == "GANLoss: got an empty sequence of logits; a scale gives one map each."
+    assert str(caught.value) == "GANLoss: got an empty sequence of logits. Pass one tensor for each scale."
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_critic_without_batch_norm_passes_the_check(norm):
 def test_real_and_fake_of_different_shapes_are_refused():
     with pytest.raises(ShapeError) as caught:
         gradient_penalty(SquareCritic(), torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
-    assert str(caught.value) == ("gradient_penalty: real (2, 3, 4, 4) and fake (1, 3, 4, 4) must have one shape.")
+    assert str(caught.value) == ("gradient_penalty: real (2, 3, 4, 4) and fake (1, 3, 4, 4) must have the same shape.")
 
 
 # Feature matching
@@ -279,15 +279,15 @@ def test_features_that_do_not_belong_together_are_refused():
     with pytest.raises(ShapeError) as caught:
         feature_matching_loss(one, [one[1], one[1]])
     assert str(caught.value) == (
-        "feature_matching_loss: the features of real images have the shapes [[(1, 2, 3, 3), (1, 1, 2, 2)]], those of "
-        "generated ones [[(1, 1, 2, 2), (1, 1, 2, 2)]]. Take both from one discriminator, and of batches of one size."
+        "feature_matching_loss: real_features have the shapes [[(1, 2, 3, 3), (1, 1, 2, 2)]], fake_features "
+        "[[(1, 1, 2, 2), (1, 1, 2, 2)]]. Compute both with the same discriminator, from batches of the same shape."
     )
-    with pytest.raises(ShapeError, match="the features of real images have the shapes"):
+    with pytest.raises(ShapeError, match="real_features have the shapes"):
         feature_matching_loss([one, one], [one])
     for nothing, lengths in (([one, one[1:]], "[2, 1]"), (one[1:], "[1]"), ([], "[]")):
         with pytest.raises(ArgumentError) as caught:
             feature_matching_loss(nothing, nothing)
         assert str(caught.value) == (
-            "feature_matching_loss: a scale needs the features of one layer at least, and the logits after them; got "
-            f"lists of {lengths}."
+            "feature_matching_loss: each scale needs the features of at least one layer and the logits, got lists of "
+            f"{lengths} tensors."
         )

@@ -473,16 +473,16 @@ def test_a_count_outside_its_range_is_refused(cls, argument, value, allowed):
     [
         (
             {"channels": (4, 8), "depth": 3},
-            "channels=(4, 8) gives depth 2 and the outermost width 4, but depth=3 and base_channels=64 were given too. "
-            "Give either channels or the other two.",
+            "channels=(4, 8) means depth=2 and base_channels=4, but got depth=3 and base_channels=64. "
+            "Pass either channels or the other two.",
         ),
-        ({"channels": ()}, "channels must be a sequence of widths, one a level, got ()."),
-        ({"channels": 4}, "channels must be a sequence of widths, one a level, got 4."),
+        ({"channels": ()}, "channels must be a sequence of 1 to 16 widths, one for each level, got ()."),
+        ({"channels": 4}, "channels must be a sequence of 1 to 16 widths, one for each level, got 4."),
         ({"channels": (4, 0)}, "each of channels must be a whole number >= 1, got 0."),
         (
             {"skips": ("add",), "depth": 3},
-            "skips has 1 entries, a U-Net of depth 3 has 2 skips, counted from the outermost level inward. "
-            "Give one name for all, or one entry for each.",
+            "skips has 1 entries, but depth=3 has 2 skips, counted from the outermost level inward. "
+            "Pass one name for all, or one entry for each.",
         ),
         (
             {"skips": ("add", "ad"), "depth": 3},
@@ -492,20 +492,19 @@ def test_a_count_outside_its_range_is_refused(cls, argument, value, allowed):
             {"skips": "ad", "depth": 1},
             "skips='ad' is not one of ['add', 'concat', 'gate', 'none']. Did you mean 'add'?",
         ),
-        ({"skips": 3}, "skips must be a name, a callable, or a sequence of them, one a skip, got 3."),
+        ({"skips": 3}, "skips must be a name, a callable, or a sequence of them, got 3."),
         (
             {"dropout": 0.5},
-            "dropout must be a sequence of probabilities, one a decoder level from the innermost outward, got 0.5. "
-            "For example (0.5, 0.5, 0.5), or () for none.",
+            "dropout must be a sequence of probabilities, one for each decoder level from the innermost outward, "
+            "got 0.5. For example (0.5, 0.5, 0.5), or () for none.",
         ),
         (
             {"deconv_size": 2, "upsample": "nearest"},
-            "deconv_size=2 is of upsample='deconv', and upsample='nearest' has a kernel of its own. "
-            "Leave deconv_size out.",
+            "deconv_size=2 applies only to upsample='deconv', got upsample='nearest'. Leave deconv_size out.",
         ),
         ({"stem": 1}, "stem must be True or False, got 1."),
         ({"dropout": (0.5, 1.5)}, "each of dropout must be a number between 0 and 1, got 1.5."),
-        ({"attention": (3,), "depth": 3}, "attention names level 3, the innermost of depth 3 is 2."),
+        ({"attention": (3,), "depth": 3}, "attention has level 3, but the innermost level of depth=3 is 2."),
         ({"attention": (-1,), "depth": 3}, "each of attention must be a whole number >= 0, got -1."),
         ({"attention": 1, "depth": 3}, "attention must be a sequence of encoder levels, got 1."),
     ],
@@ -600,8 +599,7 @@ def test_a_discriminator_refuses_an_image_that_its_layers_eat_up():
     with pytest.raises(ShapeError) as caught:
         PatchDiscriminator(base_channels=1)(torch.zeros(1, 6, 20, 32))
     assert str(caught.value) == (
-        "PatchDiscriminator: an image of 20x32 is too small for 5 layers: nothing is left of it. "
-        "Use larger images or fewer layers."
+        "PatchDiscriminator: an image of 20x32 is too small for 5 layers. Use larger images or fewer layers."
     )
 
 
@@ -626,8 +624,8 @@ def test_a_multiscale_discriminator_refuses_an_image_by_its_smallest_scale():
     with pytest.raises(ShapeError) as caught:
         network(torch.zeros(1, 6, 60, 90))
     assert str(caught.value) == (
-        "MultiscaleDiscriminator, at 1/4 of the size: an image of 15x23 is too small for 5 layers: nothing is left "
-        "of it. Use larger images or fewer layers."
+        "MultiscaleDiscriminator, at 1/4 of the size: an image of 15x23 is too small for 5 layers. Use "
+        "larger images or fewer layers."
     )
     assert not ran
 
@@ -746,15 +744,15 @@ def test_the_pixel_discriminator_sees_one_pixel():
     [
         (69, "34 and 70"),
         (71, "70 and 142"),
-        (1, "1 and 16 (a receptive field of 1 is PixelDiscriminator)"),
-        (3, "1 and 16 (a receptive field of 1 is PixelDiscriminator)"),
+        (1, "1 (PixelDiscriminator) and 16"),
+        (3, "1 (PixelDiscriminator) and 16"),
     ],
 )
 def test_a_receptive_field_that_no_stack_has_is_refused_with_the_nearest(size, nearest):
     with pytest.raises(ArgumentError) as caught:
         PatchDiscriminator.for_receptive_field(size)
     assert str(caught.value) == (
-        f"PatchDiscriminator: no stack of its layers has a receptive field of {size}; the nearest are {nearest}."
+        f"PatchDiscriminator: no n_layers gives a receptive field of {size}. The nearest are {nearest}."
     )
 
 

@@ -70,4 +70,4 @@ def test_a_skip_of_one_channel_can_be_gated():
 def test_add_refuses_unequal_widths():
     with pytest.raises(ArgumentError) as caught:
         AddSkip(4, 8)
-    assert str(caught.value) == ("AddSkip: cannot add 8 skip channels to 4. Use equal widths, or a concatenating skip.")
+    assert str(caught.value) == "AddSkip: cannot add 8 skip channels to 4. Use equal widths, or ConcatSkip."

@@ -1,0 +1,57 @@
+"""Checks of a network's input images, and padding to sizes that the network can halve."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imtrans.errors import ArgumentError, ShapeError
+from imtrans.modes import uses_input_stats
+
+_InstanceNorm = nn.modules.instancenorm._InstanceNorm
+
+
+def check_image(owner: str, x: Tensor, channels: int) -> None:
+    """Raise a ShapeError or ArgumentError unless `x` is a non-empty batch of float images ``(b, channels, h, w)``."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ShapeError(
+            f"{owner}: expects images (b, {channels}, h, w), got a tensor of shape {tuple(x.shape)}. "
+            f"Add the batch axis with x[None], or build the network for {x.shape[-3] if x.ndim > 2 else '...'} "
+            "channels."
+        )
+    if 0 in x.shape:
+        raise ShapeError(f"{owner}: got an empty batch or image, shape {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise ArgumentError(
+            f"{owner}: expects float images in [-1, 1], got {x.dtype}. For uint8 pixels: x.float() / 127.5 - 1."
+        )
+
+
+def check_norm_values(owner: str, norm: nn.Module, batch: int, height: int, width: int) -> None:
+    """Raise a ShapeError if a batch or instance norm would see a single value, and so return zeros."""
+    values = height * width * (1 if isinstance(norm, _InstanceNorm) else batch)
+    if values == 1 and not isinstance(norm, nn.GroupNorm) and uses_input_stats(norm):
+        raise ShapeError(
+            f"{owner}: the image is so small that a {type(norm).__name__} inside would see a single value "
+            f"(batch {batch}, {height}x{width} there) and return zeros. Use a larger image, or norm='group'."
+        )
+
+
+def round_up_to_multiple(size: int, multiple: int, minimum: int) -> int:
+    """The smallest multiple of `multiple` that is at least `size` and at least `minimum`."""
+    return -(-max(size, minimum) // multiple) * multiple
+
+
+def pad_to_fit(owner: str, x: Tensor, multiple: int, minimum: int, odd_sizes: str) -> Tensor:
+    """Pad `x` at the right and bottom, by replication, to multiples of `multiple` of at least `minimum` pixels.
+
+    With ``odd_sizes='error'``, raise a ShapeError if `x` would need padding.
+    """
+    h, w = x.shape[-2:]
+    fit_h, fit_w = round_up_to_multiple(h, multiple, minimum), round_up_to_multiple(w, multiple, minimum)
+    if (h, w) == (fit_h, fit_w):
+        return x
+    if odd_sizes == "error":
+        raise ShapeError(
+            f"{owner}: height and width must be multiples of {multiple} and at least {minimum}, got {h}x{w} "
+            f"(odd_sizes='error'). Use odd_sizes='pad', or pad to {fit_h}x{fit_w} and crop the output back."
+        )
+    return F.pad(x, (0, fit_w - w, 0, fit_h - h), mode="replicate")
