@@ -42,5 +42,5 @@ def test_a_class_that_does_not_exist_is_refused_with_a_hint(tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(SavedModelError, match=r"is no saved model: config\.json cannot be read"):
+    with pytest.raises(SavedModelError, match=r"is not a saved model: config\.json cannot be read"):
         load_pretrained(tmp_path)
