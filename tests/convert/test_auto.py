@@ -36,8 +36,9 @@ def test_a_class_that_does_not_exist_is_refused_with_a_hint(tmp_path):
     with pytest.raises(SavedModelError) as caught:
         load_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"config.json of {tmp_path} names the class 'PatchDiscriminater', which imtrans does not have. Did you mean "
-        f"'PatchDiscriminator'? It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
+        f"config.json of {tmp_path} names the class 'PatchDiscriminater', which is not one of UNetGenerator, "
+        "ResnetGenerator, LocalEnhancer, PatchDiscriminator, PixelDiscriminator, MultiscaleDiscriminator. Did you mean "
+        "'PatchDiscriminator'? Load a class of your own with its from_pretrained."
     )
 
 
