@@ -1,4 +1,4 @@
-"""Argument checks: each returns the value it was given, or raises an `ArgumentError` that says what is allowed."""
+"""Argument checks: each returns a valid value, and raises an `ArgumentError` that says what is allowed otherwise."""
 
 from collections.abc import Collection
 
@@ -6,11 +6,7 @@ from imtrans.errors import ArgumentError, did_you_mean, short_repr
 
 
 def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -> str:
-    """Return `value` if it is one of the names in `allowed`.
-
-    Raises:
-        ArgumentError: it is not; the message lists the names and guesses the one that was meant.
-    """
+    """Check that `value` is one of the names in `allowed`. The error suggests the nearest name."""
     if isinstance(value, str) and value in allowed:
         return value
     raise ArgumentError(
@@ -19,11 +15,7 @@ def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -
 
 
 def at_least(owner: str, argument: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """Return `value` if it is a whole number of at least `minimum`, and at most `maximum`.
-
-    Raises:
-        ArgumentError: it is not (a bool is no number here).
-    """
+    """Check that ``minimum <= value <= maximum`` for an int that is not a bool."""
     top = float("inf") if maximum is None else maximum
     if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= top:
         return value
@@ -32,11 +24,7 @@ def at_least(owner: str, argument: str, value: object, minimum: int, maximum: in
 
 
 def in_range(owner: str, argument: str, value: object, low: float, high: float = float("inf")) -> float:
-    """Return `value` as a float if it is a number with ``low <= value <= high``.
-
-    Raises:
-        ArgumentError: it is not.
-    """
+    """Check that ``low <= value <= high`` for an int or float, and convert it to float."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return float(value)
     allowed = f">= {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
@@ -44,11 +32,7 @@ def in_range(owner: str, argument: str, value: object, low: float, high: float =
 
 
 def check_bool(owner: str, argument: str, value: object, *, unset: bool = False) -> None:
-    """Raise unless `value` is True or False; or None, if it may be `unset`.
-
-    Raises:
-        ArgumentError: it is not.
-    """
+    """Check that `value` is True or False, or None if it may be `unset`."""
     if not (isinstance(value, bool) or (unset and value is None)):
         allowed = "None, True or False" if unset else "True or False"
         raise ArgumentError(f"{owner}: {argument} must be {allowed}, got {short_repr(value)}.")

@@ -32,14 +32,10 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 @contextmanager
 def write_together(folder: Path) -> Iterator["FileGroup"]:
-    """Context manager that writes several files of one folder, all or none.
+    """Context manager that writes several files of one folder, all or none: ``digest = files.write(name, content)``.
 
-    The files get their names when the block ends without an error; a full disk leaves all the old files. Only a crash
-    between the renames can mix old and new files.
-
-    >>> with write_together(folder) as files:  # doctest: +SKIP
-    ...     digest = files.write("model.safetensors", network.state_dict())
-    ...     files.write("digest.txt", digest.encode())
+    The files get their names at the end of the block; an error leaves all the old files. Only a crash between the
+    renames can mix old and new files.
     """
     files = FileGroup(folder)
     try:
@@ -86,7 +82,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         safetensors.torch.save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        # Its errors of the disk are no OSError.
+        # Errors of the disk come as this class too.
         if reason := re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error)):
             raise OSError(int(reason[2]), reason[1], str(path)) from error
         raise
@@ -106,16 +102,12 @@ def sha256_of(source: bytes | Path) -> str:
 
 @contextmanager
 def disk_errors(error_class: Callable[[str], ImtransError], failure: str, advice: str) -> Iterator[None]:
-    """Context manager that converts an OSError into ``error_class("{failure}: {reason}. {advice}")``.
-
-    >>> with disk_errors(SavedModelError, f"{path} cannot be written", "Make room."):  # doctest: +SKIP
-    ...     write_atomic(path, content)
-    """
+    """Context manager that converts an OSError into ``error_class("{failure}: {reason}. {advice}")``."""
     try:
         yield
+    except ImtransError:
+        raise
     except OSError as error:
-        if isinstance(error, ImtransError):
-            raise
         raise error_class(f"{failure}: {error.strerror or error}. {advice}") from error
 
 

@@ -1,4 +1,4 @@
-"""The machine a run uses: the choice of device and precision, and the state of the random generators."""
+"""The choice of device and precision, and the state of the random generators."""
 
 import os
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from imtrans.errors import ArgumentError
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device meant by `device`: ``"auto"`` is CUDA, else MPS, else the CPU.
+    """Return a `torch.device`: ``"auto"`` is CUDA, else MPS, else the CPU.
 
-    Under torchrun, ``"auto"`` and ``"cuda"`` are the card of the local rank.
+    Under torchrun, ``"auto"`` and ``"cuda"`` are the GPU of the local rank.
 
     Raises:
-        ArgumentError: no such device on this machine, or not a device's name.
+        ArgumentError: this machine has no such device.
 
     >>> pick_device("cpu")
     device(type='cpu')
@@ -38,18 +38,18 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """Return ``"fp32"``, ``"bf16"`` or ``"fp16"``, as `precision` says.
+    """Return ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
-    ``"auto"`` is bf16 on a CUDA card that has it, fp16 on one that has not, bf16 on a CPU that multiplies it in
-    hardware (AVX-512 BF16, AMX), and fp32 elsewhere.
+    ``"auto"`` is bf16 on GPUs and CPUs that multiply it in hardware (CPUs: AVX-512 BF16, AMX), fp16 on other CUDA GPUs,
+    and fp32 elsewhere.
 
     Raises:
-        ArgumentError: another name; fp16 without a CUDA card.
+        ArgumentError: another name, or fp16 without a CUDA GPU.
     """
     one_of("pick_precision", "precision", precision, ("auto", "fp32", "bf16", "fp16"))
     if precision == "fp16" and device.type != "cuda":
         raise ArgumentError(
-            f"pick_precision: precision='fp16' needs a CUDA card, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
+            f"pick_precision: precision='fp16' needs a CUDA GPU, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
         )
     if precision != "auto":
         return precision
@@ -69,18 +69,18 @@ def _cpu_has_bf16() -> bool:
 
 
 def fork_rng(device: torch.device) -> Any:
-    """A context that gives the caller's random state back at its end."""
+    """Context manager that restores the random state at its end."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of PyTorch's global generators: ``"cpu"``, and ``"cuda"`` for a CUDA device."""
+    """State of PyTorch's global generators: ``"cpu"``, and ``"cuda"`` for a CUDA device."""
     cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
     return {"cpu": torch.get_rng_state(), **cuda}
 
 
 def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Restore what `random_state` returned. The state of a CUDA generator is ignored on another device."""
+    """Restore the result of `random_state`. The state of a CUDA generator is ignored on other devices."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -79,7 +79,7 @@ def test_fp16_is_for_cuda_and_auto_elsewhere_is_no_more_than_the_hardware_has(de
     with pytest.raises(ArgumentError) as caught:
         pick_precision("fp16", torch.device(device))
     assert str(caught.value) == (
-        f"pick_precision: precision='fp16' needs a CUDA card, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
+        f"pick_precision: precision='fp16' needs a CUDA GPU, the device is {device}. Use 'auto', 'bf16' or 'fp32'."
     )
     if device != "cpu":
         assert pick_precision("auto", torch.device(device)) == "fp32"

@@ -11,17 +11,9 @@ from imtrans.nn.patchgan import PatchDiscriminator, PixelDiscriminator
 from imtrans.nn.resnet import ResnetGenerator
 from imtrans.nn.unet import UNetGenerator
 
-CLASSES: dict[str, type[Pretrained]] = {
-    cls.__name__: cls
-    for cls in (
-        UNetGenerator,
-        ResnetGenerator,
-        LocalEnhancer,
-        PatchDiscriminator,
-        PixelDiscriminator,
-        MultiscaleDiscriminator,
-    )
-}
+_GENERATORS = (UNetGenerator, ResnetGenerator, LocalEnhancer)
+_DISCRIMINATORS = (PatchDiscriminator, PixelDiscriminator, MultiscaleDiscriminator)
+CLASSES: dict[str, type[Pretrained]] = {cls.__name__: cls for cls in (*_GENERATORS, *_DISCRIMINATORS)}
 
 
 def load_pretrained(
@@ -48,8 +40,7 @@ def load_pretrained(
     kind = config["class"]
     if kind not in CLASSES:
         raise SavedModelError(
-            f"{CONFIG} of {saved} names the class {short_repr(kind)}, which imtrans does not "
-            f"have.{did_you_mean(kind, CLASSES)} "
-            f"It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
+            f"{CONFIG} of {saved} names the class {short_repr(kind)}, which is not one of {', '.join(CLASSES)}."
+            f"{did_you_mean(kind, CLASSES)} Load a class of your own with its from_pretrained."
         )
     return CLASSES[kind].from_saved(saved, config)

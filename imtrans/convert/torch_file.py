@@ -19,6 +19,8 @@ GLOBALS = {
     *(f"torch._utils _rebuild_{kind}" for kind in ("tensor", "tensor_v2", "parameter")),
     *(f"torch {kind}Storage" for kind in REAL),
 }
+_GIVE = "Give the file that the reference implementation saved, such as latest_net_G.pth."
+_DAMAGED = f"is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. {_GIVE}"
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:
@@ -50,17 +52,19 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about deprecated storages and odd archives
             found = torch.load(file, map_location="cpu", weights_only=True)
-        state = _state_dict(path, found)
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
-        if held not in (None, sum(storages.values())):
-            raise ValueError("tensors without their data, which torch leaves uninitialized")
-    except SavedModelError:
-        raise
     except Exception as error:  # damaged data makes the readers raise anything
-        raise SavedModelError(
-            f"{path} is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. "
-            "Give the file that the reference implementation saved, such as latest_net_G.pth."
-        ) from error
+        raise SavedModelError(f"{path} {_DAMAGED}") from error
+    if not isinstance(found, dict):
+        raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. {_GIVE}")
+    state = dict(dict.items(found))  # a file can give its OrderedDict another `items`
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise SavedModelError(
+                f"{path} holds {short_repr(value)} under {short_repr(key)}, not a named tensor. {_GIVE}"
+            )
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
+    if held not in (None, sum(storages.values())):
+        raise SavedModelError(f"{path} {_DAMAGED}")  # torch leaves a storage without data uninitialized
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > len(content):
         raise SavedModelError(
@@ -96,16 +100,3 @@ def _check_pickle(file: io.BytesIO) -> int:
             raise ValueError(f"not the pickle of a state dict: {short_repr(argument)}")
         strings += isinstance(argument, str)
     return strings
-
-
-def _state_dict(path: Path, found: object) -> dict[str, Tensor]:
-    if not isinstance(found, dict):
-        raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. Give a *_net_*.pth file.")
-    state = dict(dict.items(found))  # a file can give its OrderedDict another `items`
-    for key, value in state.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
-            raise SavedModelError(
-                f"{path} holds {short_repr(value)} under {short_repr(key)}, not a named tensor. Give a *_net_*.pth "
-                "file."
-            )
-    return state

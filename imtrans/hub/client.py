@@ -1,4 +1,4 @@
-"""To and from the Hugging Face Hub, and its failures in words."""
+"""Download from and upload to the Hugging Face Hub, with its failures as `HubError`."""
 
 import errno
 import hashlib
@@ -11,9 +11,27 @@ from typing import Any, cast
 from imtrans.errors import HubError
 from imtrans.files import sha256_of
 
-# huggingface_hub takes a while to import, so the functions here import it when they are called.
+# huggingface_hub is slow to import, so the functions here import it when they are called.
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NO_RIGHT = (
+    "the token is missing or invalid, or does not permit this ({status}). Make one with this permission in the "
+    "settings of your account on the Hub, then pass token=..., or log in with `hf auth login`."
+)
+_REASONS = {
+    "GatedRepoError": "the repo is gated. Ask for access on its page on the Hub, then pass token=... of that account, "
+    "or log in with `hf auth login`.",
+    "RevisionNotFoundError": "the repo has no revision {revision!r}. Give a branch, a tag, a whole commit hash, or "
+    "none.",
+    "RepositoryNotFoundError": "there is no such folder here, and no such repo on the Hub that this token can read. "
+    "Check the spelling; for a private repo, pass token=... or log in with `hf auth login`.",
+    "RemoteEntryNotFoundError": "the repo lacks a file of a saved model. It was not saved by imtrans, or not in this "
+    "folder of it.",
+    "HFValidationError": "this is not the name of a repo. A repo is 'user/name'.",
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE forbids requests to the Hub. Unset it, and try again.",
+    "LocalEntryNotFoundError": "there is no such folder here, the Hub cannot be reached, and its cache has no copy. "
+    "Connect to the network, and try again.",
+}
 
 
 def is_repo_id(name: str) -> bool:
@@ -34,21 +52,20 @@ def pull(
     subfolder: str | None = None,
     fresh: bool = False,
 ) -> Path:
-    """Fetch a file of a model repo into the Hub's cache, and return where it is.
+    """Fetch a file of a model repo into the Hub's cache. Returns its path there.
 
-    What is in the cache and up to date is not fetched again. Where the Hub cannot be reached, what is in the cache is
-    taken as it is.
+    A file in the cache that is up to date is not fetched again. If the Hub cannot be reached, the cached file is used.
 
     Args:
         repo_id: ``"user/repo"``.
         file: its name in the repo, or in its `subfolder`.
-        revision: a branch, a tag or a commit; the main branch if None.
-        token: of an account that may read the repo; if None, the one that the Hub's own login stored.
-        subfolder: of the repo.
-        fresh: whether to fetch it anew though it is in the cache.
+        revision: branch, tag or commit; None is the main branch.
+        token: access token; None is the token of the Hub's own login.
+        subfolder: subfolder of the repo.
+        fresh: fetch the file even if it is in the cache.
 
     Raises:
-        HubError: it cannot be had; the message says why, and what to do.
+        HubError: the file cannot be fetched.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -60,13 +77,13 @@ def pull(
         "token": token,
         "subfolder": subfolder,
     }
-    with _in_words(repo_id, revision, token):
+    with _hub_errors(repo_id, revision, token):
         try:
             return Path(hf_hub_download(**wanted, force_download=fresh))
         except Exception as error:
             if fresh or not _broke_off(error):
                 raise
-            # The client itself falls back on its cache where a server is down, not where a connection breaks.
+            # The client uses its cache when a server is down, but not when a connection breaks.
             try:
                 return Path(hf_hub_download(**wanted, local_files_only=True))
             except LocalEntryNotFoundError:
@@ -74,9 +91,9 @@ def pull(
 
 
 def is_intact(path: Path, content: bytes) -> bool:
-    """Whether what lies at `path` in the Hub's cache has the digest that it is filed under; True if it has none.
+    """Whether `content`, from `path` in the Hub's cache, has the digest that names the file; True if none does.
 
-    The client itself never checks. A small file is filed under its git hash, a large one under its SHA-256.
+    The client does not check it. The cache names a small file by its git hash, a large one by its SHA-256.
     """
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{40}", name):
@@ -93,17 +110,17 @@ def push(
     private: bool | None = None,
     message: str = "Upload with imtrans",
 ) -> str:
-    """Put the files of `folder` into a model repo, which is made if need be, in one commit; return its address.
+    """Upload the files of `folder` to a model repo in one commit. Returns the address of the repo, which may be new.
 
-    Files that are there already are not sent; if all are, there is no commit.
+    Files that the repo has already are not sent; without new files there is no commit.
 
     Raises:
-        HubError: it cannot be done; the message says why, and what to do.
+        HubError: the Hub cannot be reached, or refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    with _in_words(repo_id, revision, token, writing=True):
+    with _hub_errors(repo_id, revision, token, writing=True):
         api = HfApi(token=token)
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
@@ -114,24 +131,24 @@ def push(
 
 
 def _broke_off(error: Exception) -> bool:
-    """Whether a connection broke, rather than the Hub or the disk saying no."""
+    """Whether a connection broke; False for an answer of the Hub and an error of the disk."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error, _transport_error()) and not isinstance(error, HfHubHTTPError)
 
 
 def _transport_error() -> type[Exception]:
-    """The errors of the client's transport, whichever it uses: they reach us as they are."""
+    """The base class of the HTTP library's errors, which the client does not convert."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return cast(type[Exception], HfHubHTTPError.__bases__[0])
 
 
 @contextmanager
-def _in_words(repo_id: str, revision: str | None, token: str | None, *, writing: bool = False) -> Iterator[None]:
-    """Turn what the client raises into our error: its own classes, its transport's, and plain ones of Python's."""
+def _hub_errors(repo_id: str, revision: str | None, token: str | None, *, writing: bool = False) -> Iterator[None]:
+    """Convert the errors of the client, of its HTTP library, of the disk and of Python into a HubError."""
     if isinstance(token, str) and not re.fullmatch("[!-~]+", token):
-        # The transport's own error would show it.
+        # The HTTP library's own error would show the token.
         raise HubError(f"{repo_id}: the token is empty, or has a space or a line break in it. Copy it again.")
     try:
         yield
@@ -140,7 +157,7 @@ def _in_words(repo_id: str, revision: str | None, token: str | None, *, writing:
 
 
 def _root(error: Exception) -> BaseException:
-    """What the client hides: uploads and forced downloads behind a plain error, pulls behind an empty cache."""
+    """The cause that the client hides behind a plain error, or behind a file that the cache lacks."""
     from huggingface_hub import errors
 
     cause = error.__cause__
@@ -150,49 +167,16 @@ def _root(error: Exception) -> BaseException:
 
 
 def _reason(error: BaseException, revision: str | None, writing: bool) -> str:
-    from huggingface_hub import errors
-
+    names = [cls.__name__ for cls in type(error).__mro__]
+    if writing and names[0] == "RepositoryNotFoundError":
+        names = []  # the Hub hides a repo that the token may not write
+    if known := [_REASONS[name] for name in names if name in _REASONS]:
+        return known[0].format(revision=revision)
     status = getattr(getattr(error, "response", None), "status_code", None)
-    kinds: list[tuple[bool, str]] = [
-        (
-            isinstance(error, errors.GatedRepoError),
-            "the repo is gated. Ask for access on its page on the Hub, then pass token=... of that account, or log in "
-            "with `hf auth login`.",
-        ),
-        (
-            isinstance(error, errors.RevisionNotFoundError),
-            f"the repo has no revision {revision!r}. Give a branch, a tag, a whole commit hash, or none.",
-        ),
-        (
-            isinstance(error, errors.RepositoryNotFoundError) and not writing,
-            "there is no such folder here, and no such repo on the Hub that this token can see. Check the spelling; "
-            "for a private repo, pass token=... or log in with `hf auth login`.",
-        ),
-        (
-            isinstance(error, errors.RemoteEntryNotFoundError),
-            "the repo lacks a file of a saved model. It was not saved by imtrans, or not in this folder of it.",
-        ),
-        (isinstance(error, errors.HFValidationError), "this is no name of a repo. A repo is 'user/name'."),
-        (
-            isinstance(error, errors.OfflineModeIsEnabled),
-            "HF_HUB_OFFLINE forbids to ask the Hub. Unset it, and try again.",
-        ),
-        (
-            isinstance(error, errors.LocalEntryNotFoundError),
-            "there is no such folder here, the Hub cannot be reached, and its cache has no copy. Connect to the "
-            "network, and try again.",
-        ),
-        (
-            status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError),
-            f"there is no token, or not a valid one, or it does not permit this ({status}). Make one with the right to "
-            "it in the settings of your account on the Hub, then pass token=..., or log in with `hf auth login`.",
-        ),
-        (status is not None, f"the Hub answered with the error {status}. Try again later."),
-    ]
-    return next((text for applies, text in kinds if applies), _local_reason(error))
-
-
-def _local_reason(error: BaseException) -> str:
+    if status in (401, 403) or not names:
+        return _NO_RIGHT.format(status=status)
+    if status is not None:
+        return f"the Hub answered with the error {status}. Try again later."
     number = getattr(error, "errno", None)
     if number == errno.ENOSPC:
         return "the disk is full. Make room, or point HF_HOME at another disk, and try again."

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -51,16 +52,16 @@ def fetch(
         part.replace(target)
         sync_folder(target.parent)
         return digest
+    except DataError:
+        raise
     except urllib.error.HTTPError as error:
         error.close()
         raise DataError(f"{url} cannot be fetched: the server answers {error.code} {error.reason}.") from error
-    except DataError:
-        raise
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise DataError(f"{url} cannot be fetched: {str(reason) or type(error).__name__}. Try again later.") from error
     finally:
-        if part.exists():
+        with suppress(OSError):  # its folder may be a file
             part.unlink()
 
 

@@ -1,6 +1,7 @@
-"""The model card: what a network is, how it was trained, and code that runs as it stands."""
+"""The model card: metadata and metrics for the Hub, the architecture, the training, and code that runs."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,65 +22,72 @@ def model_card(
     subfolder: str | None = None,
     local: bool = False,
 ) -> str:
-    """Write the card of a saved network, in the Hub's conventions.
+    """Write the model card of a saved network.
 
     Args:
-        name: what `load_pretrained` takes: a repo, or a folder.
-        description: the network's config.
-        parameters: how many numbers it has.
-        training: how it was trained: names and values.
-        validation: what `imtrans.evaluation.evaluate.compare_modes` returned.
-        columns: what is to be seen in `SAMPLES`, if that and `SOURCE` lie beside the card.
-        subfolder: of the repo, where the network is.
+        name: the repo or folder, as `load_pretrained` takes it.
+        description: the content of ``config.json``.
+        parameters: number of parameters.
+        training: names and values that describe the training.
+        validation: what `imtrans.evaluation.evaluate.compare_modes` returned. The metrics of the network's own mode are
+            in the metadata too.
+        columns: titles of the columns of `SAMPLES`; empty if `SOURCE` and `SAMPLES` are not beside the card.
+        subfolder: subfolder of the repo.
         local: whether `name` is a folder.
     """
     kind, arguments = description["class"], description["arguments"]
     title = f"{name}/{subfolder}" if subfolder else name
-    blocks = [_front_matter(kind), f"# {title}", f"A `{kind}` of {parameters:,} parameters, made with imtrans."]
+    front_matter = _front_matter(kind, title, (validation or {}).get(description["inference_mode"]))
+    blocks = [front_matter, f"# {title}", f"A `{kind}` with {parameters:,} parameters, made with imtrans."]
     if columns:
         blocks.append(f"![{columns}]({SAMPLES})")
     if {"in_channels", "out_channels"} <= arguments.keys():
         blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
         if description.get("colours") in COLOUR_SPACES:
             blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
-        blocks.append(f"It runs in the mode `{description['inference_mode']}` unless told otherwise.")
+        blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))
     blocks += ["## Architecture", _table(("argument", "value"), arguments)]
     if training:
         blocks += ["## Training", _table(("", ""), training)]
     if validation:
-        blocks += ["## Validation", "Means over pictures in [0, 1]; PSNR in dB.", _metrics(validation)]
+        blocks += ["## Validation", "Means over images in [0, 1]; PSNR in dB.", _metrics(validation)]
     return "\n\n".join(blocks) + "\n"
 
 
 def run_card(repo_id: str, method: str, kinds: Mapping[str, str]) -> str:
-    """Write the card of a repo whose networks are all in subfolders.
+    """Write the card of a repo with several networks.
 
     Args:
-        repo_id: of the repo.
-        method: that trained them.
-        kinds: the class of each, by its subfolder.
+        repo_id: the repo.
+        method: name of the method that trained them.
+        kinds: the class of each network, by its subfolder.
     """
     rows = {f"[{name}]({name})": f"`{kind}`" for name, kind in kinds.items()}
-    loaded = f"network = {_loading(repo_id, next(iter(kinds)))}"
-    return (
-        "\n\n".join(
-            [
-                _front_matter(method),
-                f"# {repo_id}",
-                f"The networks of a `{method}`, made with imtrans.",
-                _table(("folder", "network"), rows),
-                _code("from imtrans import load_pretrained", "", loaded),
-            ]
-        )
-        + "\n"
-    )
+    blocks = [
+        _front_matter(method),
+        f"# {repo_id}",
+        f"The networks of a `{method}`, made with imtrans.",
+        _table(("folder", "network"), rows),
+        _code("from imtrans import load_pretrained", "", f"network = {_loading(repo_id, next(iter(kinds)))}"),
+    ]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _front_matter(kind: str) -> str:
-    tags = [f"- {tag}" for tag in ("imtrans", "image-to-image", kind)]
-    return "\n".join(["---", "library_name: imtrans", "pipeline_tag: image-to-image", "tags:", *tags, "---"])
+def _front_matter(kind: str, title: str = "", metrics: Mapping[str, float] | None = None) -> str:
+    """Metadata in YAML; `metrics` become the Hub's model-index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, data = "image-to-image", ("validation", "Validation data of the training run")
+    results = [
+        EvalResult(task, *data, metric_type=metric, metric_name=metric, metric_value=value)
+        for metric, value in (metrics or {}).items()
+        if math.isfinite(value)  # JSON, the Hub's form, has no other numbers
+    ]
+    named: dict[str, Any] = {"model_name": title, "eval_results": results} if results else {}
+    card = ModelCardData(library_name="imtrans", pipeline_tag=task, tags=["imtrans", task, kind], **named)
+    return f"---\n{card.to_yaml()}\n---"
 
 
 def _loading(name: str, subfolder: str | None) -> str:

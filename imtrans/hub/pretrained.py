@@ -1,4 +1,4 @@
-"""What every network inherits: its description, and saving and loading by it."""
+"""`Pretrained`, the base class of every network: saving, loading and uploading."""
 
 import inspect
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 class Pretrained(nn.Module):
-    """A network that knows the arguments it was made with, and so can be saved and made again.
+    """A network that keeps its arguments, and so can be saved and built again.
 
-    A subclass needs nothing but arguments that JSON can hold, or callables, with which it cannot be saved.
+    The arguments of a subclass must be JSON values. A callable is allowed, but such a network cannot be saved.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     config: dict[str, Any]
-    """The arguments this network was made with, defaults included."""
+    """The arguments of this network, defaults included."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Pretrained":
-        """Note the arguments; where they do not fit, ``__init__`` says so."""
+        """Record the arguments. If they do not fit the signature, ``__init__`` raises."""
         network = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
         try:
@@ -53,10 +53,7 @@ class Pretrained(nn.Module):
 
     @property
     def inference_mode(self) -> str:
-        """How the network is meant to be run: ``"eval" | "batch_stats" | "paper"``; saved with it.
-
-        See `imtrans.modes.running_as`.
-        """
+        """Mode of inference, ``"eval" | "batch_stats" | "paper"``: see `imtrans.modes.running_as`. Saved."""
         mode: str = self.__dict__["_inference_mode"]
         return mode
 
@@ -90,12 +87,9 @@ class Pretrained(nn.Module):
 
     @classmethod
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
-        """Make the network that another system builds under `name`; see the class's ``presets``.
+        """Build the network that another implementation calls `name`: a key of the class's ``presets``.
 
-        Args:
-            name: of the preset.
-            *args: the positional arguments of the class.
-            **kwargs: further ones; they go before those of the preset.
+        Positional arguments are those of the class; keyword arguments override the preset.
 
         Raises:
             ArgumentError: no such preset.
@@ -103,16 +97,15 @@ class Pretrained(nn.Module):
         return cls(*args, **{**cls.presets[one_of(cls.__name__, "preset", name, cls.presets)], **kwargs})
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors`` to `folder`, which is made if need be.
+        """Write ``config.json`` and ``model.safetensors`` to `folder`, which may be new.
 
         Raises:
-            SavedModelError: an argument of the network was a callable, which no file can hold; or the folder cannot be
-                written.
+            SavedModelError: an argument of the network was a callable, or the folder cannot be written.
         """
         write_saved(Path(folder), self.description(), self.state_dict())
 
     def description(self) -> dict[str, Any]:
-        """What ``config.json`` says of the network: all that is needed to make it again but its weights.
+        """Return the content of ``config.json``, from which the network can be built.
 
         Raises:
             SavedModelError: an argument was a callable.
@@ -126,7 +119,7 @@ class Pretrained(nn.Module):
         }
         if self.colours is not None:
             described["colours"] = self.colours
-        # `is_contiguous` cannot tell the formats of a 1x1 kernel apart, but a convolution does.
+        # `is_contiguous` does not distinguish the formats of a 1x1 kernel, but a convolution does.
         other = [p for p in self.parameters() if p.stride() != torch.empty(p.shape, device="meta").stride()]
         if any(p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in other):
             described["memory_format"] = "channels_last"
@@ -139,8 +132,8 @@ class Pretrained(nn.Module):
             return [self._as_json(name, entry) for entry in value]
         owner = type(self).__name__
         raise SavedModelError(
-            f"{owner}: {name}={value!r} cannot be saved, because config.json holds only numbers, names and "
-            f"lists of them. Build the network with a name, or save its tensors with "
+            f"{owner}: {name}={value!r} cannot be saved, because config.json holds only numbers, strings and "
+            f"lists. Build the network with a name, or save its tensors with "
             f"safetensors.torch.save_model(network, path) and build it again with the same {name}."
         )
 
@@ -154,17 +147,17 @@ class Pretrained(nn.Module):
         message: str = "Upload with imtrans",
         training: Mapping[str, Any] | None = None,
     ) -> str:
-        """Save the network to a repo on the Hub, with a model card; return the repo's address.
+        """Upload the network and a model card to a repo on the Hub. Returns the address of the repo.
 
-        A push of what is there already makes no commit.
+        There is no commit if the repo has the same files already.
 
         Args:
-            repo_id: ``"user/repo"``; made if need be.
-            revision: the branch; the main one if None.
-            token: of an account that may write; if None, the one that the Hub's own login stored.
-            private: whether a new repo is private; None for the account's default.
-            message: of the commit.
-            training: how it was trained, names and values, for the card.
+            repo_id: ``"user/repo"``, which may be new.
+            revision: branch; None is the main branch.
+            token: access token of an account that may write; None is the token of the Hub's own login.
+            private: whether a new repo is private; None is the default of the account.
+            message: commit message.
+            training: names and values that describe the training, for the card.
 
         Raises:
             SavedModelError: an argument of the network was a callable.
@@ -178,7 +171,7 @@ class Pretrained(nn.Module):
             return push(Path(folder), repo_id, revision=revision, token=token, private=private, message=message)
 
     def num_parameters(self) -> int:
-        """How many numbers training can change."""
+        """Number of elements of all parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
@@ -190,27 +183,27 @@ class Pretrained(nn.Module):
         token: str | None = None,
         subfolder: str | None = None,
     ) -> P:
-        """Make a saved network, with its weights, in evaluation mode, on the CPU.
+        """Load a saved network, in evaluation mode, on the CPU.
 
-        The description is checked before anything is allocated, the weights against the digest in it. Nothing from a
-        repo is run.
+        ``config.json`` is checked before memory is allocated, and the weights are compared with the digest in it. No
+        code from the repo is run.
 
         Args:
-            name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
-            revision: a branch, tag or commit of the repo.
-            token: of an account that may read the repo.
-            subfolder: of the folder or the repo.
+            name: a folder, or ``"user/repo"`` on the Hub if there is no such folder.
+            revision: branch, tag or commit of the repo.
+            token: access token of an account that may read the repo.
+            subfolder: subfolder of the folder or repo.
 
         Raises:
-            SavedModelError: what is there is not a saved `cls`, or is damaged.
-            HubError: the repo cannot be had.
+            SavedModelError: the files are damaged, or hold another network than a `cls`.
+            HubError: the repo cannot be fetched.
         """
         saved = SavedModel(name, revision, token, subfolder)
         return cls.from_saved(saved, saved.config())
 
     @classmethod
     def from_saved(cls: type[P], saved: SavedModel, config: dict[str, Any]) -> P:
-        """Make the network that `saved`, whose description is `config`, holds; see `from_pretrained`."""
+        """Build the network of `saved`, whose ``config.json`` holds `config`; see `from_pretrained`."""
         if config["class"] != cls.__name__:
             kind = one_line(config["class"], 100)
             raise SavedModelError(
@@ -221,12 +214,13 @@ class Pretrained(nn.Module):
         try:
             network.inference_mode, network.colours = config["inference_mode"], config.get("colours")
         except ArgumentError as error:
-            raise SavedModelError(f"{saved}: {CONFIG} does not describe one. {error}") from error
+            raise SavedModelError(f"{saved}: {CONFIG} does not describe a network. {error}") from error
         tensors = saved.tensors(config["sha256"])
         network._check_fit(saved, tensors)
         network.load_state_dict(tensors, strict=True, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):
-            # What is not saved must be computed, which takes memory: no more than the weights let expect.
+            # Buffers that are not saved are computed by ``__init__``, off the meta device. The weights fit, so the
+            # network is as large as its file.
             computed = cls(**config["arguments"])
             computed.load_state_dict(tensors, strict=True, assign=True)
             computed.inference_mode, computed.colours = network.inference_mode, network.colours
@@ -237,7 +231,7 @@ class Pretrained(nn.Module):
 
     @classmethod
     def _from_arguments(cls: type[P], saved: SavedModel, arguments: dict[str, Any]) -> P:
-        """Make the network on the meta device, where it takes no memory, however large it says it is."""
+        """Build the network on the meta device, where it takes no memory."""
         known = list(inspect.signature(cls.__init__).parameters)[1:]
         for name in arguments:
             if name not in known:
@@ -251,7 +245,7 @@ class Pretrained(nn.Module):
                 return cls(**arguments)
         except (ArgumentError, TypeError, RuntimeError, ValueError, OverflowError) as error:
             raise SavedModelError(
-                f"{cls.__name__}: {CONFIG} of {saved} does not describe one. {one_line(str(error))}"
+                f"{cls.__name__}: {CONFIG} of {saved} does not describe a network. {one_line(str(error))}"
             ) from error
 
     def _check_fit(self, saved: SavedModel, found: Mapping[str, Tensor]) -> None:
@@ -273,5 +267,5 @@ class Pretrained(nn.Module):
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples: what the caller does to a list later does not change what a network was made with."""
+    """Convert lists to tuples, so that a later change of the caller's list does not change the config."""
     return tuple(_frozen(entry) for entry in value) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""A saved network: two files that describe and check each other, in a folder or on the Hub."""
+"""The format of a saved network: ``config.json`` and ``model.safetensors``, in a folder or on the Hub."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _LARGEST_CONFIG = 1_000_000
 
 
 def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write both files; the description gets the digest of the weights.
+    """Write both files, all or none. The description gets the digest of the weights.
 
     Raises:
         SavedModelError: the folder cannot be written.
@@ -43,17 +43,17 @@ def writing(folder: Path) -> AbstractContextManager[None]:
 
 @dataclass
 class SavedModel:
-    """Where the two files of a saved network come from.
+    """The files of a saved network, which are fetched when they are read.
 
     Args:
-        name: a folder, or ``"user/repo"`` on the Hub where there is no such folder.
-        revision: of the repo.
-        token: of an account that may read it.
-        subfolder: of the folder or the repo.
+        name: a folder, or ``"user/repo"`` on the Hub if there is no such folder.
+        revision: branch, tag or commit of the repo.
+        token: access token of an account that may read the repo.
+        subfolder: subfolder of the folder or repo.
 
     Raises:
         ArgumentError: a `revision` of a folder.
-        SavedModelError: neither a folder nor the form of a repo.
+        SavedModelError: `name` is neither a folder nor the name of a repo.
     """
 
     name: str | PathLike[str]
@@ -62,7 +62,7 @@ class SavedModel:
     subfolder: str | None = None
 
     def __post_init__(self) -> None:
-        # These two of os.path take any name, however long and whatever is in it.
+        # os.path takes any name; the methods of Path raise for some.
         self.remote = not os.path.exists(self.name) and isinstance(self.name, str) and is_repo_id(self.name)
         if self.remote:
             return
@@ -70,24 +70,23 @@ class SavedModel:
             raise ArgumentError(f"{self.name} is a folder: revision={self.revision!r} is for a repo on the Hub.")
         if not os.path.isdir(self.name):
             raise SavedModelError(
-                f"{self.name} is no saved model: it is no folder here, and no 'user/repo' on the Hub. Check the "
-                "spelling."
+                f"{self.name} is neither a folder nor the name of a repo on the Hub, 'user/repo'. Check the spelling."
             )
 
     def __str__(self) -> str:
         return str(self.name) if self.subfolder is None else f"{self.name}/{self.subfolder}"
 
     def config(self) -> dict[str, Any]:
-        """The description, checked for form.
+        """Read ``config.json`` and check its entries.
 
         Raises:
-            SavedModelError: it cannot be read, or is not one of ours.
+            SavedModelError: it cannot be read, or was not written by imtrans.
             HubError: it cannot be fetched.
         """
         return self._read(CONFIG, self._parse_config)
 
     def tensors(self, sha256: str) -> dict[str, Tensor]:
-        """The weights, checked against their digest, in memory of their own.
+        """Read the weights, check them against their digest, and copy them to memory.
 
         Raises:
             SavedModelError: they cannot be read, or are damaged.
@@ -98,25 +97,22 @@ class SavedModel:
             content = self._bytes(path)
             if sha256_of(content) != sha256:
                 raise SavedModelError(
-                    f"{path} is damaged, or not of this {CONFIG}: its SHA-256 is not the one noted there. Fetch or "
-                    "save the model again."
+                    f"{path} is damaged, or belongs to another {CONFIG}: its SHA-256 differs from the one there. Fetch "
+                    "or save the model again."
                 )
             return parse_tensors(path, content)
 
         return self._read(WEIGHTS, parse)
 
     def _read(self, file: str, parse: Any) -> Any:
-        """Parse a file; one from the Hub's cache is fetched once more if it is damaged."""
+        """Parse a file. A damaged one from the Hub's cache is fetched once more."""
         if not self.remote:
             return parse(Path(self.name, self.subfolder or "", file))
-        try:
-            return parse(self._pull(file, fresh=False))
-        except SavedModelError:
-            return parse(self._pull(file, fresh=True))
-
-    def _pull(self, file: str, *, fresh: bool) -> Path:
         options: dict[str, Any] = {"revision": self.revision, "token": self.token, "subfolder": self.subfolder}
-        return pull(str(self.name), file, **options, fresh=fresh)
+        try:
+            return parse(pull(str(self.name), file, **options, fresh=False))
+        except SavedModelError:
+            return parse(pull(str(self.name), file, **options, fresh=True))
 
     def _bytes(self, path: Path, most: int | None = None) -> bytes:
         try:
@@ -124,22 +120,22 @@ class SavedModel:
         except OSError as error:
             parts = path.with_name(f"{WEIGHTS}.index.json").exists()
             raise SavedModelError(
-                f"{self} is no saved model: {path.name} cannot be read ({error.strerror}). A saved model is {CONFIG} "
-                f"and {WEIGHTS}{', not an index of parts' if parts else ''}."
+                f"{self} is not a saved model: {path.name} cannot be read ({error.strerror}). A saved model is "
+                f"{CONFIG} and {WEIGHTS}{', not an index of parts' if parts else ''}."
             ) from error
 
     def _parse_config(self, path: Path) -> dict[str, Any]:
         content = self._bytes(path, _LARGEST_CONFIG + 1)
         if len(content) > _LARGEST_CONFIG:
-            raise SavedModelError(f"{path} has more than {_LARGEST_CONFIG:,} bytes. It is no description of a network.")
+            raise SavedModelError(f"{path} has more than {_LARGEST_CONFIG:,} bytes. It does not describe a network.")
         if self.remote and not is_intact(path, content):
-            raise SavedModelError(f"{path} is damaged: it is not what the Hub has. Fetch it again.")
+            raise SavedModelError(f"{path} is damaged: it differs from the file on the Hub. Fetch it again.")
         try:
             saved = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise SavedModelError(f"{path} is not JSON: {error}.") from error
         if not isinstance(saved, dict) or saved.get("library") != "imtrans":
-            raise SavedModelError(f'{path} was not written by imtrans: it does not say "library": "imtrans".')
+            raise SavedModelError(f'{path} was not written by imtrans: it has no entry "library": "imtrans".')
         for key, kind in _KINDS.items():
             if not isinstance(saved.get(key), kind):
                 raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {short_repr(saved.get(key))}.")
@@ -157,9 +153,9 @@ def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     """Read the content of a safetensors file.
 
     Raises:
-        SavedModelError: it is none, or is damaged.
+        SavedModelError: it is damaged, or has another format.
     """
     try:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise SavedModelError(f"{path} is damaged or no safetensors file: {one_line(str(error))}.") from error
+        raise SavedModelError(f"{path} is damaged or not a safetensors file: {one_line(str(error))}.") from error

@@ -36,11 +36,12 @@ def test_a_class_that_does_not_exist_is_refused_with_a_hint(tmp_path):
     with pytest.raises(SavedModelError) as caught:
         load_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"config.json of {tmp_path} names the class 'PatchDiscriminater', which imtrans does not have. Did you mean "
-        f"'PatchDiscriminator'? It has {', '.join(CLASSES)}. A class of your own loads with its own from_pretrained."
+        f"config.json of {tmp_path} names the class 'PatchDiscriminater', which is not one of UNetGenerator, "
+        "ResnetGenerator, LocalEnhancer, PatchDiscriminator, PixelDiscriminator, MultiscaleDiscriminator. Did you mean "
+        "'PatchDiscriminator'? Load a class of your own with its from_pretrained."
     )
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(SavedModelError, match=r"is no saved model: config\.json cannot be read"):
+    with pytest.raises(SavedModelError, match=r"is not a saved model: config\.json cannot be read"):
         load_pretrained(tmp_path)

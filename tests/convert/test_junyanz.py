@@ -332,10 +332,8 @@ def refusal(path):
     return str(caught.value)
 
 
-NO_STATE = (
-    " is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. "
-    "Give the file that the reference implementation saved, such as latest_net_G.pth."
-)
+GIVE = "Give the file that the reference implementation saved, such as latest_net_G.pth."
+NO_STATE = f" is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. {GIVE}"
 
 
 class Payload:
@@ -427,10 +425,22 @@ CONV = torch.zeros(2, 3, 4, 4)
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (torch.zeros(3), " holds a Tensor, not a dict of tensors. Give a *_net_*.pth file."),
-        ([1, 2], " holds a list, not a dict of tensors. Give a *_net_*.pth file."),
-        ({"epoch": 5, "state": {}}, " holds 5 under 'epoch', not a named tensor. Give a *_net_*.pth file."),
-        ({3: torch.zeros(1)}, " holds tensor([0.]) under 3, not a named tensor. Give a *_net_*.pth file."),
+        (
+            torch.zeros(3),
+            f" holds a Tensor, not a dict of tensors. {GIVE}",
+        ),
+        (
+            [1, 2],
+            f" holds a list, not a dict of tensors. {GIVE}",
+        ),
+        (
+            {"epoch": 5, "state": {}},
+            f" holds 5 under 'epoch', not a named tensor. {GIVE}",
+        ),
+        (
+            {3: torch.zeros(1)},
+            f" holds tensor([0.]) under 3, not a named tensor. {GIVE}",
+        ),
         ({}, ": this is no network of pytorch-CycleGAN-and-pix2pix: its tensors are none."),
         (
             torchvision_like(),

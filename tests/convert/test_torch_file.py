@@ -156,7 +156,10 @@ def test_what_is_no_tensor_is_named_in_a_few_words(tmp_path):
     with pytest.raises(SavedModelError) as caught:
         from_junyanz(path)
     assert str(caught.value).startswith(f"{path} holds ([], [[], ")
-    assert str(caught.value).endswith(" under 'w', not a named tensor. Give a *_net_*.pth file.")
+    assert str(caught.value).endswith(
+        " under 'w', not a named tensor. Give the file that the reference implementation saved, such as "
+        "latest_net_G.pth."
+    )
     assert len(str(caught.value)) < 2000
 
 

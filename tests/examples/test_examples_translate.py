@@ -176,7 +176,7 @@ def test_errors_are_one_line(weights, tmp_path):
     no_picture = "is no picture, and no folder that holds some."
     assert error(weights, "none", "made") == f"error: none {no_picture}"
     assert error(weights, "empty", "made") == f"error: empty {no_picture}"
-    assert error("nowhere", "in", "made").startswith("error: nowhere is no saved model: ")
+    assert error("nowhere", "in", "made").startswith("error: nowhere is neither a folder nor the name of a repo")
     assert error("discriminator", "in", "made") == (
         "error: discriminator is no generator of pictures that a PNG can hold."
     )

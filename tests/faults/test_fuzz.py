@@ -105,8 +105,8 @@ def test_an_index_of_parts(watch, saved, data, index):
     files = {"config.json": saved[cls]["config.json"], "model.safetensors.index.json": content}
     found = watch(lambda: load_pretrained(folder), {f"index/{name}": raw for name, raw in files.items()})
     assert str(found) == (
-        f"{folder} is no saved model: model.safetensors cannot be read (No such file or directory). A saved model is "
-        "config.json and model.safetensors, not an index of parts."
+        f"{folder} is not a saved model: model.safetensors cannot be read (No such file or directory). A saved model "
+        "is config.json and model.safetensors, not an index of parts."
     )
 
 

@@ -214,12 +214,12 @@ def test_the_storage_host_never_sees_a_token(hub, network):
 # Who may not
 
 NO_REPO = (
-    "there is no such folder here, and no such repo on the Hub that this token can see. Check the spelling; for a "
+    "there is no such folder here, and no such repo on the Hub that this token can read. Check the spelling; for a "
     "private repo, pass token=... or log in with `hf auth login`."
 )
 NO_RIGHT = (
-    "there is no token, or not a valid one, or it does not permit this ({}). Make one with the right to it in the "
-    "settings of your account on the Hub, then pass token=..., or log in with `hf auth login`."
+    "the token is missing or invalid, or does not permit this ({}). Make one with this permission in the settings "
+    "of your account on the Hub, then pass token=..., or log in with `hf auth login`."
 )
 
 
@@ -272,7 +272,7 @@ def test_a_revision_that_is_not_there(hub, pushed, revision):
 @pytest.mark.parametrize("name", ["user/repo.git", "us--er/repo", "user/repo-", "x" * 99 + "/repo"])
 def test_a_name_that_no_repo_can_have(hub, name):
     for action in (lambda: load_pretrained(name), lambda: NETWORKS["pixel"]().push_to_hub(name, token=hub.token)):
-        assert message_of(action) == f"{name}: this is no name of a repo. A repo is 'user/name'."
+        assert message_of(action) == f"{name}: this is not the name of a repo. A repo is 'user/name'."
     assert hub.requests == []
 
 
@@ -283,7 +283,7 @@ def test_a_repo_of_somebody_else(hub):
     )
     hub.commit("user/repo", {"config.json": b'{"architectures": ["BertModel"]}'})
     message = message_of(pull, SavedModelError)
-    assert message.endswith('config.json was not written by imtrans: it does not say "library": "imtrans".')
+    assert message.endswith('config.json was not written by imtrans: it has no entry "library": "imtrans".')
 
 
 def test_a_repo_without_weights(hub, pushed):
@@ -374,7 +374,9 @@ def test_offline(hub, pushed, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         for action in (pull, lambda: pushed.push_to_hub("user/repo", token=hub.token)):
-            assert message_of(action) == "user/repo: HF_HUB_OFFLINE forbids to ask the Hub. Unset it, and try again."
+            assert (
+                message_of(action) == "user/repo: HF_HUB_OFFLINE forbids requests to the Hub. Unset it, and try again."
+            )
     pull()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert same(pull(), pushed)
@@ -416,8 +418,8 @@ def test_weights_that_always_arrive_damaged(hub, pushed):
     hub.faults.corrupt(f"GET {WEIGHTS}", at=-1)
     message = message_of(pull, SavedModelError)
     assert message.endswith(
-        "model.safetensors is damaged, or not of this config.json: its SHA-256 is not the one noted there. Fetch or "
-        "save the model again."
+        "model.safetensors is damaged, or belongs to another config.json: its SHA-256 differs from the one there. "
+        "Fetch or save the model again."
     )
     hub.faults.clear()
     assert same(pull(), pushed)
@@ -426,7 +428,7 @@ def test_weights_that_always_arrive_damaged(hub, pushed):
 def test_a_config_that_always_arrives_damaged(hub, pushed):
     hub.faults.corrupt(f"GET {CONFIG}", at=0)
     message = message_of(pull, SavedModelError)
-    assert message.endswith("config.json is damaged: it is not what the Hub has. Fetch it again.")
+    assert message.endswith("config.json is damaged: it differs from the file on the Hub. Fetch it again.")
     hub.faults.clear()
     assert same(pull(), pushed)
 

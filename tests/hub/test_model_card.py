@@ -1,6 +1,8 @@
 """Model cards: metadata that the Hub reads, tables, and code that runs as it stands."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 import yaml
 from loopback_hub import hub_fixture  # noqa: F401
 from PIL import Image
+from processes import environment
 
 from imtrans import (
     LocalEnhancer,
@@ -75,11 +78,25 @@ def test_a_whole_card():
     card = card_of(
         network, training={"data": "400 facades", "lr": 2e-4}, validation=VALIDATION, columns="source, output"
     )
-    start, end = card.split("## Architecture")
+    matter, rest = card.split("---\n\n")
+    assert yaml.safe_load(matter.removeprefix("---"))["model-index"] == [
+        {
+            "name": "user/repo",
+            "results": [
+                {
+                    "task": {"type": "image-to-image"},
+                    "dataset": {"name": "Validation data of the training run", "type": "validation"},
+                    "metrics": [
+                        {"type": "l1", "name": "l1", "value": 0.11},
+                        {"type": "psnr", "name": "psnr", "value": 12.0},
+                    ],
+                }
+            ],
+        }
+    ]
+    start, end = rest.split("## Architecture")
     assert start == (
-        "---\nlibrary_name: imtrans\npipeline_tag: image-to-image\n"
-        "tags:\n- imtrans\n- image-to-image\n- UNetGenerator\n---\n\n"
-        "# user/repo\n\nA `UNetGenerator` of 195 parameters, made with imtrans.\n\n"
+        "# user/repo\n\nA `UNetGenerator` with 195 parameters, made with imtrans.\n\n"
         "![source, output](samples.png)\n\n"
         "```python\n"
         "from huggingface_hub import hf_hub_download\n"
@@ -88,14 +105,22 @@ def test_a_whole_card():
         'picture = hf_hub_download("user/repo", "source.png")  # or one of your own\n'
         'translate(generator, picture).save("output.png")\n'
         "```\n\n"
-        "It runs in the mode `paper` unless told otherwise.\n\n"
+        "Its default inference mode is `paper`.\n\n"
     )
     assert end.endswith(
         "## Training\n\n|  |  |\n| --- | --- |\n| data | 400 facades |\n| lr | 0.0002 |\n\n"
-        "## Validation\n\nMeans over pictures in [0, 1]; PSNR in dB.\n\n"
+        "## Validation\n\nMeans over images in [0, 1]; PSNR in dB.\n\n"
         "| mode | l1 | psnr |\n| --- | --- | --- |\n| eval | 0.1235 | 12.35 |\n| batch_stats | 0.1 | 13 |\n"
         "| paper | 0.11 | 12 |\n"
     )
+
+
+def test_numbers_that_json_does_not_have_are_left_out_of_the_metadata():
+    card = card_of(NETWORKS["unet"](), validation={"eval": {"l1": float("nan"), "psnr": 9.5}, "best": "eval"})
+    (result,) = front_matter(card)["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "psnr", "name": "psnr", "value": 9.5}]
+    assert ["eval", "nan", "9.5"] in table(card, "Validation")
+    assert "model-index" not in front_matter(card_of(NETWORKS["unet"](), validation={"eval": {"l1": float("inf")}}))
 
 
 def test_without_training_validation_and_pictures_there_is_nothing_of_them():
@@ -177,7 +202,10 @@ def test_the_code_runs_after_a_push_of_a_training_run(hub, tmp_path, monkeypatch
     assert [row[0] for row in table(card, "Validation")[2:]] == ["eval", "batch_stats", "paper"]
     assert ["steps", "2"] in table(card, "Training")
     assert ["method", "Pix2Pix"] in table(card, "Training")
-    assert f"It runs in the mode `{trainer.validation['best']}`" in card
+    assert f"Its default inference mode is `{trainer.validation['best']}`." in card
+    (result,) = front_matter(card)["model-index"][0]["results"]
+    metrics = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert metrics == trainer.validation[trainer.validation["best"]]
 
 
 def test_channels_that_make_no_picture_leave_the_pictures_out(hub, tmp_path, monkeypatch):
@@ -197,6 +225,20 @@ def test_the_code_runs_beside_a_run_folder(tmp_path, monkeypatch, out):
     run((Path(out) / "generator" / "README.md").read_text(), tmp_path, monkeypatch)
     with Image.open(tmp_path / "output.png") as output:
         assert output.size == (16, 16)
+
+
+def test_a_card_needs_no_network():
+    code = (
+        "import socket, sys, imtrans\n"
+        "assert 'huggingface_hub' not in sys.modules\n"
+        "def refuse(*_): raise OSError('no network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from imtrans.hub.model_card import model_card\n"
+        "network = imtrans.PixelDiscriminator(base_channels=2)\n"
+        "print(model_card('a', network.description(), 1, validation={'eval': {'l1': 0.5}}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert front_matter(done.stdout)["model-index"][0]["name"] == "a"
 
 
 def test_the_random_state_is_left_alone_by_a_push(hub):

@@ -262,14 +262,14 @@ def test_an_unknown_argument_gets_a_hint(saved):
 def test_an_argument_of_a_wrong_value(saved, changes, reason):
     change_arguments(saved, **changes)
     message = message_of_loading(saved)
-    assert message.startswith(f"UNetGenerator: config.json of {saved} does not describe one. ")
+    assert message.startswith(f"UNetGenerator: config.json of {saved} does not describe a network. ")
     assert reason in message
 
 
 def test_an_inference_mode_that_does_not_exist(saved):
     change_config(saved, inference_mode="fast")
     assert message_of_loading(saved) == (
-        f"{saved}: config.json does not describe one. UNetGenerator: inference_mode='fast' is not one of "
+        f"{saved}: config.json does not describe a network. UNetGenerator: inference_mode='fast' is not one of "
         "['batch_stats', 'eval', 'paper']."
     )
 
@@ -284,13 +284,13 @@ def test_another_class(saved):
 def test_a_folder_that_is_not_there(tmp_path):
     folder = tmp_path / "nowhere"
     assert message_of_loading(folder) == (
-        f"{folder} is no saved model: it is no folder here, and no 'user/repo' on the Hub. Check the spelling."
+        f"{folder} is neither a folder nor the name of a repo on the Hub, 'user/repo'. Check the spelling."
     )
 
 
 def test_a_folder_without_a_model(tmp_path):
     assert message_of_loading(tmp_path) == (
-        f"{tmp_path} is no saved model: config.json cannot be read (No such file or directory). A saved model is "
+        f"{tmp_path} is not a saved model: config.json cannot be read (No such file or directory). A saved model is "
         "config.json and model.safetensors."
     )
 
@@ -298,7 +298,7 @@ def test_a_folder_without_a_model(tmp_path):
 def test_weights_that_are_not_there(saved):
     (saved / "model.safetensors").unlink()
     assert message_of_loading(saved) == (
-        f"{saved} is no saved model: model.safetensors cannot be read (No such file or directory). A saved model is "
+        f"{saved} is not a saved model: model.safetensors cannot be read (No such file or directory). A saved model is "
         "config.json and model.safetensors."
     )
 
@@ -308,11 +308,11 @@ def test_damaged_weights(saved, damage):
     path = saved / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     assert message_of_loading(saved) == (
-        f"{path} is damaged, or not of this config.json: its SHA-256 is not the one noted there. Fetch or save the "
-        "model again."
+        f"{path} is damaged, or belongs to another config.json: its SHA-256 differs from the one there. Fetch or save "
+        "the model again."
     )
     change_config(saved, sha256=digest_of(path))
-    assert message_of_loading(saved).startswith(f"{path} is damaged or no safetensors file: ")
+    assert message_of_loading(saved).startswith(f"{path} is damaged or not a safetensors file: ")
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b"\xff\xfe\x00", b"[" * 200_000], ids=["open", "empty", "binary", "deep"])
@@ -325,7 +325,7 @@ def test_a_config_that_is_no_json(saved, text):
 def test_a_config_of_someone_else(saved, text):
     (saved / "config.json").write_text(text)
     assert message_of_loading(saved) == (
-        f'{saved / "config.json"} was not written by imtrans: it does not say "library": "imtrans".'
+        f'{saved / "config.json"} was not written by imtrans: it has no entry "library": "imtrans".'
     )
 
 

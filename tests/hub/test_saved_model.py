@@ -134,13 +134,13 @@ def test_a_mistyped_folder_is_not_sent_to_the_hub(tmp_path, monkeypatch, hub_is_
         with pytest.raises(SavedModelError) as caught:
             load(name)
         assert str(caught.value) == (
-            f"{name} is no saved model: it is no folder here, and no 'user/repo' on the Hub. Check the spelling."
+            f"{name} is neither a folder nor the name of a repo on the Hub, 'user/repo'. Check the spelling."
         )
     assert hub_is_asked == []
 
 
 def test_a_file_is_no_folder(folder):
-    with pytest.raises(SavedModelError, match=r"model\.safetensors is no saved model: it is no folder here, "):
+    with pytest.raises(SavedModelError, match=r"model\.safetensors is neither a folder nor "):
         load_pretrained(folder / "model.safetensors")
 
 
@@ -161,8 +161,8 @@ def test_a_subfolder_of_a_folder(tmp_path):
     with pytest.raises(SavedModelError) as caught:
         load_pretrained(tmp_path / "run", subfolder="none")
     assert str(caught.value) == (
-        f"{tmp_path / 'run'}/none is no saved model: config.json cannot be read (No such file or directory). A saved "
-        "model is config.json and model.safetensors."
+        f"{tmp_path / 'run'}/none is not a saved model: config.json cannot be read (No such file or directory). A "
+        "saved model is config.json and model.safetensors."
     )
 
 
@@ -191,8 +191,8 @@ def test_an_index_of_parts_is_not_followed(folder):
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "/etc/passwd"}}')
     assert refused(load_pretrained, folder) == (
-        f"{folder} is no saved model: model.safetensors cannot be read (No such file or directory). A saved model is "
-        "config.json and model.safetensors, not an index of parts."
+        f"{folder} is not a saved model: model.safetensors cannot be read (No such file or directory). A saved model "
+        "is config.json and model.safetensors, not an index of parts."
     )
 
 
@@ -229,8 +229,8 @@ def test_one_byte_changed_anywhere_in_the_weights_is_found(folders, tmp_path_fac
         with pytest.raises(SavedModelError) as caught:
             load(spoilt)
         assert str(caught.value) == (
-            f"{spoilt / 'model.safetensors'} is damaged, or not of this config.json: its SHA-256 is not the one noted "
-            "there. Fetch or save the model again."
+            f"{spoilt / 'model.safetensors'} is damaged, or belongs to another config.json: its SHA-256 differs from "
+            "the one there. Fetch or save the model again."
         )
 
 
@@ -276,13 +276,13 @@ def test_a_file_cut_short_is_found_even_with_a_true_digest(folder, length):
     path = folder / "model.safetensors"
     with pytest.raises(SavedModelError) as caught:
         parse_tensors(path, content)
-    assert str(caught.value).startswith(f"{path} is damaged or no safetensors file: ")
+    assert str(caught.value).startswith(f"{path} is damaged or not a safetensors file: ")
 
 
 def test_weights_of_another_network_are_found(folder, tmp_path):
     UNetGenerator(**NETWORKS[UNetGenerator]).save_pretrained(tmp_path / "other")
     (tmp_path / "other" / "model.safetensors").replace(folder / "model.safetensors")
-    with pytest.raises(SavedModelError, match=r"not of this config\.json"):
+    with pytest.raises(SavedModelError, match=r"belongs to another config\.json"):
         load_pretrained(folder)
 
 
@@ -409,7 +409,9 @@ def test_wrong_types_of_every_argument_are_refused(folders, tmp_path, cls, name)
     for value in ({}, {"a": 1}, 2.5, "no such name", -1, [[]], [None], [{}]):
         rewrite(tmp_path, {**config, "arguments": {**config["arguments"], name: value}})
         message = refused(load_pretrained, tmp_path)
-        assert message.startswith(f"{cls.__name__}: config.json of {tmp_path} does not describe one. {cls.__name__}: ")
+        assert message.startswith(
+            f"{cls.__name__}: config.json of {tmp_path} does not describe a network. {cls.__name__}: "
+        )
         assert name in message
 
 
@@ -460,7 +462,7 @@ def test_a_description_that_is_too_large_is_not_parsed(folder, monkeypatch):
     (folder / "config.json").write_text("[" * 1_000_001)
     monkeypatch.setattr(saved.json, "loads", lambda *_: pytest.fail("parsed"))
     message = refused(load_pretrained, folder)
-    assert message == f"{folder / 'config.json'} has more than 1,000,000 bytes. It is no description of a network."
+    assert message == f"{folder / 'config.json'} has more than 1,000,000 bytes. It does not describe a network."
 
 
 @pytest.mark.parametrize(
@@ -477,7 +479,7 @@ def test_what_is_no_json(folder, text):
 def test_json_that_is_no_description(folder, value):
     rewrite(folder, value)
     assert refused(load_pretrained, folder) == (
-        f'{folder / "config.json"} was not written by imtrans: it does not say "library": "imtrans".'
+        f'{folder / "config.json"} was not written by imtrans: it has no entry "library": "imtrans".'
     )
 
 
@@ -511,6 +513,6 @@ def test_no_code_beside_the_weights_runs(folder, tmp_path, monkeypatch):
 
 def test_what_a_hostile_header_says_is_cut_short(tmp_path):
     header = b'{"__metadata__": "' + b"x" * 10**5 + b'"}'
-    with pytest.raises(SavedModelError, match="is damaged or no safetensors file") as caught:
+    with pytest.raises(SavedModelError, match="is damaged or not a safetensors file") as caught:
         parse_tensors(tmp_path / "a.safetensors", len(header).to_bytes(8, "little") + header)
     assert len(str(caught.value)) < 1000

@@ -222,8 +222,8 @@ def test_a_description_that_gives_colours_to_what_has_none_is_refused(tmp_path):
     with pytest.raises(SavedModelError) as caught:
         load_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: config.json does not describe one. UNetGenerator: colours='lab' is for a network from 1 channel "
-        "(lightness) to 2 (a and b), and this one has in_channels=3, out_channels=3. Build it with 1 and 2."
+        f"{tmp_path}: config.json does not describe a network. UNetGenerator: colours='lab' is for a network from 1 "
+        "channel (lightness) to 2 (a and b), and this one has in_channels=3, out_channels=3. Build it with 1 and 2."
     )
 
 

@@ -273,8 +273,8 @@ NOT_THE_SAME = "the files are not those of which SHA256SUMS has the digests"
         (forge(STATE, b'{"dict": [[[1], 2]]}'), "unhashable"),
         (forge(STATE, b"[" * 100_000), "recursion"),
         (forge(STATE, b"[]"), "state.json holds no dict"),
-        (forge(TENSORS, b""), "is damaged or no safetensors file"),
-        (forge(TENSORS, b"\xff" * 64), "is damaged or no safetensors file"),
+        (forge(TENSORS, b""), "is damaged or not a safetensors file"),
+        (forge(TENSORS, b"\xff" * 64), "is damaged or not a safetensors file"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(tmp_path, harm, text):

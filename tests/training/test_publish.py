@@ -255,5 +255,5 @@ def test_a_run_with_several_products_and_no_source(hub, tmp_path):
 
 
 def test_a_push_that_is_refused_says_so(hub):
-    with pytest.raises(HubError, match=r"^user/repo: there is no token, or not a valid one"):
+    with pytest.raises(HubError, match=r"^user/repo: the token is missing or invalid"):
         small().push_to_hub("user/repo")
