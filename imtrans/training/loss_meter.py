@@ -1,64 +1,63 @@
-"""The losses of many steps, summed where they are until somebody reads them."""
+"""Running means of the losses."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-NEVER = 2**62
+from imtrans.training.nan_check import FirstNonFinite
 
 
 class LossMeter:
-    """Adds up losses on their device. Only `means` waits for it."""
+    """Sums losses on their device, and measures steps per second. Only `means` and `first_non_finite` wait."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
-        self._non_finite: dict[str, Tensor] = {}
-        self._since = time.perf_counter()
+        self._non_finite = FirstNonFinite()
+        self._start = time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor], step: int) -> None:
         """Add the losses of `step`."""
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
-            non_finite = torch.where(loss.isfinite(), NEVER, step)
-            self._non_finite[name] = (
-                non_finite.minimum(self._non_finite[name]) if name in self._non_finite else non_finite
-            )
+        self._non_finite.add(losses, step)
         self.count += 1
 
     def means(self) -> dict[str, float]:
-        """Read the means since the last restart; this waits for the device."""
+        """Return the mean of each loss since the last reset. Waits for the device."""
         return {name: float(total) / self.count for name, total in self.sums.items()}
 
     def first_non_finite(self) -> tuple[str, int] | None:
-        """The loss that was the first to be NaN or infinite since the last restart, and the step at which it was."""
-        steps = {name: int(step) for name, step in self._non_finite.items()}
-        name = min(steps, key=lambda name: steps[name], default=None)
-        return None if name is None or steps[name] == NEVER else (name, steps[name])
+        """Return the first loss since the last reset that was NaN or infinite, and its step. Waits for the device."""
+        return self._non_finite.first()
 
-    def start(self) -> None:
-        """Begin to measure time."""
-        self._since = time.perf_counter()
+    def start_timer(self) -> None:
+        """Start to measure the time of the steps."""
+        self._start = time.perf_counter()
 
-    def restart(self) -> float:
-        """Forget what was added; return how many steps a second there were."""
-        now = time.perf_counter()
-        rate = self.count / max(now - self._since, 1e-9)
-        self.sums, self._non_finite, self.count, self._since = {}, {}, 0, now
+    @contextmanager
+    def timer_paused(self) -> Iterator[None]:
+        """Context manager whose time does not count: nothing is trained in it."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def reset(self) -> float:
+        """Clear the sums and restart the timer; return the steps per second since the last reset."""
+        rate = self.count / max(time.perf_counter() - self._start, 1e-9)
+        self.sums, self.count, self._non_finite = {}, 0, FirstNonFinite()
+        self.start_timer()
         return rate
 
-    def pause(self, since: float) -> None:
-        """Leave out the time `since` then: it was not spent on training."""
-        self._since += time.perf_counter() - since
-
-    def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
         return {"sums": self.sums, "logged": self.count}
 
-    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Take up what `state` gave."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Load what `state_dict` returned."""
         self.sums = {name: total.to(device) for name, total in state["sums"].items()}
         self.count = state["logged"]

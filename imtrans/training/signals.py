@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM mean to a run: finish the step, save, and go."""
+"""SIGINT (Ctrl-C) and SIGTERM stop a training run after the current step, with a checkpoint."""
 
 import os
 import signal
@@ -9,47 +9,41 @@ from types import FrameType
 
 
 class Stopped(SystemExit):
-    """A run was asked to stop, and has saved its state; the process ends with status 130 (SIGINT) or 143 (SIGTERM)."""
+    """A signal stopped the run, and its state is saved. The process exits with status 130 (SIGINT) or 143 (SIGTERM)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
 
 
 class StopRequest:
-    """Whether somebody has asked the run to stop.
+    """Signal handler that records the first signal.
 
-    Args:
-        signum: the signal that did, once it has come.
+    Attributes:
+        signum: number of the signal; 0 before one arrives.
     """
 
-    def __init__(self, signum: int | None = None) -> None:
-        self.signum = signum
+    def __init__(self) -> None:
+        self.signum = 0
         self._process = os.getpid()
 
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signum is not None
-
     def receive(self, signum: int, frame: FrameType | None) -> None:
-        """Note the first signal; at a second one, end the process at once."""
+        """Record the first signal; exit at once at the second."""
         if os.getpid() != self._process:
-            return  # a process that loads data: its end is up to this one
-        if self.requested:
+            return  # a data loading worker, which the main process ends
+        if self.signum:
             os._exit(128 + signum)
         self.signum = signum
         name = signal.Signals(signum).name
-        # Not print: the signal may have come in the middle of one.
+        # Not print: the signal may have interrupted one.
         os.write(2, f"\n{name}: finishing the step and saving. A second signal ends the run at once.\n".encode())
-
-    def stop(self, signum: int) -> Stopped:
-        """What to raise when all is saved: the signal may have come to another process of the run."""
-        return Stopped(128 + signum)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM inside the block instead of dying of them.
+    """Context manager that records SIGINT and SIGTERM instead of ending the process.
 
-    A signal that the process ignores, as one in the background of a shell does, stays ignored. Outside of the main
-    thread, where Python delivers no signals, nothing changes.
+    An ignored signal stays ignored, as in a background process of a shell. Outside of the main thread, to which Python
+    delivers all signals, no handler changes.
     """
     request = StopRequest()
     before = {}

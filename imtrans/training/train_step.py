@@ -1,4 +1,4 @@
-"""A method's training step as a device runs it: moved there, in its precision, captured where that can be done."""
+"""Training step of a method on a device: data transfer, precision, CUDA graph, several processes."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -9,26 +9,30 @@ from torch import Tensor, nn
 from imtrans.checks import in_range
 from imtrans.data.loader import Batch
 from imtrans.distributed.data_parallel import batch_shard, shard_sizes
-from imtrans.distributed.process_group import init_process_group
+from imtrans.distributed.process_group import ProcessGroup
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.methods.base import Method
-from imtrans.methods.loss_scale import scale_losses, without_scale
-from imtrans.methods.optimizer_state import learning_rates, set_learning_rates
+from imtrans.methods.loss_scale import scale_losses
+from imtrans.methods.optimizer_state import learning_rates, load_state, set_learning_rates, state_of
 from imtrans.nn.blocks import cancelled_biases
-from imtrans.runtime import pick_device, pick_precision
-from imtrans.training.checkpoint import gather, restore
+from imtrans.runtime import pick_precision, random_state, set_random_state
 from imtrans.training.cuda_graph import check_compile, prepare
-from imtrans.training.nan_check import non_finite_weight
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainStep:
-    """Runs the steps of a method, and holds what they change: its weights, its optimizers, the random numbers.
+    """Runs the training step of a method, and holds the state that it changes: weights, optimizers, random state.
 
-    Where torchrun has started several processes, they shard each step, and begin with the weights of the first one.
+    Several processes each train on a shard of the batch, and start with the weights of rank 0.
 
-    Arguments, and what is raised: as for `imtrans.training.trainer.Trainer`.
+    Args:
+        method, lr, betas, precision, compile: as for `imtrans.training.trainer.Trainer`.
+        device: device to train on.
+        group: processes that share each step.
+
+    Raises:
+        ArgumentError: a value that is not allowed, or processes whose networks differ.
     """
 
     def __init__(
@@ -39,25 +43,25 @@ class TrainStep:
         betas: tuple[float, float],
         precision: str,
         compile: bool | str,
-        device: str | torch.device,
+        device: torch.device,
+        group: ProcessGroup,
     ) -> None:
         self.lr = in_range("Trainer", "lr", lr, 0.0)
-        self.device = pick_device(device)
-        self.precision = pick_precision(precision, self.device)
-        self.group = init_process_group(self.device)
-        self._compile = check_compile("Trainer", compile, self.device, processes=self.group.world_size)
-        self.method = method.to(self.device).train()
-        for bias in cancelled_biases(self.method):
+        self.device, self.group = device, group
+        self.precision = pick_precision(precision, device)
+        self._compile = check_compile("Trainer", compile, device, processes=group.world_size)
+        self.method = method.to(device).train()
+        for bias in cancelled_biases(method):
             bias.requires_grad_(False)
-        if self.group.world_size > 1:
-            self._share_networks()
+        if group.world_size > 1:
+            self._synchronize_networks()
         self.optimizers = cast(Method, method).make_optimizers(lr, betas)
         self._learning_rates = learning_rates(self.optimizers)
         if self.precision == "fp16":
-            scale_losses(self.optimizers, self.device)
-        self._run = prepare(self._uncaptured, self.optimizers, self.device, compile=self._compile)
+            scale_losses(self.optimizers, device)
+        self._run = prepare(self._run_uncaptured, self.optimizers, device, compile=self._compile)
 
-    def _share_networks(self) -> None:
+    def _synchronize_networks(self) -> None:
         self.group.check_same(networks=[tuple(p.shape) for p in self.method.parameters()], precision=self.precision)
         convert_sync_batchnorm(self.method)
         self.group.broadcast([*self.method.parameters(), *self.method.buffers()])
@@ -66,46 +70,50 @@ class TrainStep:
         """Train on a batch; return the losses as detached scalars on the device.
 
         Args:
-            batch: in several processes, the part of it that this one has.
-            samples: how many all of them have; if None, each one has as many as this one.
+            batch: this rank's shard of the batch.
+            samples: size of the whole batch; None if all shards have the size of this one.
         """
-        return self._shared(self._run, batch, samples)
+        return self._run_sharded(self._run, batch, samples)
 
     def uncaptured(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
-        """The same, never captured."""
-        return self._shared(self._uncaptured, batch, samples)
+        """Train on a batch as ``__call__`` does, without a CUDA graph."""
+        return self._run_sharded(self._run_uncaptured, batch, samples)
 
-    def _shared(
+    def _run_sharded(
         self, run: Callable[[Batch], dict[str, Tensor]], batch: Batch, samples: int | None
     ) -> dict[str, Tensor]:
         size = self.group.world_size
-        each = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
-        with batch_shard(self.group, each) as shard:
-            losses = run(self.moved(batch))
+        sizes = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
+        with batch_shard(self.group, sizes) as shard:
+            losses = run({name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()})
         return losses if shard is None else shard.mean(losses)
 
-    def moved(self, batch: Batch) -> Batch:
-        """The batch on the device."""
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def _uncaptured(self, batch: Batch) -> dict[str, Tensor]:
+    def _run_uncaptured(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
             return cast(Method, self.method).step(batch, self.optimizers)
 
-    def non_finite(self) -> str | None:
-        """What holds NaN or infinity now: a weight, or in fp16 the gradients, whatever their scale; this waits."""
-        optimizer = without_scale(self.optimizers)
-        return non_finite_weight(self.method) if optimizer is None else f"each gradient of the optimizer {optimizer}"
-
     def set_lr_factor(self, factor: float) -> None:
-        """Let the learning learning_rates be `factor` times those that the method chose."""
+        """Set each learning rate to `factor` times the value that the method chose."""
         set_learning_rates(self.optimizers, self._learning_rates, factor)
 
-    def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return gather(self.method, self.optimizers, self.device)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the method, of its optimizers, and of the random generators of all ranks."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizers": {name: state_of(optimizer) for name, optimizer in self.optimizers.items()},
+            "random": self.group.all_gather_object(random_state(self.device)),
+        }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave, and record the step anew; see `imtrans.training.checkpoint.fitting`."""
-        restore(state, self.method, self.optimizers, self.device)
-        self._run = prepare(self._uncaptured, self.optimizers, self.device, compile=self._compile)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` returned. A rank that the state does not have keeps its random state.
+
+        Raises:
+            RuntimeError, KeyError, ValueError, TypeError, AttributeError: the state of another method or network.
+        """
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            load_state(optimizer, state["optimizers"][name])
+        for random in state["random"][self.group.rank : self.group.rank + 1]:
+            set_random_state(random, self.device)
+        # A CUDA graph captured before is discarded.
+        self._run = prepare(self._run_uncaptured, self.optimizers, self.device, compile=self._compile)

@@ -1,4 +1,4 @@
-"""What is seen of a method while it trains: translations of held-out pictures, judged and shown."""
+"""Validation during training: metrics on held-out samples, and the sample grid."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from imtrans.data.loader import Batch, BatchLoader, length_of
-from imtrans.distributed.process_group import process_group
+from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import TrainingError
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
@@ -18,21 +18,24 @@ from imtrans.methods.base import Method, sample_columns
 from imtrans.modes import running_as
 from imtrans.runtime import fork_rng
 
+SAMPLES = 4  # rows of a sample grid
+
 
 class Validator:
-    """Compares translations with their targets, and keeps what was found last.
+    """Compares outputs with targets, chooses the `inference_mode` of the networks, and makes the sample images.
 
     Args:
         method: see `imtrans.methods.base.Method`.
-        data: held-out samples, or None.
-        shown: samples to show where there is no `data`.
-        feed: makes batches of them.
-        batch_size: of the batches.
-        metrics: beside L1 and PSNR; see `imtrans.evaluation.evaluate.evaluate`.
-        seed: of dropout, so that two comparisons differ in the weights alone.
+        data: held-out samples; None to validate nothing.
+        train_data: samples to show if there is no `data`.
+        loader: makes batches of `data`.
+        batch_size: size of these batches.
+        metrics: further metrics; see `imtrans.evaluation.evaluate.evaluate`.
+        seed: seed of dropout, the same each time, so that results differ by the weights alone.
+        group: rank 0 of it computes the metrics.
 
     Raises:
-        ArgumentError: a metric that there is not.
+        ArgumentError: an unknown metric, or one whose package is missing.
     """
 
     def __init__(
@@ -40,67 +43,63 @@ class Validator:
         method: nn.Module,
         data: Dataset[Batch] | None,
         *,
-        shown: Dataset[Batch] | None,
-        feed: BatchLoader,
+        train_data: Dataset[Batch] | None,
+        loader: BatchLoader,
         batch_size: int,
         metrics: Sequence[str],
         seed: int,
+        group: ProcessGroup,
     ) -> None:
-        self.method, self.data, self.shown = method, data, shown
-        self.feed, self.batch_size, self.seed = feed, batch_size, seed
+        self.method, self.data, self.samples = method, data, train_data if data is None else data
+        self.loader, self.batch_size, self.seed, self.group = loader, batch_size, seed, group
         self.metrics = tuple(metrics)
-        if metrics:  # what is missing is told before the training, not after its first epochs
-            Scores(metrics, device=feed.device)
-        self.found: dict[str, Any] | None = None
+        if metrics:  # a missing package is an error now, not after the first epochs
+            Scores(metrics, device=loader.device)
+        self.result: dict[str, Any] | None = None
 
-    def check(self) -> None:
-        """Raise if there is nothing in the data.
-
-        Raises:
-            TrainingError: it is empty.
-        """
+    def check_data(self) -> None:
+        """Raise a TrainingError if the data set is empty."""
         if self.data is not None and length_of(self.data) == 0:
             raise TrainingError("Trainer: val_data is empty. Give pairs to validate on, or None.")
 
     def validate(self) -> dict[str, Any] | None:
-        """Compare in each mode; the best becomes that of the networks that are saved. None without data or pairs."""
+        """Compare outputs with targets in each mode, and load the result. None without data or pairs."""
         if self.data is None:
             return None
-        paired = {
+        pairs = {
             translation.name: translation.output_and_target
             for translation in cast(Method, self.method).translations()
             if getattr(self.data, "paired", translation.paired)
         }
-        batches = partial(self.feed.batches, self.data, self.batch_size)
+        batches = partial(self.loader.batches, self.data, self.batch_size)
         settings: dict[str, Any] = {"metrics": self.metrics, "seed": self.seed}
-        found = process_group().run_on_rank0(
-            lambda: compare_modes(self.method, paired, batches, self.feed.device, **settings)
+        result = self.group.run_on_rank0(
+            lambda: compare_modes(self.method, pairs, batches, self.loader.device, **settings)
         )
-        if found is not None:
-            self.take(found)
-        return found
+        if result is not None:
+            self.load(result)
+        return result
 
-    def take(self, found: dict[str, Any] | None) -> None:
-        """Take up what an earlier `validate` found."""
-        self.found = found
-        self._set_mode()
+    def load(self, result: dict[str, Any] | None) -> None:
+        """Keep a result of `validate`, and give the networks its best mode."""
+        self.result = result
+        self.set_inference_mode()
 
-    def _set_mode(self) -> str:
-        """Give the networks that are saved the mode in which they are shown."""
-        mode: str = "batch_stats" if self.found is None else self.found["best"]
+    def set_inference_mode(self) -> str:
+        """Set the `inference_mode` of the networks to the best mode, ``"batch_stats"`` without a result; return it."""
+        mode: str = "batch_stats" if self.result is None else self.result["best"]
         for translation in cast(Method, self.method).translations():
             if isinstance(translation.network, Pretrained):
                 translation.network.inference_mode = mode
         return mode
 
-    def columns(self) -> dict[str, Tensor] | None:
-        """The pictures of a sample row, as the networks that are saved make them; None without data."""
-        data = self.shown if self.data is None else self.data
-        if length_of(data) == 0:
+    def sample_images(self) -> dict[str, Tensor] | None:
+        """Return the columns of the sample grid, ``(b, c, h, w)`` each, in the best mode; None without data."""
+        count = min(SAMPLES, length_of(self.samples))
+        if count == 0:
             return None
-        device = self.feed.device
-        with fork_rng(device), running_as(self.method, self._set_mode()):
+        device = self.loader.device
+        with fork_rng(device), running_as(self.method, self.set_inference_mode()):
             torch.manual_seed(self.seed)
-            few = default_collate([cast(Any, data)[i] for i in range(min(4, length_of(data)))])
-            batch = {name: tensor.to(device) for name, tensor in few.items()}
-            return sample_columns(cast(Method, self.method), batch)
+            batch = default_collate([cast(Any, self.samples)[i] for i in range(count)])
+            return sample_columns(cast(Method, self.method), {name: each.to(device) for name, each in batch.items()})

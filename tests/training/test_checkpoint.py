@@ -118,11 +118,11 @@ def test_a_checkpoint_is_json_and_safetensors(tmp_path):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ({"a": [1, {2}]}, "the state has a set at /value/a/1, which a checkpoint cannot hold. "),
-        (torch.float32, "the state has a dtype at /value, which a checkpoint cannot hold. "),
-        (b"x", "the state has a bytes at /value, which a checkpoint cannot hold. "),
-        ({"a": {(1, 2): 3}}, "the state has the key (1, 2) at /value/a. Use strings and whole numbers."),
-        ({None: 3}, "the state has the key None at /value. Use strings and whole numbers."),
+        ({"a": [1, {2}]}, "the state has a set at /value/a/1, and a checkpoint cannot hold it. "),
+        (torch.float32, "the state has a dtype at /value, and a checkpoint cannot hold it. "),
+        (b"x", "the state has a bytes at /value, and a checkpoint cannot hold it. "),
+        ({"a": {(1, 2): 3}}, "the state has the key (1, 2) at /value/a. Use strings and integers."),
+        ({None: 3}, "the state has the key None at /value. Use strings and integers."),
     ],
 )
 def test_what_cannot_be_saved_is_named_before_anything_is_written(tmp_path, value, text):
@@ -231,8 +231,8 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         saved(tmp_path, 2, step=2)
     assert str(caught.value) == (
-        f"{tmp_path / '000002'} cannot be written: No space left on device. Earlier checkpoints are untouched; "
-        "make room or choose another folder, and resume."
+        f"{tmp_path / '000002'} cannot be written: No space left on device. Earlier checkpoints are intact. "
+        "Free some space or choose another folder, and resume."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["000001"]
 
@@ -253,7 +253,7 @@ def forge(name, content):
     return harm
 
 
-NOT_THE_SAME = "the files are not those of which SHA256SUMS has the digests"
+NOT_THE_SAME = "the files do not match the digests in SHA256SUMS"
 
 
 @pytest.mark.parametrize(
@@ -315,10 +315,10 @@ def test_the_newest_that_is_whole_is_taken_and_damaged_ones_are_named_and_put_as
         saved(tmp_path, step, step=step)
     (tmp_path / "000004" / TENSORS).write_bytes(b"")
     (tmp_path / "000003" / STATE).unlink()
-    with pytest.warns(UserWarning, match="is left out") as caught:
+    with pytest.warns(UserWarning, match="is skipped") as caught:
         assert newest_state(tmp_path) == {"value": 2}
     first, second = (str(warning.message) for warning in caught)
-    assert first == f"{tmp_path / '000004'} is damaged ({NOT_THE_SAME}). It is left out, as 000004.damaged."
+    assert first == f"{tmp_path / '000004'} is damaged ({NOT_THE_SAME}). It is skipped, and renamed to 000004.damaged."
     assert second.startswith(f"{tmp_path / '000003'} is damaged ([Errno 2] No such file or directory")
     names = ["000001", "000002", "000003.damaged", "000004.damaged"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
@@ -334,7 +334,7 @@ def test_all_are_damaged(tmp_path):
         with pytest.raises(CheckpointError) as caught:
             newest_state(tmp_path)
         assert str(caught.value) == (
-            f"all 2 checkpoints in {tmp_path} are damaged; the oldest: {tmp_path / '000001'} is damaged "
+            f"all 2 checkpoints in {tmp_path} are damaged. The oldest: {tmp_path / '000001'} is damaged "
             f"({NOT_THE_SAME}). Start in another folder."
         )
     assert [path.name for path in checkpoints(tmp_path)] == ["000001", "000002"]

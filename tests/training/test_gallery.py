@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from imtrans.errors import ArgumentError, DataError
-from imtrans.training.report.gallery import MOST_POINTS, write_gallery
+from imtrans.training.report.gallery import MAX_POINTS, write_gallery
 from imtrans.training.report.image_grid import image_grid_png
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)> $body ${header} & \ud800"
@@ -278,7 +278,7 @@ def test_short_and_flat_curves_are_drawn_inside_the_chart(tmp_path, values):
         assert all(52 <= x <= 344 and 12 <= y <= 148 for x, y in points)
 
 
-@pytest.mark.parametrize("length", [2, 4, 150, MOST_POINTS, MOST_POINTS + 1, 20_000])
+@pytest.mark.parametrize("length", [2, 4, 150, MAX_POINTS, MAX_POINTS + 1, 20_000])
 def test_thinning_keeps_first_last_lowest_and_highest(tmp_path, length):
     values = [0.5 + 0.1 * math.sin(step) for step in range(length)]
     values[length // 3], values[length // 2] = 0.0, 1.0
@@ -286,7 +286,7 @@ def test_thinning_keeps_first_last_lowest_and_highest(tmp_path, length):
     page = Page(write_gallery(tmp_path))
     for which in ("raw", "smooth"):
         points, pieces = page.curve(which)
-        assert min(length, MOST_POINTS // 3) <= len(points) <= MOST_POINTS + 1
+        assert min(length, MAX_POINTS // 3) <= len(points) <= MAX_POINTS + 1
         assert pieces == 1
         assert points == sorted(points, key=lambda point: point[0])
         assert (points[0][0], points[-1][0]) == (52, 344)

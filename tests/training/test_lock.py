@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import socket
@@ -8,20 +9,23 @@ from pathlib import Path
 import pytest
 
 from imtrans.errors import TrainingError
-from imtrans.training import lock as room
-from imtrans.training.lock import LOCK, locked
+from imtrans.training.run_folder import LOCK, LOCK_OWNER, RunFolder
 
 HOLDER = """
 import sys, time, os
 from pathlib import Path
-from imtrans.training.lock import locked
-with locked(Path(sys.argv[1])):
+from imtrans.training.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1]), keep=1).locked(resume=False):
     if sys.argv[2:] == ["fork"] and os.fork() == 0:
         os.write(1, b"child %d\\n" % os.getpid())
         time.sleep(600)
     os.write(1, b"held\\n")
     time.sleep(600)
 """
+
+
+def locked(path):
+    return RunFolder(path, keep=1).locked(resume=False)
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def hold(tmp_path):
 def test_the_lock_is_let_go_at_the_end(tmp_path):
     for _ in range(3):
         with locked(tmp_path):
-            assert (tmp_path / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+            assert (tmp_path / LOCK_OWNER).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
         assert list(tmp_path.iterdir()) == []
     with pytest.raises(KeyError), locked(tmp_path):
         raise KeyError
@@ -70,14 +74,16 @@ def test_the_lock_of_a_killed_process_is_stale(tmp_path, hold):
     process.kill()
     process.wait()
     assert (tmp_path / LOCK).exists()
+    assert (tmp_path / LOCK_OWNER).exists()
     with locked(tmp_path):
-        assert str(os.getpid()) in (tmp_path / LOCK).read_text()
+        assert str(os.getpid()) in (tmp_path / LOCK_OWNER).read_text()
 
 
 def test_a_lock_file_that_names_a_living_process_means_nothing_if_nobody_holds_it(tmp_path):
-    (tmp_path / LOCK).write_text("process 1 on elsewhere\n" * 50)
+    for name in (LOCK, LOCK_OWNER):
+        (tmp_path / name).write_text("process 1 on elsewhere\n" * 50)
     with locked(tmp_path):
-        assert (tmp_path / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+        assert (tmp_path / LOCK_OWNER).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_child_that_outlives_a_killed_process_does_not_hold_its_lock(tmp_path, hold):
@@ -94,7 +100,7 @@ def test_a_child_that_outlives_a_killed_process_does_not_hold_its_lock(tmp_path,
 
 def test_a_file_that_was_deleted_meanwhile_is_no_lock(tmp_path, monkeypatch):
     """Between opening and locking, the one who had it may have finished, and a third may have come."""
-    real, opened = room.fcntl.flock, []
+    real, opened = fcntl.flock, []
 
     def late(handle, how):
         if not opened:
@@ -102,21 +108,24 @@ def test_a_file_that_was_deleted_meanwhile_is_no_lock(tmp_path, monkeypatch):
             (tmp_path / LOCK).unlink()
         real(handle, how)
 
-    monkeypatch.setattr(room.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with locked(tmp_path):
-        assert os.path.samestat(os.stat(tmp_path / LOCK), os.fstat(next(iter(room._held))))
+        handle = os.open(tmp_path / LOCK, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            real(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
 
 
 def test_a_disk_that_knows_no_locks_is_told(tmp_path, monkeypatch):
     def refuse(handle, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(room.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else None
     with pytest.warns(UserWarning) as caught, locked(tmp_path):  # noqa: PT030
         pass
     assert [str(w.message) for w in caught] == [
-        f"{tmp_path} cannot be locked (Operation not supported). See that no second run uses it."
+        f"{tmp_path} cannot be locked (Operation not supported). Make sure that no second run uses it."
     ]
     assert before is None or len(os.listdir("/proc/self/fd")) == before
 
@@ -126,11 +135,11 @@ def test_many_at_once_never_hold_it_together(tmp_path):
 import sys, time
 from pathlib import Path
 from imtrans.errors import TrainingError
-from imtrans.training.lock import locked
+from imtrans.training.run_folder import RunFolder
 folder, token, end = Path(sys.argv[1]), sys.argv[2], time.monotonic() + 2
 while time.monotonic() < end:
     try:
-        with locked(folder / "run"):
+        with RunFolder(folder / "run", keep=1).locked(resume=False):
             inside = folder / "inside"
             fd = inside.open("x")  # fails if somebody else is inside
             fd.close()

@@ -4,13 +4,13 @@ import torch
 from imtrans.training.loss_meter import LossMeter
 
 
-def test_means_since_the_last_restart():
+def test_means_since_the_last_reset():
     meter = LossMeter()
     for step, value in enumerate((1.0, 2.0, 6.0)):
         meter.add({"a": torch.tensor(value), "b": torch.tensor(-value)}, step)
     assert meter.means() == {"a": 3.0, "b": -3.0}
     assert meter.first_non_finite() is None
-    assert meter.restart() > 0
+    assert meter.reset() > 0
     meter.add({"a": torch.tensor(5.0)}, 4)
     assert meter.means() == {"a": 5.0}
 
@@ -36,14 +36,14 @@ def test_the_loss_that_was_the_first_to_be_not_finite_is_named_with_its_step(val
     for step, losses in enumerate([(fine, fine), (fine, bad), (bad, bad), (bad, fine)], start=7):
         meter.add(dict(zip("ab", losses, strict=True)), step)
     assert meter.first_non_finite() == ("b", 8)
-    meter.restart()
+    meter.reset()
     assert meter.first_non_finite() is None
 
 
 def test_its_state_goes_on():
     meter, other = LossMeter(), LossMeter()
     meter.add({"a": torch.tensor(1.0)}, 1)
-    other.load(meter.state(), torch.device("cpu"))
+    other.load_state_dict(meter.state_dict(), torch.device("cpu"))
     for each in (meter, other):
         each.add({"a": torch.tensor(4.0)}, 2)
     assert other.means() == meter.means() == {"a": 2.5}

@@ -4,9 +4,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
-from imtrans.training.nan_check import first_not_finite, non_finite_weight
+from imtrans.distributed.process_group import ProcessGroup
+from imtrans.training.nan_check import first_non_finite, non_finite_weight
 
 BATCH = {"source": torch.rand(1, 3, 16, 16), "target": torch.rand(1, 3, 16, 16)}
+ALONE = ProcessGroup()
 BAD = [float("nan"), float("inf"), -float("inf")]
 
 
@@ -44,7 +46,7 @@ def test_a_running_statistic_that_is_not_finite_is_named_and_a_mask_is_not(value
 def test_nothing_is_found_in_a_step_that_is_fine_and_no_hook_is_left():
     method = small()
     hooks = [(module, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in method.modules()]
-    assert first_not_finite(method, step_of(method), BATCH) is None
+    assert first_non_finite(method, step_of(method), BATCH, group=ALONE) is None
     assert [(m, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in method.modules()] == hooks
     assert all(not p._backward_hooks for p in method.parameters())
 
@@ -53,7 +55,7 @@ def test_nothing_is_found_in_a_step_that_is_fine_and_no_hook_is_left():
 @pytest.mark.parametrize("name", ["source", "target"])
 def test_a_batch_that_is_not_finite_is_named(name, value):
     method, batch = small(), {**BATCH, name: torch.full((1, 3, 16, 16), value)}
-    assert first_not_finite(method, step_of(method), batch) == f"the batch's {name}"
+    assert first_non_finite(method, step_of(method), batch, group=ALONE) == f"the batch's {name}"
 
 
 def layers_of(method):
@@ -67,7 +69,7 @@ def test_the_output_of_any_layer(name):
     layer = layers_of(method)[name]
     with torch.no_grad():
         layer.weight.fill_(float("inf"))
-    found = first_not_finite(method, step_of(method), BATCH)
+    found = first_non_finite(method, step_of(method), BATCH, group=ALONE)
     assert found == f"the output of {name} ({type(layer).__name__})"
 
 
@@ -76,7 +78,7 @@ def test_a_layer_with_spectral_norm_is_a_layer():
     method.discriminator = nn.Sequential(spectral_norm(nn.Conv2d(6, 1, 3)), nn.ReLU())
     with torch.no_grad():
         method.discriminator[0].bias.fill_(float("nan"))
-    found = first_not_finite(method, step_of(method), BATCH)
+    found = first_non_finite(method, step_of(method), BATCH, group=ALONE)
     assert found == "the output of discriminator.0 (ParametrizedConv2d)"
 
 
@@ -88,22 +90,22 @@ class Root(nn.Module):
 def test_a_gradient_is_named_by_the_layer_it_comes_from_unless_it_is_scaled():
     method = small()
     method.generator.out_act = Root()
-    found = first_not_finite(method, step_of(method), BATCH)
+    found = first_non_finite(method, step_of(method), BATCH, group=ALONE)
     assert found == "the gradient from generator.out_act (Root)"
     method = small()
     method.generator.out_act = Root()
-    found = first_not_finite(method, step_of(method), BATCH, gradients=False)
+    found = first_non_finite(method, step_of(method), BATCH, group=ALONE, gradients=False)
     assert found == "the weight generator.encoder.0.conv.weight, as it was updated"
 
 
 def test_a_loss_may_be_too_large_though_every_layer_is_fine():
     method = small(l1_weight=1e38)
     batch = {"source": BATCH["source"], "target": torch.full((1, 3, 16, 16), 1e38)}
-    assert first_not_finite(method, step_of(method), batch) == "the loss G_l1, and no layer"
+    assert first_non_finite(method, step_of(method), batch, group=ALONE) == "the loss G_l1, and no layer"
 
 
 def test_an_update_that_is_too_large_is_found_in_the_weights():
     method = small()
-    found = first_not_finite(method, step_of(method, lr=float("inf")), BATCH)
+    found = first_non_finite(method, step_of(method, lr=float("inf")), BATCH, group=ALONE)
     assert found is not None
     assert found.startswith("the output of discriminator.")  # D is updated first, and seen again by G

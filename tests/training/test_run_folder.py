@@ -11,7 +11,7 @@ from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
 from imtrans.errors import CheckpointError, TrainingError
 from imtrans.methods import Translation
 from imtrans.training.publish import TrainingSummary
-from imtrans.training.run_folder import RunFolder, describe
+from imtrans.training.run_folder import NoRunFolder, RunFolder, method_config
 
 NOTHING = TrainingSummary({})
 
@@ -28,14 +28,14 @@ def picture():
 def folder(tmp_path):
     """A folder with two checkpoints, and metrics and samples that go beyond them."""
     folder = RunFolder(tmp_path / "run", keep=2)
-    with folder.held(resume=False):
-        folder.begin({"epochs": 3})
+    with folder.locked(resume=False):
+        folder.start({"epochs": 3})
     for step in range(1, 7):
         folder.log({"kind": "train", "step": step, "losses": {"l1": 1 / step}})
-        folder.sample(step, picture())
+        folder.save_sample(step, picture())
         if step in (2, 4):
             folder.log({"kind": "validation", "step": step})
-            folder.checkpoint(step, {"step": step})
+            folder.save_checkpoint(step, {"step": step})
     return folder
 
 
@@ -50,7 +50,7 @@ def samples(folder):
 def test_what_came_after_the_checkpoint_is_forgotten(folder):
     assert folder.newest_state() == {"step": 4}
     assert steps(folder) == [1, 2, 2, 3, 4, 4, 5, 6]
-    folder.forget_after(4)
+    folder.truncate(4)
     assert steps(folder) == [1, 2, 2, 3, 4, 4]
     assert samples(folder) == [f"{n:06d}.png" for n in range(1, 5)]
 
@@ -61,7 +61,7 @@ def test_what_came_after_the_checkpoint_is_forgotten(folder):
 def test_a_torn_line_belongs_to_no_step(folder, torn):
     with (folder.path / "metrics.jsonl").open("ab") as file:
         file.write(torn)
-    folder.forget_after(9)
+    folder.truncate(9)
     assert steps(folder) == [1, 2, 2, 3, 4, 4, 5, 6]
     folder.log({"step": 7})
     assert steps(folder)[-1] == 7
@@ -73,8 +73,8 @@ def test_metrics_that_are_cut_at_any_byte_are_read_and_repaired(folder):
     lines = whole.splitlines(keepends=True)
     for length in range(len(b"".join(lines[:-2])), len(whole) + 1):
         metrics.write_bytes(whole[:length])
-        folder.show()
-        folder.forget_after(9)
+        folder.write_gallery()
+        folder.truncate(9)
         kept = b"".join(lines[: whole[:length].count(b"\n")])
         # A line that lacks its end alone says all that it said.
         assert metrics.read_bytes() in (kept, kept + whole[len(kept) : length] + b"\n")
@@ -87,7 +87,7 @@ def test_forgetting_touches_no_other_files(folder):
     for path in others:
         path.touch()
     (folder.path / "metrics.jsonl").unlink()
-    folder.forget_after(0)
+    folder.truncate(0)
     assert samples(folder) == ["000009.txt", "mine.png"]
     assert not (folder.path / "metrics.jsonl").exists()
 
@@ -97,7 +97,7 @@ def test_what_a_kill_left_half_written_is_swept(folder):
     for name in (".index.html.7.tmp", "generator/.model.safetensors.7.tmp", "samples/.000002.png.7.tmp"):
         (folder.path / name).write_bytes(b"half")
     (folder.path / "generator" / "mine.tmp").write_bytes(b"not ours")
-    folder.forget_after(4)
+    folder.truncate(4)
     assert [path.name for path in folder.path.rglob("*.tmp")] == ["mine.tmp"]
 
 
@@ -110,13 +110,13 @@ def test_a_sample_is_a_picture_and_on_the_page(folder):
 def test_the_newest_is_the_highest_number(tmp_path):
     folder = RunFolder(tmp_path, keep=3)
     for step in (999_999, 1_000_000):
-        folder.checkpoint(step, {"step": step})
+        folder.save_checkpoint(step, {"step": step})
     assert folder.newest_state() == {"step": 1_000_000}
 
 
 def test_products_are_saved_by_name(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
-    RunFolder(tmp_path, keep=1).publish(of(g=generator, f=generator), NOTHING)
+    RunFolder(tmp_path, keep=1).save_networks(of(g=generator, f=generator), NOTHING)
     for name in "gf":
         loaded = UNetGenerator.from_pretrained(tmp_path / name)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
@@ -125,7 +125,7 @@ def test_products_are_saved_by_name(tmp_path):
 def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
     generator = UNetGenerator(base_channels=2, depth=2)
     provenance = TrainingSummary({"method": "Mine"}, columns=picture())
-    RunFolder(tmp_path, keep=1).publish(of(g=generator, f=generator), provenance)
+    RunFolder(tmp_path, keep=1).save_networks(of(g=generator, f=generator), provenance)
     for name in "gf":
         files = {path.name for path in (tmp_path / name).iterdir()}
         assert files == {"config.json", "model.safetensors", "README.md", "source.png", "samples.png"}
@@ -136,21 +136,25 @@ def test_products_have_cards_of_their_own_folders_and_pictures(tmp_path):
 
 def test_without_a_path_nothing_happens(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = RunFolder(None, keep=1)
-    with folder.held(resume=False):
-        folder.begin({})
+    folder = NoRunFolder()
+    with folder.locked(resume=False):
+        folder.start({})
         folder.log({"step": 1})
-        folder.sample(1, picture())
-        folder.checkpoint(1, {})
-        folder.publish(of(g=UNetGenerator(base_channels=2, depth=2)), NOTHING)
-        folder.forget_after(0)
-        folder.show()
+        folder.save_sample(1, picture())
+        folder.save_checkpoint(1, {})
+        folder.save_networks(of(g=UNetGenerator(base_channels=2, depth=2)), NOTHING)
+        folder.truncate(0)
+        folder.write_gallery()
     assert folder.newest_state() is None
     assert list(tmp_path.iterdir()) == []
 
 
+def run_folder(path):
+    return NoRunFolder() if path is None else RunFolder(path, keep=1)
+
+
 def refused(folder, error, *, resume=False):
-    with pytest.raises(error) as caught, RunFolder(folder, keep=1).held(resume=resume):
+    with pytest.raises(error) as caught, run_folder(folder).locked(resume=resume):
         pass
     return str(caught.value)
 
@@ -173,8 +177,8 @@ def test_a_folder_that_holds_a_run_is_refused(folder):
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_anew(tmp_path):
-    RunFolder(tmp_path, keep=1).begin({})
-    with RunFolder(tmp_path, keep=1).held(resume=True):
+    RunFolder(tmp_path, keep=1).start({})
+    with RunFolder(tmp_path, keep=1).locked(resume=True):
         assert RunFolder(tmp_path, keep=1).newest_state() is None
 
 
@@ -183,27 +187,27 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(folder):
     with pytest.raises(CheckpointError) as caught:
         folder.newest_state()
     assert str(caught.value) == (
-        f"{folder.path} holds a run without a checkpoint: {folder.path / 'checkpoints'} is gone, or may not be read. "
-        "Put it back, or start in another folder."
+        f"{folder.path} holds a run without a checkpoint: {folder.path / 'checkpoints'} is missing or cannot be "
+        "read. Restore it, or start in another folder."
     )
 
 
 def test_two_runs_at_once_in_a_folder_are_refused(folder):
     for resume in (False, True):
-        with folder.held(resume=True):
+        with folder.locked(resume=True):
             assert refused(folder.path, TrainingError, resume=resume) == (
                 f"{folder.path} is in use by process {os.getpid()} on {socket.gethostname()}. Wait for its end or "
                 "stop it, or give this run another folder with out=... (--out)."
             )
-    with folder.held(resume=True):
+    with folder.locked(resume=True):
         pass
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file" / "run", TrainingError) == (
-        f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory. What was saved before is whole. Make room, "
-        "or choose another folder, and resume."
+        f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory. Everything saved before is intact. Free some "
+        "space or choose another folder, and resume."
     )
 
 
@@ -213,16 +217,16 @@ def test_what_the_disk_refuses_is_told(folder, monkeypatch):
 
     monkeypatch.setattr("imtrans.training.run_folder.write_atomic", full)
     with pytest.raises(TrainingError) as caught:
-        folder.sample(9, picture())
+        folder.save_sample(9, picture())
     assert str(caught.value) == (
-        f"{folder.path / 'samples' / '000009.png'} cannot be written: No space left on device. What was saved before "
-        "is whole. Make room, or choose another folder, and resume."
+        f"{folder.path / 'samples' / '000009.png'} cannot be written: No space left on device. Everything saved before "
+        "is intact. Free some space or choose another folder, and resume."
     )
 
 
 def test_describe_names_method_networks_and_versions():
     method = Pix2Pix(UNetGenerator(base_channels=2, depth=2), PatchDiscriminator(6, base_channels=2))
-    described = json.loads(json.dumps(describe(method)))
+    described = json.loads(json.dumps(method_config(method)))
     assert described["method"] == "Pix2Pix"
     assert described["networks"]["generator"] == {
         "class": "UNetGenerator",
@@ -237,14 +241,14 @@ def test_a_restart_by_torchrun_goes_on_with_its_own_run_and_no_other(tmp_path, m
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     folder = RunFolder(tmp_path, keep=1)
-    with folder.held(resume=False) as goes_on:
+    with folder.locked(resume=False) as goes_on:
         assert not goes_on
-        folder.begin({"seed": 0})
-    with pytest.raises(TrainingError, match="already holds a run"), folder.held(resume=False):
+        folder.start({"seed": 0})
+    with pytest.raises(TrainingError, match="already holds a run"), folder.locked(resume=False):
         pass
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with folder.held(resume=False) as goes_on:
+    with folder.locked(resume=False) as goes_on:
         assert goes_on
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
-    with pytest.raises(TrainingError, match="already holds a run"), folder.held(resume=False):
+    with pytest.raises(TrainingError, match="already holds a run"), folder.locked(resume=False):
         pass

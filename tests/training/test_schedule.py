@@ -11,8 +11,8 @@ MAYBE = st.none() | COUNTS
 @given(samples=COUNTS, epochs=COUNTS, batch_size=COUNTS, max_steps=MAYBE, every=st.tuples(COUNTS, MAYBE, MAYBE, MAYBE))
 def test_every_run_ends_read_shown_judged_and_saved(samples, epochs, batch_size, max_steps, every):
     log, sample, validate, checkpoint = every
-    plan = Schedule.of(
-        "Trainer", samples, epochs=epochs, batch_size=batch_size, max_steps=max_steps, log_every=log,
+    plan = Schedule(
+        samples, epochs=epochs, batch_size=batch_size, max_steps=max_steps, log_every=log,
         sample_every=sample, validate_every=validate, checkpoint_every=checkpoint,
     )  # fmt: skip
     whole = epochs * -(-samples // batch_size)
@@ -37,5 +37,5 @@ def test_every_run_ends_read_shown_judged_and_saved(samples, epochs, batch_size,
     ("decay_epochs", "expected"), [(None, [1, 1, 2 / 3, 1 / 3]), (0, [1] * 4), (3, [1, 3 / 4, 2 / 4, 1 / 4])]
 )
 def test_the_rate_of_each_epoch(decay_epochs, expected):
-    plan = Schedule.of("Trainer", 1, epochs=4, batch_size=1, decay_epochs=decay_epochs)
-    assert [plan.factor(epoch) for epoch in range(4)] == pytest.approx(expected)
+    plan = Schedule(1, epochs=4, batch_size=1, decay_epochs=decay_epochs)
+    assert [plan.lr_factor(epoch) for epoch in range(4)] == pytest.approx(expected)

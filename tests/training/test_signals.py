@@ -20,11 +20,11 @@ def _as_in_the_foreground():
 def test_a_signal_is_noted_and_the_handlers_come_back(signum, status, capfd):
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     with stop_on_signals() as asked:
-        assert not asked.requested
+        assert asked.signum == 0
         signal.raise_signal(signum)
-        assert asked.requested
+        assert asked.signum == signum
     assert {s: signal.getsignal(s) for s in before} == before
-    stopped = asked.stop(asked.signum)
+    stopped = Stopped(asked.signum)
     assert isinstance(stopped, Stopped)
     assert stopped.code == status
     assert capfd.readouterr().err == (
@@ -47,7 +47,7 @@ def test_an_ignored_signal_stays_ignored():
     try:
         with stop_on_signals() as asked:
             signal.raise_signal(signal.SIGINT)
-        assert not asked.requested
+        assert asked.signum == 0
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -58,12 +58,12 @@ def test_in_another_thread_nothing_changes():
 
     def run():
         with stop_on_signals() as asked:
-            found.append((asked.requested, signal.getsignal(signal.SIGTERM)))
+            found.append((asked.signum, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [(False, signal.SIG_DFL)]
+    assert found == [(0, signal.SIG_DFL)]
 
 
 def test_a_process_that_loads_data_leaves_the_end_to_its_parent():

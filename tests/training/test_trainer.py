@@ -204,7 +204,7 @@ def test_how_often_a_run_looks_up_does_not_change_what_it_learns(tmp_path, whole
 
 
 def test_data_that_is_kept_does_not_change_what_is_learnt(tmp_path, whole):
-    assert Small(tmp_path).trainer._feed.cache
+    assert Small(tmp_path).trainer._loader.cache
     Small(tmp_path, stop_after=4, keep_data=False).stopped()
     resumed = Small(tmp_path, keep_data=True)
     resumed.fit(resume=True)
@@ -442,7 +442,7 @@ def test_a_method_without_pairs_or_networks_to_save_trains_all_the_same(tmp_path
 
 def test_a_network_that_cannot_be_described_trains_and_is_resumed_all_the_same(tmp_path):
     """It was made with a callable, as people do who try out a layer of their own."""
-    message = "cannot be saved, because .* The checkpoints in .* hold its weights all the same"
+    message = "cannot be saved, because .* The checkpoints in .* still hold its weights"
     with pytest.warns(UserWarning, match=message):
         Small(tmp_path, changes={"out_act": nn.Tanh}, max_steps=4).fit()
     resumed = Small(tmp_path, changes={"out_act": nn.Tanh})
@@ -593,7 +593,7 @@ def trapped(out, trap, **settings):
     return run
 
 
-AND_NOW = " The checkpoints are from before. Look at the data, lower the learning rate, or train in fp32, and resume."
+AND_NOW = " The checkpoints are from before. Check the data, lower the learning rate, or train in fp32, and resume."
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -633,7 +633,7 @@ def test_without_a_folder_the_loss_and_the_step_are_named_all_the_same():
     with pytest.raises(TrainingError) as caught:
         run.fit()
     assert str(caught.value) == (
-        "D_fake became NaN or infinite at step 2. Without a folder there is no checkpoint from which to look for the "
+        "D_fake became NaN or infinite at step 2. Without a folder there is no checkpoint from which to search for the "
         "layer." + AND_NOW
     )
 
@@ -673,7 +673,7 @@ def _in_the_foreground():
 def test_a_stop_at_a_step_that_is_saved_anyway_saves_it_once(tmp_path, monkeypatch):
     """With keep=1 a second save would first delete the only checkpoint."""
     run, saved = Small(tmp_path, checkpoint_every=2, keep=1), []
-    step, checkpoint = run.method.step, run.trainer.folder.checkpoint
+    step, save = run.method.step, run.trainer.folder.save_checkpoint
 
     def signalled(batch, optimizers):
         if run.trainer.step == 1:
@@ -681,7 +681,7 @@ def test_a_stop_at_a_step_that_is_saved_anyway_saves_it_once(tmp_path, monkeypat
         return step(batch, optimizers)
 
     run.method.step = signalled
-    monkeypatch.setattr(run.trainer.folder, "checkpoint", lambda at, state: (saved.append(at), checkpoint(at, state)))
+    monkeypatch.setattr(run.trainer.folder, "save_checkpoint", lambda at, state: (saved.append(at), save(at, state)))
     with pytest.raises(Stopped):
         run.fit()
     assert saved == [0, 2]
@@ -807,7 +807,7 @@ def test_whole_numbers_are_checked(name, least, off):
     [
         ({"lr": -0.1}, "Trainer: lr must be a number >= 0, got -0.1."),
         ({"lr": float("nan")}, "Trainer: lr must be a number >= 0, got nan."),
-        ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 of epochs=2 is more than there are."),
+        ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 is more than epochs=2. Use at most 2."),
         (
             {"precision": "fp23"},
             "pick_precision: precision='fp23' is not one of ['auto', 'bf16', 'fp16', 'fp32']. Did you mean 'fp32'?",
