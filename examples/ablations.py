@@ -1,8 +1,8 @@
-"""The ablations of the pix2pix paper: train each combination with one seed, and print its scores as a table.
+"""Ablations of the pix2pix paper: train each combination with one seed, and print a table of scores.
 
 python examples/ablations.py                                        # all, on procedural facades
 python examples/ablations.py --data DIR --runs l1 l1+cgan --segmenter runs/segmenter
-python examples/ablations.py --data DIR --segmenter runs/segmenter --resume             # after an interruption
+python examples/ablations.py --data DIR --segmenter runs/segmenter --resume             # continue after an interruption
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from train_segmenter import fit, in_words, load, pairs, read_palette, score
-from training import given, main
+from train_segmenter import fit, format_scores, load, pairs, read_palette, score
+from training import given, main, unet_depth
 
 from imtrans import (
     PairedImages,
@@ -37,7 +37,7 @@ from imtrans.training.report.image_grid import image_grid
 
 @dataclass(frozen=True)
 class Combination:
-    """What is trained: the terms of the loss, what the discriminator sees, and the generator's skips."""
+    """A combination of loss terms, discriminator input, skips and receptive field."""
 
     title: str
     l1: bool = True
@@ -63,16 +63,16 @@ class Combination:
 
 
 RUNS = {
-    # table 1: the terms of the loss
+    # table 1: loss terms
     "l1": Combination("L1", gan=False),
     "gan": Combination("GAN", l1=False, conditional=False),
     "cgan": Combination("cGAN", l1=False),
     "l1+gan": Combination("L1 + GAN", conditional=False),
     "l1+cgan": Combination("L1 + cGAN (U-Net, 70x70)"),
-    # table 2: the generator without its skips
+    # table 2: the generator without skips
     "encoder-decoder-l1": Combination("encoder-decoder, L1", gan=False, skips="none"),
     "encoder-decoder": Combination("encoder-decoder, L1 + cGAN", skips="none"),
-    # table 3: what one logit sees; 70 is l1+cgan
+    # table 3: receptive field of the discriminator; 70 is l1+cgan
     "1x1": Combination("L1 + cGAN, 1x1", receptive_field=1),
     "16x16": Combination("L1 + cGAN, 16x16", receptive_field=16),
     "286x286": Combination("L1 + cGAN, 286x286", receptive_field=286),
@@ -81,20 +81,22 @@ RUNS = {
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="DIR/train and DIR/val with pairs (procedural facades)")
+    parser.add_argument("--data", type=Path, help="folder with pairs in train/ and val/ (procedural facades)")
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help=", ".join(RUNS))
-    parser.add_argument("--epochs", type=int, help="of each run (200; 5 for the procedural facades)")
-    parser.add_argument("--max-steps", type=int, help="end each run early")
-    parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for the procedural ones)")
-    parser.add_argument("--segmenter", type=Path, help="of train_segmenter.py (one that is trained first)")
-    parser.add_argument("--segmenter-epochs", type=int, help="of that (60; 4 for the procedural facades)")
-    parser.add_argument("--palette", type=Path, help='a JSON file, {"wall": [0, 0, 255], ...} (that of the facades)')
+    parser.add_argument("--epochs", type=int, help="epochs of each run (200; 5 for procedural facades)")
+    parser.add_argument("--max-steps", type=int, help="stop each run after this many steps")
+    parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for procedural facades)")
+    parser.add_argument("--segmenter", type=Path, help="saved by train_segmenter.py (a new one is trained)")
+    parser.add_argument(
+        "--segmenter-epochs", type=int, help="epochs of the new segmenter (60; 4 for procedural facades)"
+    )
+    parser.add_argument("--palette", type=Path, help='JSON file {"wall": [0, 0, 255], ...} (CMP facades)')
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on with those in --out, and start the others")
+    parser.add_argument("--resume", action="store_true", help="continue the runs in --out, and start the others")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     args = parser.parse_args()
     args.runs = list(dict.fromkeys(args.runs))
@@ -102,10 +104,10 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    if not args.resume and (there := [name for name in args.runs if (args.out / name).exists()]):
-        # Before hours go into the runs that come first.
+    # Checked first: earlier runs may take hours.
+    if not args.resume and (existing := [name for name in args.runs if (args.out / name).exists()]):
         raise DataError(
-            f"{args.out} has runs of {join_names(there)} already. Go on with --resume, or give another --out."
+            f"{args.out} already has runs of {join_names(existing)}. Continue with --resume, or give another --out."
         )
     real = args.data is not None
     size = given(args.size, 256 if real else 128)
@@ -117,30 +119,29 @@ def run(args: argparse.Namespace) -> None:
         palette = read_palette(args.palette)
         epochs = at_least("ablations", "--segmenter-epochs", given(args.segmenter_epochs, 60 if real else 4), 1)
         segmenter = fit(train, palette, epochs=epochs, seed=args.seed, device=device)
-    found = {"real photos": score((b["target"] for b in batches(val, 1)), val, segmenter, palette)}
-    # The segmenter learns from pictures as they are, the generators from the jittered ones of the paper.
+    scores = {"real photos": score((b["target"] for b in batches(val, 1)), val, segmenter, palette)}
+    # The generators train with the paper's jitter, which blends label colours; the segmenter trains without.
     jittered = PairedImages(args.data / "train", direction=args.direction, size=size, seed=args.seed) if real else train
-    few = next(iter(batches(val, 4)))
-    columns = {"source": few["source"]}
+    samples = next(iter(batches(val, 4)))
+    columns = {"source": samples["source"]}
     for name in args.runs:
-        generator = trained(RUNS[name], jittered, size, args, args.out / name)
-        found[name] = {
+        generator = train_generator(RUNS[name], jittered, size, args, args.out / name)
+        scores[name] = {
             **evaluate(generator, val, metrics=("l1", "psnr", "ssim"), mode="paper", seed=args.seed),
             **score(translations(generator, val, device), val, segmenter, palette),
         }
         columns[name] = next(iter(translations(generator, val, device, batch_size=4))).cpu()
-    image_grid({**columns, "target": few["target"]}).save(args.out / "ablations.png")
-    (args.out / "ablations.json").write_text(json.dumps(found, indent=2))
-    print(f"\n{table(found)}\n\nsource | {' | '.join(args.runs)} | target: {args.out / 'ablations.png'}")
+    image_grid({**columns, "target": samples["target"]}).save(args.out / "ablations.png")
+    (args.out / "ablations.json").write_text(json.dumps(scores, indent=2))
+    print(f"\n{table(scores)}\n\nsource | {' | '.join(args.runs)} | target: {args.out / 'ablations.png'}")
 
 
-def trained(
+def train_generator(
     combination: Combination, train: Dataset[Batch], size: int, args: argparse.Namespace, out: Path
 ) -> nn.Module:
-    real, depth = args.data is not None, min(8, size.bit_length() - 1)
-    method = combination.method(
-        depth, given(args.base_channels, 64 if real else 16), pick_device(args.device), args.seed
-    )
+    real = args.data is not None
+    base_channels = given(args.base_channels, 64 if real else 16)
+    method = combination.method(unet_depth(size), base_channels, pick_device(args.device), args.seed)
     print(f"\n{combination.title}")
     Trainer(
         method,
@@ -160,19 +161,19 @@ def trained(
 def translations(
     generator: nn.Module, val: Dataset[Batch], device: torch.device, batch_size: int = 1
 ) -> Iterator[Tensor]:
-    """As the paper tests: with dropout, and the statistics of the batch."""
+    """Yield translations in the paper's test mode: dropout on, statistics of the batch."""
     torch.manual_seed(0)
     with running_as(generator, "paper"):
         for batch in batches(val, batch_size):
             yield generator(batch["source"].to(device))
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
+def table(scores: dict[str, dict[str, float]]) -> str:
     lines = [f"{'':<28}    L1   PSNR   SSIM  pixel  class    IoU"]
-    for name, scores in found.items():
+    for name, row in scores.items():
         title = RUNS[name].title if name in RUNS else name
-        own = f"{scores['l1']:6.3f} {scores['psnr']:6.2f} {scores['ssim']:6.3f}" if "l1" in scores else " " * 20
-        lines.append(f"{title:<28} {own}  {in_words(scores)}")
+        own = f"{row['l1']:6.3f} {row['psnr']:6.2f} {row['ssim']:6.3f}" if "l1" in row else " " * 20
+        lines.append(f"{title:<28} {own}  {format_scores(row)}")
     return "\n".join(lines)
 
 

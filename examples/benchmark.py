@@ -1,8 +1,8 @@
-"""How fast imtrans is on this machine, how near to what the machine can do, and beside the reference implementation.
+"""Benchmark imtrans on this machine, compared with the hardware's limits and with the reference implementation.
 
 python examples/benchmark.py                       # about ten minutes on two cores
-python examples/benchmark.py --peer CHECKOUT       # beside a checkout of pytorch-CycleGAN-and-pix2pix, in one run
-python examples/benchmark.py --quick               # tiny networks, in seconds: whether it runs here
+python examples/benchmark.py --peer CHECKOUT       # compare with a checkout of pytorch-CycleGAN-and-pix2pix
+python examples/benchmark.py --quick               # tiny networks, in seconds, to check that it runs
 """
 
 import argparse
@@ -18,10 +18,10 @@ import torch
 from benchmark_parts import (
     Setting,
     child,
+    first_line,
     floor,
     forwards,
     in_children,
-    in_words,
     input_pipeline,
     least_ms,
     steps,
@@ -31,17 +31,17 @@ from benchmark_parts import (
 import imtrans
 from imtrans.runtime import pick_device
 
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, metavar="CHECKOUT", help="of pytorch-CycleGAN-and-pix2pix")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="what is printed, and more, for programs")
+    parser.add_argument("--peer", type=Path, metavar="CHECKOUT", help="checkout of pytorch-CycleGAN-and-pix2pix")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="tiny networks; the figures mean nothing")
-    parser.add_argument("--threads", type=int, help="of the CPU (as PyTorch chooses)")
-    parser.add_argument("--seconds", type=float, default=45.0, help="for each comparison, beyond three rounds")
+    parser.add_argument("--quick", action="store_true", help="tiny networks; the figures are meaningless")
+    parser.add_argument("--threads", type=int, help="number of CPU threads (PyTorch's default)")
+    parser.add_argument("--seconds", type=float, default=45.0, help="time for each comparison, after three rounds (45)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -56,51 +56,51 @@ def main() -> None:
     if args.child is not None:
         print(json.dumps(child(args.child, setting)))
         return
-    found = measure(setting, quick=args.quick)
+    results = measure(setting, quick=args.quick)
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def measure(setting: Setting, *, quick: bool) -> Found:
-    found: Found = {"machine": machine(setting), "size": setting.size, "base_channels": setting.base_channels}
-    print("\n".join(f"{name:<14}{value}" for name, value in found["machine"].items()))
+def measure(setting: Setting, *, quick: bool) -> Results:
+    results: Results = {"machine": machine(setting), "size": setting.size, "base_channels": setting.base_channels}
+    print("\n".join(f"{name:<14}{value}" for name, value in results["machine"].items()))
 
-    rates = found["floor"] = attempt(lambda: floor(setting))
+    rates = results["floor"] = attempt(lambda: floor(setting))
     show_floor(rates)
-    found["step"] = {}
+    results["step"] = {}
     for count in (1, 2) if quick else (1, 4, 16):
-        results = found["step"][str(count)] = attempt(lambda count=count: steps(setting, count))
-        show_times(f"training step, batch {count}", results, rates, "step", count)
-    # Compiling takes longer than all the rest of a quick run.
-    found["forward"] = attempt(lambda: forwards(setting, compiled=not quick))
-    show_times("one picture", found["forward"], rates, "forward")
+        times = results["step"][str(count)] = attempt(lambda count=count: steps(setting, count))
+        show_times(f"training step, batch {count}", times, rates, "step", count)
+    # Compilation takes longer than the rest of a quick run.
+    results["forward"] = attempt(lambda: forwards(setting, compiled=not quick))
+    show_times("one image", results["forward"], rates, "forward")
 
     own = [sys.executable, __file__, "--device", str(setting.device), "--threads", str(torch.get_num_threads())]
     own += ["--quick"] if quick else []
     peer = ["--peer", str(setting.peer)] if setting.peer else []
     theirs = {"memory": ["peer step"], "first": ["peer picture"]} if setting.peer else {"memory": [], "first": []}
-    found["peak_memory"] = in_children(own + peer, [*theirs["memory"], "step"], repeat=1 if quick else 3)
-    show_pairs("peak memory of three training steps in fp32, batch 1 (MiB)", found["peak_memory"], "peak_mib")
+    results["peak_memory"] = in_children(own + peer, [*theirs["memory"], "step"], repeat=1 if quick else 3)
+    show_pairs("peak memory of three training steps in fp32, batch 1 (MiB)", results["peak_memory"], "peak_mib")
     kinds = [*theirs["first"], "picture", "translator picture"]
-    found["first_picture"] = in_children(own + peer, kinds, repeat=1 if quick else 5)
-    show_pairs("the first picture of a process (ms)", found["first_picture"], "first_ms")
+    results["first_picture"] = in_children(own + peer, kinds, repeat=1 if quick else 5)
+    show_pairs("the first image of a process (ms)", results["first_picture"], "first_ms")
 
-    found["input"] = attempt(lambda: input_pipeline(setting, 4 if quick else 50))
-    show_pairs("a pair from the data set (ms)", found["input"])
-    found["loop"] = {p: attempt(lambda p=p: trainer_loop(setting, p, 4 if quick else 30)) for p in ("fp32", "bf16")}
-    for precision, results in found["loop"].items():
-        show_pairs(f"Trainer.fit in {precision}, batch 1, 400 pairs x 200 epochs by extrapolation", results)
-    found["machine"]["load at the end"] = load()
-    print(f"\nload of the machine at the end: {found['machine']['load at the end']}")
-    return found
+    results["input"] = attempt(lambda: input_pipeline(setting, 4 if quick else 50))
+    show_pairs("a pair from the data set (ms)", results["input"])
+    results["loop"] = {p: attempt(lambda p=p: trainer_loop(setting, p, 4 if quick else 30)) for p in ("fp32", "bf16")}
+    for precision, loop in results["loop"].items():
+        show_pairs(f"Trainer.fit in {precision}, batch 1, extrapolated to 400 pairs x 200 epochs", loop)
+    results["machine"]["load at the end"] = load()
+    print(f"\nload average at the end: {results['machine']['load at the end']}")
+    return results
 
 
-def attempt(section: Callable[[], Found]) -> Found:
-    """What `section` finds, or the reason why this machine cannot."""
+def attempt(section: Callable[[], Results]) -> Results:
+    """Return the results of `section`, or the reason why it cannot run on this machine."""
     try:
         return section()
     except (RuntimeError, ValueError, NotImplementedError, OSError) as error:
-        return {"skipped": in_words(error)}
+        return {"skipped": first_line(error)}
 
 
 def machine(setting: Setting) -> dict[str, str]:
@@ -125,7 +125,7 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
 
 
-def show_floor(rates: Found) -> None:
+def show_floor(rates: Results) -> None:
     print("\nthis machine")
     if "skipped" in rates:
         print(f"  skipped: {rates['skipped']}")
@@ -138,7 +138,7 @@ def show_floor(rates: Found) -> None:
         print(f"  one {work:<8} {flop:8.2f} GFLOP, {weights:.2f} GB for the weights")
 
 
-def show_times(title: str, results: Found, rates: Found, work: str, count: int = 1) -> None:
+def show_times(title: str, results: Results, rates: Results, work: str, count: int = 1) -> None:
     print(f"\n{title:<28}{'median':>9}{'fastest':>9}{'first':>9}{'ratio':>7}{'of floor':>10}")
     for name, result in results.items():
         if name == "skipped":
@@ -156,7 +156,7 @@ def show_times(title: str, results: Found, rates: Found, work: str, count: int =
             )
 
 
-def show_pairs(title: str, results: Found, column: str | None = None) -> None:
+def show_pairs(title: str, results: Results, column: str | None = None) -> None:
     print(f"\n{title}")
     for name, result in results.items():
         if name == "skipped":

@@ -1,4 +1,4 @@
-"""What the benchmark measures, and how."""
+"""The measurements of the benchmark."""
 
 import itertools
 import json
@@ -33,18 +33,18 @@ from imtrans.data.loader import BatchLoader
 Run = Callable[[], object]
 RECIPE_STEPS = 400 * 200
 RECIPE_CHECKPOINTS = 20
-WARM_UP = {False: 1, True: 5}  # on CUDA, the trainer captures its step as a graph at the fourth
+WARM_UP = {False: 1, True: 5}  # on CUDA, the trainer captures a graph at the fourth step
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: the networks of the reference's pix2pix, at one size of picture, on one device."""
+    """What is measured: the pix2pix networks of the reference implementation, at one size, on one device."""
 
     device: torch.device
     size: int
     base_channels: int
     seconds: float
-    """That a comparison may take, beyond three rounds."""
+    """Time for a comparison, after three rounds."""
     peer: Path | None
 
     def generator(self) -> UNetGenerator:
@@ -58,7 +58,7 @@ class Setting:
             method, data, **{"out": None, "precision": precision, "device": self.device, "progress": False, **settings}
         )
 
-    def their(self) -> Peer:
+    def make_peer(self) -> Peer:
         assert self.peer is not None
         return Peer(self.peer, size=self.size, base_channels=self.base_channels, device=self.device)
 
@@ -79,15 +79,14 @@ class Setting:
         return time.perf_counter() - started
 
 
-def in_words(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def compare(setting: Setting, contenders: dict[str, Callable[[], Run]]) -> dict[str, dict[str, Any]]:
-    """Time all contenders in turn, round after round; the first of them that runs has ratio 1.
+    """Time all contenders in turn, for several rounds. The ratios are relative to the first one that runs.
 
-    A ratio is the median over the rounds: the two times in it lie seconds apart, so that what slows the machine for a
-    while slows both.
+    A ratio is the median over the rounds. Its two times are seconds apart, so that other load affects both.
     """
     runs: dict[str, Run] = {}
     results: dict[str, dict[str, Any]] = {}
@@ -98,7 +97,7 @@ def compare(setting: Setting, contenders: dict[str, Callable[[], Run]]) -> dict[
             for _ in range(WARM_UP[setting.device.type == "cuda"]):
                 run()
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            results[name] = {"skipped": in_words(error)}
+            results[name] = {"skipped": first_line(error)}
         else:
             runs[name], results[name] = run, {"first_ms": 1000 * first}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -114,7 +113,7 @@ def compare(setting: Setting, contenders: dict[str, Callable[[], Run]]) -> dict[
 
 
 def steps(setting: Setting, count: int) -> dict[str, dict[str, Any]]:
-    """A training step on a batch that is on the device already."""
+    """Time a training step on a batch that is already on the device."""
     batch = setting.batch(count)
 
     def ours(precision: str, **settings: Any) -> Run:
@@ -122,7 +121,7 @@ def steps(setting: Setting, count: int) -> dict[str, dict[str, Any]]:
         return lambda: trainer.train_step(batch)
 
     def theirs() -> Run:
-        peer = setting.their()
+        peer = setting.make_peer()
         return lambda: peer.step(batch)
 
     contenders = {"peer fp32": theirs} if setting.peer else {}
@@ -134,12 +133,12 @@ def steps(setting: Setting, count: int) -> dict[str, dict[str, Any]]:
 
 
 def forwards(setting: Setting, *, compiled: bool) -> dict[str, dict[str, Any]]:
-    """One picture through a generator, with running statistics; tensor in, tensor out."""
+    """Time the translation of one image tensor, with running statistics."""
     source = setting.batch(1)["source"]
     generator = setting.generator()
 
     def theirs() -> Run:
-        peer = setting.their()
+        peer = setting.make_peer()
         return lambda: peer.forward(source)
 
     def by_translator(precision: str, compiled: bool) -> Run:
@@ -156,41 +155,41 @@ def forwards(setting: Setting, *, compiled: bool) -> dict[str, dict[str, Any]]:
 
 
 def floor(setting: Setting) -> dict[str, float]:
-    """Measured rates of this machine, and counted work: what a step or a picture cannot take less than."""
+    """Measure the rates of this machine and the work of a step and of an image: lower bounds of their time."""
     quick = setting.base_channels < 64
     side, length = (256, 2**20) if quick else (2048, 2**26) if setting.device.type == "cpu" else (8192, 2**28)
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.rand(2, side, side, device=setting.device).to(dtype)
-        found[f"{name}_flop_per_s"] = 2 * side**3 / min(setting.clock(lambda a=a, b=b: a @ b) for _ in range(30))
-    here, there = torch.zeros(2, length, device=setting.device)
-    found["bytes_per_s"] = 2 * 4 * length / min(setting.clock(lambda: there.copy_(here)) for _ in range(10))
+        rates[f"{name}_flop_per_s"] = 2 * side**3 / min(setting.clock(lambda a=a, b=b: a @ b) for _ in range(30))
+    source, copy = torch.zeros(2, length, device=setting.device)
+    rates["bytes_per_s"] = 2 * 4 * length / min(setting.clock(lambda: copy.copy_(source)) for _ in range(10))
     batch, trainer = setting.batch(1), setting.trainer("fp32")
     with FlopCounterMode(display=False) as counter:
         trainer.train_step(batch)
-    found["step_flop"] = counter.get_total_flops()
+    rates["step_flop"] = counter.get_total_flops()
     generator = setting.generator()
     with FlopCounterMode(display=False) as counter:
         translate(generator, batch["source"], mode="eval")
-    found["forward_flop"] = counter.get_total_flops()
+    rates["forward_flop"] = counter.get_total_flops()
     # Adam reads a weight, its gradient and two moments, and writes all but the gradient.
-    found["step_bytes"] = 4 * 7 * sum(p.numel() for p in trainer.method.parameters())
-    found["forward_bytes"] = 4 * sum(p.numel() for p in generator.parameters())
-    return found
+    rates["step_bytes"] = 4 * 7 * sum(p.numel() for p in trainer.method.parameters())
+    rates["forward_bytes"] = 4 * sum(p.numel() for p in generator.parameters())
+    return rates
 
 
 def least_ms(rates: dict[str, float], work: str, precision: str, count: int = 1) -> float:
     arithmetic = count * rates[f"{work}_flop"] / rates[f"{precision}_flop_per_s"]
-    # Half the bytes where the weights are kept in bf16; in a training step they stay in fp32.
+    # bf16 weights have half the bytes; in a training step the weights stay in fp32.
     share = 0.5 if (work, precision) == ("forward", "bf16") else 1.0
     return 1000 * (arithmetic + share * rates[f"{work}_bytes"] / rates["bytes_per_s"])
 
 
 def trainer_loop(setting: Setting, precision: str, count: int) -> dict[str, float]:
-    """What `Trainer.fit` adds to its steps, data included, and what the whole recipe would take at that pace."""
+    """Measure the overhead of `Trainer.fit` with its data, and extrapolate to the whole recipe."""
     data = ProceduralFacades(count // 2, size=setting.size)
     for index in range(len(data)):
-        data[index]  # drawn once and kept: a real run draws nothing after its first epoch
+        data[index]  # drawn once and cached: a real run draws only in its first epoch
     spans: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as out:
         trainer = setting.trainer(
@@ -222,36 +221,36 @@ def trainer_loop(setting: Setting, precision: str, count: int) -> dict[str, floa
 
 
 def input_pipeline(setting: Setting, count: int) -> dict[str, float]:
-    """Milliseconds a pair, batch 1, on the device: an epoch that reads or draws, and one from what was kept."""
+    """Measure milliseconds per pair, batch 1, on the device: in the first epoch, and in later ones from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         for index in range(count):
             pair = Image.effect_noise((2 * setting.size, setting.size), 64)
             pair.convert("RGB").save(Path(folder, f"{index}.jpg"))
-        found = {}
+        results = {}
         for name, data in {
             "JPEG files": PairedImages(folder, size=setting.size),
             "facades drawn": ProceduralFacades(count, size=setting.size),
         }.items():
-            feed = BatchLoader(setting.device, cache=True, num_workers=0)
+            loader = BatchLoader(setting.device, cache=True, num_workers=0)
             for epoch, when in enumerate(("first epoch", "later ones")):
                 spent = setting.clock(
-                    lambda feed=feed, data=data, epoch=epoch: list(feed.batches(data, 1, epoch=epoch))
+                    lambda loader=loader, data=data, epoch=epoch: list(loader.batches(data, 1, epoch=epoch))
                 )
-                found[f"{name}, {when}"] = 1000 * spent / count
-        return found
+                results[f"{name}, {when}"] = 1000 * spent / count
+        return results
 
 
 def child(kind: str, setting: Setting) -> dict[str, float]:
-    """What only a fresh process can tell: its first picture, and its peak of memory."""
+    """Measure what needs a new process: the time of the first image, and peak memory."""
     batch, idle = setting.batch(1), peak_mib(setting)
     if kind in ("step", "peer step"):
-        step = setting.their().step if kind == "peer step" else setting.trainer("fp32").train_step
+        step = setting.make_peer().step if kind == "peer step" else setting.trainer("fp32").train_step
         for _ in range(3):
             step(batch)
         return {"peak_mib": peak_mib(setting) - idle}
     source = batch["source"]
     if kind == "peer picture":
-        peer = setting.their()
+        peer = setting.make_peer()
         return {"first_ms": 1000 * setting.clock(lambda: peer.forward(source))}
     generator = setting.generator()
     if kind == "picture":
@@ -262,13 +261,13 @@ def child(kind: str, setting: Setting) -> dict[str, float]:
 def peak_mib(setting: Setting) -> float:
     if setting.device.type == "cuda":
         return torch.cuda.max_memory_allocated(setting.device) / 2**20
-    # Not getrusage: its peak begins at that of the process that started this one.
+    # getrusage is no alternative: its peak starts at the memory of the parent process.
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def in_children(command: list[str], kinds: list[str], repeat: int) -> dict[str, dict[str, Any]]:
-    """Run `child` for each kind in processes of their own, in turn; the medians."""
+    """Run `child` for each kind in new processes, in turn, and return the medians."""
     answers: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     results: dict[str, dict[str, Any]] = {}
     for _ in range(repeat):
@@ -278,7 +277,7 @@ def in_children(command: list[str], kinds: list[str], repeat: int) -> dict[str, 
                 answers[kind].append(json.loads(done.stdout.splitlines()[-1]))
             else:
                 results[kind] = {"skipped": (done.stderr.strip().splitlines() or ["no output"])[-1]}
-    for kind, found in answers.items():
-        if found:
-            results[kind] = {name: median(answer[name] for answer in found) for name in found[0]}
+    for kind, measured in answers.items():
+        if measured:
+            results[kind] = {name: median(answer[name] for answer in measured) for name in measured[0]}
     return results

@@ -1,4 +1,4 @@
-"""A checkout of pytorch-CycleGAN-and-pix2pix, driven through its own classes, as one contender of the benchmark."""
+"""The reference implementation, from a checkout of pytorch-CycleGAN-and-pix2pix, in the benchmark."""
 
 import contextlib
 import importlib
@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 class Peer:
-    """Its pix2pix with its defaults: U-Net, 70x70 discriminator, vanilla loss, L1 x 100, Adam, fp32, eager."""
+    """The reference pix2pix with default options: U-Net, 70x70 discriminator, vanilla loss, L1 x 100, Adam, fp32."""
 
     def __init__(self, checkout: Path, *, size: int, base_channels: int, device: torch.device) -> None:
         if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(f"the peer runs on the CPU and on CUDA, not on {device.type}")
-        # Its modules import one another as the top-level package `models`.
+            raise RuntimeError(f"the reference implementation needs the CPU or CUDA, got {device.type}")
+        # The checkout imports its modules as a top-level package, `models`.
         sys.path.insert(0, str(checkout.resolve()))
         try:
             model_class = importlib.import_module("models.pix2pix_model").Pix2PixModel
@@ -30,13 +30,13 @@ class Peer:
             self.model = model_class(_options(size, base_channels, device))
 
     def step(self, batch: dict[str, Tensor]) -> None:
-        """One training step, with its own order of updates."""
+        """Run one training step."""
         self.model.set_input({"A": batch["source"], "B": batch["target"], "A_paths": [], "B_paths": []})
         self.model.optimize_parameters()
 
     @torch.no_grad()
     def forward(self, source: Tensor) -> Tensor:
-        """Its generator as its test script runs it with ``--eval``: running statistics, no dropout."""
+        """Run the generator as the test script does with ``--eval``: running statistics, no dropout."""
         return self.model.netG.eval()(source)
 
 

@@ -1,8 +1,8 @@
-"""Train pix2pix to give colours to grey pictures: on a folder of photos, or on procedural facades with no download.
+"""Train pix2pix to colour grey images, on a folder of photos or on procedural facades.
 
-python examples/colorize.py                             # pictures of facades, a few minutes on a laptop
+python examples/colorize.py                             # procedural facades, a few minutes on a laptop
 python examples/colorize.py --data DIR                  # DIR/*.jpg, or DIR/train/*.jpg and DIR/val/*.jpg
-torchrun --nproc-per-node=4 examples/colorize.py --data DIR             # in four processes, on a card each
+torchrun --nproc-per-node=4 examples/colorize.py --data DIR             # four processes, one GPU each
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, held_out, main, plan, report, trainer_arguments
+from training import add_flags, given, held_out, main, plan, report, trainer_arguments, unet_depth
 
 from imtrans import Colorization, LabFacades, LabImages, PatchDiscriminator, Trainer, UNetGenerator, init_net
 from imtrans.distributed.process_group import init_process_group
@@ -19,10 +19,10 @@ from imtrans.runtime import pick_device
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of photos; or with train/ and, for validation, val/ or test/")
-    parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
+    parser.add_argument("--data", type=Path, help="folder of photos, or with train/ and, for validation, val/ or test/")
+    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/colorize"))
     add_flags(parser)
     return parser.parse_args()
@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> None:
         val = LabFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no train/ with val/ or test/'}")
 
-    depth = min(8, size.bit_length() - 1)
-    generator = init_net(UNetGenerator(1, 2, base_channels=base_channels, depth=depth), args.device, seed=args.seed)
+    generator = init_net(
+        UNetGenerator(1, 2, base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
+    )
     discriminator = init_net(PatchDiscriminator(3, base_channels=base_channels), args.device, seed=args.seed + 1)
     trainer = Trainer(
         Colorization(generator, discriminator),

@@ -1,9 +1,9 @@
-"""Train CycleGAN on two sets of pictures without pairs: your folders, or procedural facades with no download.
+"""Train CycleGAN on two unpaired sets of images: folders, or procedural facades.
 
-python examples/cyclegan.py                             # labels and pictures of facades, a few minutes on a laptop
+python examples/cyclegan.py                             # procedural facades, a few minutes on a laptop
 python examples/cyclegan.py --data DIR                  # DIR/trainA and DIR/trainB; DIR/testA and DIR/testB for samples
 python examples/cyclegan.py --data-a HORSES --data-b ZEBRAS
-torchrun --nproc-per-node=4 examples/cyclegan.py --data DIR             # in four processes, on a card each
+torchrun --nproc-per-node=4 examples/cyclegan.py --data DIR             # four processes, one GPU each
 """
 
 import argparse
@@ -28,18 +28,18 @@ from imtrans.runtime import pick_device
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with trainA/ and trainB/ and, for samples, testA/ and testB/")
-    parser.add_argument("--data-a", type=Path, metavar="DIR", help="folder of pictures, with --data-b")
-    parser.add_argument("--data-b", type=Path, metavar="DIR", help="folder of pictures, with --data-a")
-    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: A has the sources")
-    parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 64 for the procedural facades)")
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for the procedural ones)")
+    parser.add_argument("--data", type=Path, help="folder with trainA/, trainB/ and, for samples, testA/, testB/")
+    parser.add_argument("--data-a", type=Path, metavar="DIR", help="folder of images; needs --data-b")
+    parser.add_argument("--data-b", type=Path, metavar="DIR", help="folder of images; needs --data-a")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: the sources are in A")
+    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 64 for procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/cyclegan"))
     add_flags(parser)
     args = parser.parse_args()
     if (args.data_a is None) != (args.data_b is None) or (args.data is not None and args.data_a is not None):
-        parser.error("give --data, or both of --data-a and --data-b, or none of them")
+        parser.error("give --data, or --data-a and --data-b, or none of them")
     return args
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         train = UnpairedFacades(200, size=size, seed=2 * args.seed, direction=args.direction)
         test = UnpairedFacades(4, size=size, seed=2 * args.seed + 1, direction=args.direction, augment=False)
-    say(f"training on   {train}\nsamples of    {test or 'what it trains on: there is no testA/ with testB/'}")
+    say(f"training on   {train}\nsamples of    {test or 'the training data: there is no testA/ with testB/'}")
 
     blocks = 9 if size >= 256 else 6
     to_target, to_source = (
@@ -92,8 +92,8 @@ def folders(args: argparse.Namespace, size: int) -> tuple[UnpairedImages, Unpair
         return UnpairedImages(args.data_a, args.data_b, **same), None
     if missing := [name for name in ("trainA", "trainB") if not (args.data / name).is_dir()]:
         raise DataError(
-            f"{args.data} has no folder {' and no '.join(missing)}. Put the pictures of the one kind in trainA, those "
-            "of the other in trainB; or name two folders with --data-a and --data-b."
+            f"{args.data} has no folder {' and no '.join(missing)}. Put the images of one set in trainA and of the "
+            "other in trainB, or give two folders with --data-a and --data-b."
         )
     train = UnpairedImages(args.data / "trainA", args.data / "trainB", **same)
     if not all((args.data / name).is_dir() for name in ("testA", "testB")):

@@ -1,4 +1,4 @@
-"""pix2pix in a loop of your own: networks and losses from imtrans, the training written out by hand."""
+"""A pix2pix training loop in plain PyTorch, with networks and losses from imtrans."""
 
 import torch
 from torch.nn.functional import l1_loss
@@ -15,7 +15,7 @@ gan = GANLoss("hinge")
 optimizer_g = Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
 optimizer_d = Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
 print(generator.summary())
-print(f"each logit of the discriminator judges {discriminator.receptive_field} pixels")
+print(f"receptive field of the discriminator: {discriminator.receptive_field} pixels")
 
 for epoch in range(2):
     for batch in DataLoader(data, batch_size=4, shuffle=True):

@@ -1,4 +1,4 @@
-"""The answers of a perceptual study: read, checked against the study's key, and summed up."""
+"""Reading, checking and scoring the answers of a perceptual study."""
 
 import json
 import zlib
@@ -11,15 +11,15 @@ import numpy as np
 from imtrans.errors import DataError, printable
 
 FORMAT = "imtrans perceptual study"
-SHOWN = 1000  # milliseconds, for which the page shows each picture at least
-LARGEST = 10_000_000  # bytes: answers have some thousand
-LONGEST_NAME = 60  # as the page's field takes
+SHOWN = 1000  # milliseconds: the minimum time for which the page shows an image
+LARGEST = 10_000_000  # bytes; a file of answers has a few thousand
+LONGEST_NAME = 60  # maxlength of the page's field
 BOOTSTRAPS = 10_000
 
 
 @dataclass(frozen=True)
 class Study:
-    """What the key of a study says: of each pair, which of the two pictures was generated."""
+    """The key of a study. `generated` has the index (0 or 1) of the generated image of each pair."""
 
     id: str
     practice: int
@@ -27,9 +27,9 @@ class Study:
     generated: list[int]
 
     def order(self, seed: int) -> list[tuple[int, bool]]:
-        """The pairs that a participant with this `seed` sees, and whether their pictures are swapped.
+        """Return the pairs of a session with this `seed`, and whether their images are swapped.
 
-        The page draws the same, with the same generator.
+        The page draws the same pairs with the same random generator.
         """
         stream = _numbers(seed)
 
@@ -48,7 +48,7 @@ class Study:
 
 
 def _numbers(seed: int) -> Iterator[int]:
-    """Marsaglia's xorshift with 32 bits (Journal of Statistical Software 8(14), 2003)."""
+    """32-bit xorshift (Marsaglia 2003, Journal of Statistical Software 8(14))."""
     x = seed
     while True:
         x ^= x << 13 & 0xFFFFFFFF
@@ -59,7 +59,7 @@ def _numbers(seed: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Session:
-    """One participant's answers: in how many trials the generated picture was `fooled` for real."""
+    """The answers of one session. `fooled` is the number of trials in which the generated image was taken for real."""
 
     path: Path
     participant: str
@@ -71,10 +71,10 @@ class Session:
 
 
 def read_study(folder: Path) -> Study:
-    """Read the key that was written beside a study's page.
+    """Read the key of the study in `folder`.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: the key is missing or damaged.
     """
     path = folder / "key.json"
     try:
@@ -89,34 +89,34 @@ def read_study(folder: Path) -> Study:
     counts = [study.practice, study.trials, *study.generated]
     whole = all(type(count) is int for count in counts) and min(study.practice, study.trials) > 0
     if not (whole and study.practice + study.trials <= len(study.generated) and {*study.generated} <= {0, 1}):
-        raise DataError(f"{printable(path)} is not the key of a study. Write the study again, from the same pictures.")
+        raise DataError(f"{printable(path)} is not the key of a study. Write the study again from the same images.")
     return study
 
 
 def read_answers(path: Path, study: Study) -> Session:
-    """Read a file that the page saved, and count the trials in which the generated picture was taken for real.
+    """Read a file that the page saved, and count the trials in which the generated image was taken for real.
 
     Raises:
-        DataError: it is no such file, is of another study, is not finished, or was changed since it was saved.
+        DataError: the file holds no answers, belongs to another study, is incomplete, or was changed.
     """
     answers, text, checksum = _read(path)
     if answers.get("format") != FORMAT:
-        raise DataError(f"{printable(path)} holds no answers of a perceptual study. Give the file that the page saved.")
+        raise DataError(f"{printable(path)} holds no answers of a perceptual study. Give a file saved by the page.")
     if answers.get("study") != study.id:
         raise DataError(
-            f"{printable(path)} answers another study, {answers.get('study')!r:.99}; this one is {study.id!r}."
+            f"{printable(path)} belongs to another study, {answers.get('study')!r:.99}; this one is {study.id!r}."
         )
     if checksum != zlib.crc32(text):
         raise DataError(
-            f"{printable(path)} was changed after the page had saved it: its checksum is wrong. Ask for it again."
+            f"{printable(path)} was changed after the page saved it: its checksum is wrong. Ask for the original file."
         )
-    given, order = answers.get("answers"), study.order(_whole(path, answers, "seed", 1, 2**32 - 1))
-    if not isinstance(given, list) or len(given) != len(order):
-        found = len(given) if isinstance(given, list) else "no"
-        raise DataError(f"{printable(path)} holds {found} answers, not {len(order)}. Let the participant finish.")
+    trials, order = answers.get("answers"), study.order(_whole(path, answers, "seed", 1, 2**32 - 1))
+    if not isinstance(trials, list) or len(trials) != len(order):
+        count = len(trials) if isinstance(trials, list) else "no"
+        raise DataError(f"{printable(path)} holds {count} answers, not {len(order)}. Let the participant finish.")
     fooled, longest = 0, SHOWN
-    for number, (answer, drawn) in enumerate(zip(given, order, strict=True)):
-        chosen, times = _answer(path, number, answer, drawn)
+    for number, (trial, drawn) in enumerate(zip(trials, order, strict=True)):
+        chosen, times = _answer(path, number, trial, drawn)
         fooled += number >= study.practice and chosen != study.generated[drawn[0]] ^ drawn[1]
         longest = max(longest, *times)
     return Session(
@@ -131,7 +131,7 @@ def read_answers(path: Path, study: Study) -> Session:
 
 
 def _read(path: Path) -> tuple[dict[str, object], bytes, object]:
-    """The answers, the text that their checksum is of, and the checksum."""
+    """Return the answers, the text of which the checksum is computed, and the checksum."""
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path.stat().st_size} bytes are too many")
@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, object], bytes, object]:
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"{printable(path)} cannot be read as answers ({why}). Give the file that the page saved."
+            f"{printable(path)} cannot be read as answers ({why}). Give a file saved by the page."
         ) from error
     return answers, text, checksum
 
@@ -158,34 +158,34 @@ def _text(path: Path, answers: dict[str, object], name: str) -> str:
     value = answers.get(name)
     if not isinstance(value, str) or not 1 <= len(value.strip()) <= LONGEST_NAME:
         raise DataError(
-            f"{printable(path)}: {name} must be a text of 1 to {LONGEST_NAME} characters, got {value!r:.99}."
+            f"{printable(path)}: {name} must be a string of 1 to {LONGEST_NAME} characters, got {value!r:.99}."
         )
     return value.strip()
 
 
-def _answer(path: Path, number: int, answer: object, drawn: tuple[int, bool]) -> tuple[int, list[int]]:
-    """Which picture was called generated, the first (0) or the second (1), and for how long the two were shown."""
-    answer, trial = answer if isinstance(answer, dict) else {}, f"{printable(path)}: trial {number + 1}"
-    if (answer.get("pair"), answer.get("swapped")) != drawn:
-        raise DataError(f"{trial} is not the one that its seed draws. Ask for the file again.")
-    times = answer.get("shown")
+def _answer(path: Path, number: int, trial: object, drawn: tuple[int, bool]) -> tuple[int, list[int]]:
+    """Return the image that was called generated, the first (0) or the second (1), and the times both were shown."""
+    trial, name = trial if isinstance(trial, dict) else {}, f"{printable(path)}: trial {number + 1}"
+    if (trial.get("pair"), trial.get("swapped")) != drawn:
+        raise DataError(f"{name} does not match the seed of the session. Ask for the original file.")
+    times = trial.get("shown")
     if not (isinstance(times, list) and len(times) == 2 and all(type(t) is int and t >= SHOWN for t in times)):
-        raise DataError(f"{trial} must show two pictures for {SHOWN} milliseconds or more, got {times!r:.99}.")
-    return _whole(path, answer, "answer", 0, 1), times
+        raise DataError(f"{name} must show two images for {SHOWN} milliseconds or more, got {times!r:.99}.")
+    return _whole(path, trial, "answer", 0, 1), times
 
 
 def one_per_participant(sessions: Sequence[Session]) -> tuple[list[Session], list[Session]]:
-    """The first session of each participant, by name; and later ones, which the study leaves out.
+    """Return the first session of each participant, by name, and the later ones, which are not scored.
 
     Raises:
-        DataError: two files are of one session.
+        DataError: two files hold the same session.
     """
     files: dict[str, Path] = {}
     first: dict[str, Session] = {}
     for session in sorted(sessions, key=lambda session: (session.started, session.session)):
         if session.session in files:
             both = sorted([files[session.session], session.path])
-            raise DataError(f"{printable(both[0])} and {printable(both[1])} are of one session. Take one of them out.")
+            raise DataError(f"{printable(both[0])} and {printable(both[1])} hold the same session. Leave one out.")
         files[session.session] = session.path
         first.setdefault(" ".join(session.participant.split()).casefold(), session)
     taken = sorted(first.values(), key=lambda session: (session.participant, session.session))
@@ -193,15 +193,15 @@ def one_per_participant(sessions: Sequence[Session]) -> tuple[list[Session], lis
 
 
 def interval(fooled: Sequence[int], trials: int, *, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the rate of trials in which the generated picture was taken for real.
+    """Return the 95 % interval of the rate of trials in which the generated image was taken for real.
 
-    A percentile bootstrap with two levels, as the authors of the protocol did it: participants are drawn with
-    replacement, and then, of each one drawn, as many of their trials, with replacement.
+    This is the percentile bootstrap of the protocol's authors, with two levels: draw participants with replacement,
+    and for each one draw as many of their trials with replacement.
     """
     rng = np.random.default_rng(seed)
     rates = np.sort(np.asarray(fooled)) / trials
     drawn = rates[rng.integers(len(rates), size=(BOOTSTRAPS, len(rates)))]
-    # Trials drawn with replacement from those of one participant: how many fooled is binomial.
+    # The number of fooled trials among trials drawn with replacement is binomial.
     means = (rng.binomial(trials, drawn) / trials).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

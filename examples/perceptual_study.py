@@ -1,9 +1,9 @@
-"""How often is a generated picture taken for real? The human study of the pix2pix paper, on one page.
+"""Perceptual study of the pix2pix paper: how often do people take a generated image for a real one?
 
-python examples/perceptual_study.py GENERATED REAL --out runs/study      writes runs/study/study.html, to send around
-python examples/perceptual_study.py --score answers-*.json --out runs/study
+python examples/perceptual_study.py GENERATED REAL --out runs/study             # writes runs/study/study.html
+python examples/perceptual_study.py --score answers-*.json --out runs/study     # scores the participants' answers
 
-Source: Isola et al. 2017, section 4.1 ("AMT perceptual studies"); Zhang et al. 2016, whose protocol it is.
+Source: Isola et al. 2017, section 4.1 ("AMT perceptual studies"), with the protocol of Zhang et al. 2016.
 """
 
 import argparse
@@ -25,25 +25,25 @@ from imtrans.data.paired import like_named, without_partner
 from imtrans.errors import DataError, ImtransError, printable
 from imtrans.files import write_atomic, write_json
 
-SIZE = 256  # as the paper showed them
-MOST_PAIRS = 100  # on a page: more would be too much for a phone, and for a mail
+SIZE = 256  # pixels, as in the paper
+MAX_PAIRS = 100  # in a page, so that it can be sent by mail and opened on a phone
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("generated", nargs="?", type=Path, metavar="GENERATED", help="folder of generated pictures")
-    parser.add_argument("real", nargs="?", type=Path, metavar="REAL", help="folder of real ones of the same names")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the study's folder: page and key")
-    parser.add_argument("--practice", type=int, metavar="N", help="pairs with feedback, not scored (10)")
-    parser.add_argument("--trials", type=int, metavar="N", help="pairs that count (40)")
-    parser.add_argument("--score", nargs="+", type=Path, metavar="ANSWERS", help="files that participants sent back")
+    parser.add_argument("generated", nargs="?", type=Path, metavar="GENERATED", help="folder of generated images")
+    parser.add_argument("real", nargs="?", type=Path, metavar="REAL", help="folder of real images with the same names")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the study")
+    parser.add_argument("--practice", type=int, metavar="N", help="practice pairs, with feedback, not scored (10)")
+    parser.add_argument("--trials", type=int, metavar="N", help="scored pairs (40)")
+    parser.add_argument("--score", nargs="+", type=Path, metavar="ANSWERS", help="files sent by participants")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
-    parser.add_argument("--seed", type=int, default=0, help="of the page's pairs, or of the bootstrap (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of pairs, or of the bootstrap (0)")
     args = parser.parse_args()
     writes = (args.generated, args.real, args.practice, args.trials)
     if args.score and any(value is not None for value in writes):
-        parser.error("--score takes no GENERATED, REAL, --practice or --trials: they are in the study's folder")
+        parser.error("--score takes no GENERATED, REAL, --practice or --trials: they are stored with the study")
     if not args.score and (args.real is None or args.json):
         parser.error("give GENERATED and REAL to write a study, or --score ANSWERS to score one")
     return args
@@ -67,17 +67,16 @@ def write(args: argparse.Namespace) -> int:
         raise DataError(without_partner(args.generated, args.real, alone))
     if len(pairs) < practice + trials:
         raise DataError(
-            f"{printable(args.generated)} and {printable(args.real)} hold {len(pairs)} pairs; {practice} to "
-            f"practise and "
-            f"{trials} that count need {practice + trials}, because nobody sees a pair twice. Add pictures, or ask for "
-            "fewer with --practice and --trials."
+            f"{printable(args.generated)} and {printable(args.real)} hold {len(pairs)} pairs; {practice} practice and "
+            f"{trials} scored trials need {practice + trials}, because no participant sees a pair twice. Add images, "
+            "or reduce --practice and --trials."
         )
     rng = random.Random(args.seed)
-    chosen = rng.sample(pairs, min(len(pairs), max(MOST_PAIRS, practice + trials)))
+    chosen = rng.sample(pairs, min(len(pairs), max(MAX_PAIRS, practice + trials)))
     flips = [rng.randrange(2) for _ in chosen]
-    # Which of the two pictures is the generated one: the page is told so for the practice pairs alone.
-    pictures = [[encode(pair[flip]), encode(pair[1 - flip])] for pair, flip in zip(chosen, flips, strict=True)]
-    page = {"practice": flips[:practice], "trials": trials, "pairs": pictures}
+    # The page must not reveal the generated images of the scored pairs: it holds the practice answers only.
+    images = [[encode(pair[flip]), encode(pair[1 - flip])] for pair, flip in zip(chosen, flips, strict=True)]
+    page = {"practice": flips[:practice], "trials": trials, "pairs": images}
     page["id"] = hashlib.sha256(json.dumps(page).encode()).hexdigest()[:16]
     key = {
         "study": page["id"],
@@ -88,14 +87,14 @@ def write(args: argparse.Namespace) -> int:
     }
     html = TEMPLATE.read_text(encoding="utf-8").replace("{{study}}", json.dumps(page)).encode()
     save(args.out, html, key)
-    print(f"{len(chosen)} of {len(pairs)} pairs, {practice} to practise, {trials} that count for each participant")
-    print(f"page       {(args.out / 'study.html').resolve().as_uri()} ({len(html) / 2**20:.1f} MiB): send it")
-    print(f"key        {args.out / 'key.json'}: keep it to yourself, it is needed to score the answers")
+    print(f"{len(chosen)} of {len(pairs)} pairs; {practice} practice and {trials} scored trials for each participant")
+    print(f"page       {(args.out / 'study.html').resolve().as_uri()} ({len(html) / 2**20:.1f} MiB), for participants")
+    print(f"key        {args.out / 'key.json'}, needed to score the answers; do not share it")
     return 0
 
 
 def encode(path: Path) -> str:
-    """The pixels of a picture and nothing else of its file, at the size and in the format of all others."""
+    """Return the resized pixels of an image as WebP in base64, without its metadata."""
     image = read_image(path).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     content = io.BytesIO()
     Image.fromarray(np.asarray(image)).save(content, "WEBP", lossless=True)
@@ -106,7 +105,7 @@ def save(folder: Path, page: bytes, key: dict[str, object]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "key.json").exists() and read_study(folder).id != key["study"]:
-            raise OSError(None, "it holds another study, whose answers could no longer be scored")
+            raise OSError(None, "it holds another study, and overwriting the key would make its answers useless")
         write_json(folder / "key.json", key)
         write_atomic(folder / "study.html", page)
     except OSError as error:
@@ -144,7 +143,8 @@ def score(args: argparse.Namespace) -> int:
     }
     for session in later:
         print(
-            f"left out: {printable(session.path)}, a later session of {printable(session.participant)}", file=sys.stderr
+            f"not scored: {printable(session.path)}, a later session of {printable(session.participant)}",
+            file=sys.stderr,
         )
     print(json.dumps(scores, indent=2) if args.json else table(scores))
     return 0
@@ -158,8 +158,8 @@ def table(scores: dict) -> str:
         lines.append(
             (printable(row["participant"]), *counts, f"{row['longest_shown_ms'] / 1000:.2f} s", str(row["resumed"]))
         )
-    everybody = f"all {len(rows)}" if len(rows) > 1 else "all"
-    lines.append((everybody, str(scores["taken_for_real"]), str(scores["trials"]), f"{scores['percent']:.1f}", "", ""))
+    everyone = f"all {len(rows)}" if len(rows) > 1 else "all"
+    lines.append((everyone, str(scores["taken_for_real"]), str(scores["trials"]), f"{scores['percent']:.1f}", "", ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = "".join(
         (line[0].ljust(widths[0]) + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))).rstrip()
@@ -168,7 +168,7 @@ def table(scores: dict) -> str:
     )
     low, high = scores["interval_95"]
     return (
-        f"{text}generated pictures taken for real: {scores['percent']:.1f} %, 95 % interval {low:.1f} to {high:.1f} "
+        f"{text}generated images taken for real: {scores['percent']:.1f} %, 95 % interval {low:.1f} to {high:.1f} "
         f"(bootstrap over participants and their trials, seed {scores['seed']})"
     )
 

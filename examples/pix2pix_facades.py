@@ -1,9 +1,9 @@
-"""Train pix2pix on facades: real ones from a folder, the CMP data set, or procedural ones with no download.
+"""Train pix2pix on facades: image pairs from a folder, the CMP data set, or procedural facades.
 
 python examples/pix2pix_facades.py                      # procedural facades, a few minutes on a laptop
 python examples/pix2pix_facades.py --data DIR           # DIR/train/*.jpg, or DIR/train/A and DIR/train/B
 python examples/pix2pix_facades.py --download           # the CMP facades, from the authors of pix2pix
-torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # in four processes, on a card each
+torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # four processes, one GPU each
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, held_out, main, plan, report, trainer_arguments
+from training import add_flags, given, held_out, main, plan, report, trainer_arguments, unet_depth
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.distributed.process_group import init_process_group
@@ -30,9 +30,9 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
     parser.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
-    parser.add_argument("--epochs", type=int, help="in all (200; 5 for the procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 128 for the procedural facades)")
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for the procedural ones)")
+    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
     add_flags(parser)
     args = parser.parse_args()
@@ -55,8 +55,9 @@ def run(args: argparse.Namespace) -> None:
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
 
-    depth = min(8, size.bit_length() - 1)
-    generator = init_net(UNetGenerator(base_channels=base_channels, depth=depth), args.device, seed=args.seed)
+    generator = init_net(
+        UNetGenerator(base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
+    )
     discriminator = init_net(PatchDiscriminator(6, base_channels=base_channels), args.device, seed=args.seed + 1)
     trainer = Trainer(
         Pix2Pix(generator, discriminator),
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
     if not (folder / "train").is_dir():
-        raise DataError(f"{folder} has no folder train/. Put the pairs to train on there, and others in val/.")
+        raise DataError(f"{folder} has no folder train/. Put the training pairs there, and validation pairs in val/.")
     val = held_out(folder)
     train = PairedImages(folder / "train", seed=seed, **settings)
     return train, None if val is None else PairedImages(val, augment=False, **settings)

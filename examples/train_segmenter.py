@@ -1,6 +1,6 @@
-"""Train the segmenter of the FCN-score on real photos and their labels, and score generated photos with it.
+"""Train a segmenter on real photos and labels, and compute the FCN-score of generated photos with it.
 
-python examples/train_segmenter.py --data DIR                                  DIR/train and DIR/val, photo | labels
+python examples/train_segmenter.py --data DIR                 # pairs in DIR/train and DIR/val
 python examples/train_segmenter.py --data DIR --segmenter runs/segmenter --score runs/facades/generator PICTURES
 """
 
@@ -31,27 +31,35 @@ from imtrans.hub.saved_model import CONFIG
 from imtrans.runtime import pick_device, pick_precision
 from imtrans.training.report.image_grid import image_grid_png
 
-UNKNOWN = "unknown"  # the class that is not learned, and not scored
-OUTSIDE = -1
-RECTANGLES = 12
-ROWS = 4  # of the picture
-PALETTE = "palette.json"  # beside the segmenter's weights
-SHARE = 0.75  # of the height and width of a photo: what one step sees of it
+UNKNOWN = "unknown"  # a class that is neither trained nor scored
+OUTSIDE = -1  # label outside the photo
+NUM_RECTANGLES = 12
+NUM_ROWS = 4  # of the saved image
+PALETTE = "palette.json"  # in the segmenter's folder
+CROP = 0.75  # of the height and width of a photo
 Palette = dict[str, list[int]]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="DIR/train and DIR/val with pairs (procedural facades)")
+    parser.add_argument("--data", type=Path, help="folder with pairs in train/ and val/ (procedural facades)")
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: the labels are B")
-    parser.add_argument("--palette", type=Path, help='a JSON file, {"wall": [0, 0, 255], ...} (that of the facades)')
-    parser.add_argument("--segmenter", type=Path, metavar="FOLDER", help="score with this one, and train none")
-    parser.add_argument("--score", nargs="+", default=[], metavar="GENERATOR_OR_FOLDER", help="see docs/evaluation.md")
-    parser.add_argument("--epochs", type=int, help="(60; 4 for the procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 64 for the procedural facades)")
-    parser.add_argument("--base-channels", type=int, default=16, help="width of the U-Net; 64 in 2015")
+    parser.add_argument("--palette", type=Path, help='JSON file {"wall": [0, 0, 255], ...} (CMP facades)')
+    parser.add_argument("--segmenter", type=Path, metavar="FOLDER", help="use this saved segmenter, without training")
+    parser.add_argument(
+        "--score",
+        nargs="+",
+        default=[],
+        metavar="GENERATOR_OR_FOLDER",
+        help="saved generators, or folders of their outputs",
+    )
+    parser.add_argument("--epochs", type=int, help="(60; 4 for procedural facades)")
+    parser.add_argument("--size", type=int, help="height and width (256; 64 for procedural facades)")
+    parser.add_argument(
+        "--base-channels", type=int, default=16, help="width of the U-Net (16; 64 in the paper of 2015)"
+    )
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=2e-3, help="at its highest")
+    parser.add_argument("--lr", type=float, default=2e-3, help="maximum learning rate (0.002)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
@@ -83,12 +91,12 @@ def run(args: argparse.Namespace) -> None:
         segmenter.save_pretrained(args.out)
         (args.out / PALETTE).write_text(json.dumps(palette))
     print(f"scored on {val}\n{'':<32} pixel  class    IoU")
-    columns = {"labels": next(iter(batches(val, ROWS)))["source"]}
-    for name, photos in rows(args.score, train, val, palette, device):
-        few = list(islice(photos, ROWS))
-        print(f"{shortened(name):<32} {in_words(score(chain(few, photos), val, segmenter, palette))}")
-        columns[name] = torch.cat(few).cpu()
-        columns[f"found in {name}"] = found(columns[name], segmenter, palette, device)
+    columns = {"labels": next(iter(batches(val, NUM_ROWS)))["source"]}
+    for name, photos in scored_photos(args.score, train, val, palette, device):
+        first = list(islice(photos, NUM_ROWS))
+        print(f"{shorten(name):<32} {format_scores(score(chain(first, photos), val, segmenter, palette))}")
+        columns[name] = torch.cat(first).cpu()
+        columns[f"found in {name}"] = segment(columns[name], segmenter, palette, device)
     args.out.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out / "segmented.png", image_grid_png(columns))
     print(f"{' | '.join(columns)}: {args.out / 'segmented.png'}")
@@ -98,7 +106,7 @@ def pairs(data: Path | None, direction: str, size: int, seed: int) -> tuple[Data
     if data is None:
         train = ProceduralFacades(200, size=size, seed=2 * seed)
         return train, ProceduralFacades(20, size=size, seed=2 * seed + 1, augment=False)
-    # A resized label map has colours between those of two classes; so pictures are flipped, and no more.
+    # No jitter but flips: resizing blends the colours of label maps.
     train = PairedImages(data / "train", direction=direction, size=size, load_size=size, seed=seed)
     return train, PairedImages(data / "val", direction=direction, size=size, augment=False)
 
@@ -114,7 +122,7 @@ def read_palette(path: Path | None) -> Palette:
         return {name: [int(c) for c in colour] for name, colour in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
-            f"{path} is no palette: {error}. It has the colour of each class: {{name: [r, g, b]}}."
+            f"{path} is not a palette: {error}. It must have the colour of each class: {{name: [r, g, b]}}."
         ) from error
 
 
@@ -167,47 +175,46 @@ def fit(
 
 
 def distort(photos: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cut a window out of each photo, zoomed and tinted, and the same out of its labels; OUTSIDE is where they end.
+    """Crop, zoom and tint each photo; crop its labels likewise, with OUTSIDE beyond the photo's border.
 
-    Rectangles of each photo are tinted once more, as if it had been painted over with glass: what is drawn has to tell
-    the class, not a patch of colour with an edge around it.
+    Random rectangles of each photo get another tint, so that the segmenter relies on structure, not on flat colours.
     """
 
     def between(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(photos), *shape, generator=draw)
 
-    shape = [*photos.shape[:2], *(max(16, int(SHARE * side)) for side in photos.shape[-2:])]
-    zoom, move = SHARE * torch.exp(between(-0.35, 0.35, 1, 1)), between(-0.35, 0.35, 2, 1)
+    shape = [*photos.shape[:2], *(max(16, int(CROP * side)) for side in photos.shape[-2:])]
+    zoom, move = CROP * torch.exp(between(-0.35, 0.35, 1, 1)), between(-0.35, 0.35, 2, 1)
     grid = F.affine_grid(torch.cat([zoom * torch.eye(2), move], dim=2), shape, align_corners=False)
     cut = F.grid_sample(photos, grid, align_corners=False, padding_mode="reflection")
-    # What comes in from outside is 0, so the ids travel as id + 1.
+    # grid_sample pads with 0, so it samples id + 1.
     ids = F.grid_sample(labels[:, None].float() + 1, grid, mode="nearest", align_corners=False)[:, 0].round().long() - 1
     contrast, tint = between(0.7, 1.3, 1, 1, 1), between(-0.15, 0.15, 3, 1, 1) + between(-0.2, 0.2, 1, 1, 1)
-    middle, half = between(-1, 1, RECTANGLES, 2), between(0.05, 0.5, RECTANGLES, 2)
+    middle, half = between(-1, 1, NUM_RECTANGLES, 2), between(0.05, 0.5, NUM_RECTANGLES, 2)
     rows, columns = (torch.linspace(-1, 1, side) for side in shape[2:])
     inside_y = ((rows - middle[..., :1]).abs() < half[..., :1]).float()
     inside_x = ((columns - middle[..., 1:]).abs() < half[..., 1:]).float()
-    glass = between(-0.2, 0.2, RECTANGLES, 3) + between(-0.3, 0.3, RECTANGLES, 1)
+    glass = between(-0.2, 0.2, NUM_RECTANGLES, 3) + between(-0.3, 0.3, NUM_RECTANGLES, 1)
     tint = tint + torch.einsum("b n h, b n w, b n c -> b c h w", inside_y, inside_x, glass)
     return (cut * contrast + tint).clamp(-1, 1), ids
 
 
-def rows(
+def scored_photos(
     names: list[str], train: Dataset[Batch], val: Dataset[Batch], palette: Palette, device: torch.device
 ) -> Iterator[tuple[str, Iterator[Tensor]]]:
-    """What is scored, the ground truth first: a name, and the photos one by one."""
+    """Yield what is scored, the real photos first: a name, and an iterator over the photos."""
     yield "real photos", (batch["target"] for batch in batches(val, 1))
     means = mean_colours(train, palette)
     painted = (rearrange(means[labels_of(batch, palette)], "b h w c -> b c h w") for batch in batches(val, 1))
     yield "the mean colour of each class", painted
     for name in names:
-        # A run saves pictures beside its generator.
-        of_pictures = Path(name).is_dir() and not Path(name, CONFIG).is_file()
-        yield name, from_folder(name, image_files(Path(name)), val) if of_pictures else generated(name, val, device)
+        # The folder of a saved generator may also hold images.
+        has_outputs = Path(name).is_dir() and not Path(name, CONFIG).is_file()
+        yield name, from_folder(name, image_files(Path(name)), val) if has_outputs else generated(name, val, device)
 
 
 def mean_colours(train: Dataset[Batch], palette: Palette) -> Tensor:
-    """``(classes, 3)`` in [-1, 1]."""
+    """Return the mean colour of each class, ``(classes, 3)`` in [-1, 1]."""
     total, count = torch.zeros(len(palette), 3, dtype=torch.float64), torch.zeros(len(palette), dtype=torch.float64)
     for batch in batches(train, 1):
         ids = labels_of(batch, palette).flatten()
@@ -216,18 +223,18 @@ def mean_colours(train: Dataset[Batch], palette: Palette) -> Tensor:
     return (total / count.clamp_min(1)[:, None]).float()
 
 
-def from_folder(name: str, pictures: list[Path], val: Dataset[Batch]) -> Iterator[Tensor]:
-    if len(pictures) != len(val):
-        raise DataError(f"{name} holds {len(pictures)} pictures, and there are {len(val)} to score, in order of name.")
-    for picture, batch in zip(pictures, batches(val, 1), strict=True):
+def from_folder(name: str, files: list[Path], val: Dataset[Batch]) -> Iterator[Tensor]:
+    if len(files) != len(val):
+        raise DataError(f"{name} must hold {len(val)} images, one for each validation pair by name, got {len(files)}.")
+    for file, batch in zip(files, batches(val, 1), strict=True):
         height, width = batch["target"].shape[-2:]
-        yield to_tensor(read_image(picture).resize((width, height)))[None]
+        yield to_tensor(read_image(file).resize((width, height)))[None]
 
 
 @torch.no_grad()
 def generated(name: str, val: Dataset[Batch], device: torch.device) -> Iterator[Tensor]:
     generator = load_pretrained(name).to(device)
-    torch.manual_seed(0)  # of dropout, where the generator is run with it
+    torch.manual_seed(0)  # for dropout, in the mode "paper"
     with running_as(generator, generator.inference_mode):
         for batch in batches(val, 1):
             yield generator(batch["source"].to(device))
@@ -239,18 +246,18 @@ def score(photos: Iterable[Tensor], val: Dataset[Batch], segmenter: nn.Module, p
 
 
 @torch.no_grad()
-def found(photos: Tensor, segmenter: nn.Module, palette: Palette, device: torch.device) -> Tensor:
-    """What the segmenter reads in photos, in the colours of the palette."""
+def segment(photos: Tensor, segmenter: nn.Module, palette: Palette, device: torch.device) -> Tensor:
+    """Return the predicted classes of photos, in the colours of the palette."""
     with running_as(segmenter, "eval"):
         ids = segmenter(photos.to(device)).argmax(dim=1)
     return colours_from_ids(ids, [tuple(colour) for colour in palette.values()]).cpu()
 
 
-def shortened(name: str) -> str:
+def shorten(name: str) -> str:
     return name if len(name) <= 32 else f"...{name[-29:]}"
 
 
-def in_words(scores: dict[str, float]) -> str:
+def format_scores(scores: dict[str, float]) -> str:
     return f"{scores['pixel_accuracy']:5.3f}  {scores['class_accuracy']:5.3f}  {scores['iou']:5.3f}"
 
 

@@ -1,4 +1,4 @@
-"""What the training examples share: flags, what the trainer makes of them, and how they end."""
+"""Shared by the training examples: flags, arguments of the trainer, and what is printed."""
 
 import argparse
 import shlex
@@ -14,25 +14,32 @@ from imtrans.errors import ImtransError
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: train without what cannot be read"
+        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
-    parser.add_argument("--decay-epochs", type=int, help="how many of them decay the learning rate (half)")
-    parser.add_argument("--max-steps", type=int, help="end early")
-    parser.add_argument("--batch-size", type=int, default=1, help="of each process")
+    parser.add_argument(
+        "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of --epochs)"
+    )
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps")
+    parser.add_argument("--batch-size", type=int, default=1, help="samples in each process (1)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that load data too large to be kept")
     parser.add_argument(
-        "--checkpoint-every", type=int, metavar="N", help="steps (a twentieth of the run, at least 100)"
+        "--num-workers", type=int, default=0, help="loader processes for data that do not fit in memory (0)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
-    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks, at the end")
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints (a twentieth of the run, at least 100)",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
+    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks at the end")
 
 
 def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
-    """The arguments of `imtrans.Trainer` that the flags give."""
+    """Return the arguments of `imtrans.Trainer` that the flags set."""
     return {
         "out": args.out,
         "decay_epochs": args.decay_epochs,
@@ -53,8 +60,13 @@ def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:
     return f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}"
 
 
+def unet_depth(size: int) -> int:
+    """Return the depth of a U-Net for images of `size` pixels: 8 at 256 pixels and above."""
+    return min(8, size.bit_length() - 1)
+
+
 def held_out(folder: Path) -> Path | None:
-    """The folder beside train/ that is validated on."""
+    """Return the folder of validation data in `folder`: val/ or test/."""
     return next((folder / name for name in ("val", "test") if (folder / name).is_dir()), None)
 
 
@@ -63,7 +75,7 @@ def given(value: int | None, default: int) -> int:
 
 
 def report(validation: dict | None, out: Path) -> str:
-    lines = ["", "validation, pictures in [0, 1]:", "    mode           L1    PSNR"] if validation else []
+    lines = ["", "validation, images in [0, 1]:", "    mode           L1    PSNR"] if validation else []
     for mode in ("eval", "batch_stats", "paper") if validation else ():
         best = "  <- saved with the generator" if mode == validation["best"] else ""
         lines.append(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
@@ -72,7 +84,7 @@ def report(validation: dict | None, out: Path) -> str:
 
 
 def main(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run an example; an error of imtrans ends it with one line."""
+    """Run an example, print an error of imtrans in one line, and return the exit code."""
     try:
         run(args)
     except ImtransError as error:

@@ -1,4 +1,4 @@
-"""Translate a picture, or a folder of them, with a trained generator.
+"""Translate an image, or a folder of images, with a trained generator.
 
 python examples/translate.py --weights runs/facades/generator --input labels.png --out translated
 python examples/translate.py --weights user/repo --input DIR --out translated --tile 512
@@ -29,10 +29,16 @@ from imtrans.runtime import pick_device
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, metavar="REPO_OR_FOLDER", help="a saved generator")
-    parser.add_argument("--input", required=True, type=Path, metavar="FILE_OR_FOLDER", help="what to translate")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the pictures and the page go")
-    parser.add_argument("--mode", choices=["eval", "batch_stats", "paper"], help="(the one saved with the generator)")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large pictures into tiles of this size")
+    parser.add_argument(
+        "--input", required=True, type=Path, metavar="FILE_OR_FOLDER", help="image or folder of images to translate"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the outputs and the gallery")
+    parser.add_argument(
+        "--mode",
+        choices=["eval", "batch_stats", "paper"],
+        help="how normalisation and dropout run (as saved with the generator)",
+    )
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="translate large images in tiles of this size")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
@@ -50,26 +56,26 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     sources = image_files(args.input) if args.input.is_dir() else [args.input]
     if not (sources and args.input.exists()):
-        raise DataError(f"{args.input} is no picture, and no folder that holds some.")
+        raise DataError(f"{args.input} is not an image file, nor a folder of images.")
     generator = load_pretrained(args.weights).to(pick_device(args.device))
     if generator.colours is None and generator.config.get("out_channels") not in PIL_MODES:
-        raise DataError(f"{args.weights} is no generator of pictures that a PNG can hold.")
+        raise DataError(f"{args.weights} is not a generator whose outputs can be saved as PNG.")
     make_folder(args.out, sources)
     figures, skipped = [], 0
-    bar = tqdm(zip(sources, output_names(sources), strict=True), total=len(sources), unit="picture")
+    bar = tqdm(zip(sources, output_names(sources), strict=True), total=len(sources), unit="image")
     for source, name in bar:
         try:
             before = thumbnail(source)
         except ImtransError as error:
-            name_it = "" if isinstance(error, DataError) else f"{source}: "  # an unreadable file is named already
+            name_it = "" if isinstance(error, DataError) else f"{source}: "  # a DataError names the file
             bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
             skipped += 1
             continue
         try:
-            picture = translate(generator, source, mode=args.mode, tile=args.tile, precision=args.precision)
+            output = translate(generator, source, mode=args.mode, tile=args.tile, precision=args.precision)
         except torch.OutOfMemoryError:
-            raise DataError(f"{source} does not fit into the memory of the device. Use --tile 512.") from None
-        figures.append(figure(source, before, name, save(picture, args.out / name)))
+            raise DataError(f"{source} is too large for the memory of the device. Use --tile 512.") from None
+        figures.append(figure(source, before, name, save(output, args.out / name)))
     print(f"{len(figures)} of {len(sources)} translated, {skipped} skipped")
     print(f"gallery    {write_page(args.out, figures).resolve().as_uri()}")
     return 1 if skipped else 0
@@ -78,37 +84,37 @@ def run(args: argparse.Namespace) -> int:
 def make_folder(folder: Path, sources: list[Path]) -> None:
     try:
         if folder.resolve() in {source.parent.resolve() for source in sources}:
-            raise OSError(None, "the pictures come from there, and would be overwritten")
+            raise OSError(None, "it is the folder of the inputs, which would be overwritten")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be used: {error.strerror}. Give another folder with --out.") from error
 
 
 def output_names(sources: list[Path]) -> list[str]:
-    """The name of a PNG for each picture: with its own suffix before, if another picture has that name already."""
+    """Return a unique PNG name for each image: ``a.png``, then ``a.jpg.png``, then ``a.jpg-2.png``."""
     names: dict[str, None] = {}
     for source in sources:
-        further = (f"{source.name}-{number}" for number in count(2))
-        names[next(f"{n}.png" for n in chain([source.stem, source.name], further) if f"{n}.png" not in names)] = None
+        numbered = (f"{source.name}-{number}" for number in count(2))
+        names[next(f"{n}.png" for n in chain([source.stem, source.name], numbered) if f"{n}.png" not in names)] = None
     return list(names)
 
 
 def thumbnail(source: Path) -> str:
-    """A small copy of the source, as a link that holds it."""
+    """Return a small copy of the source as a data URL."""
     content, image = io.BytesIO(), to_image(decode("translate", source, 3).tensor[0])
     image.thumbnail((480, 480))
     image.save(content, "JPEG")
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def save(picture: Image.Image, path: Path) -> tuple[int, int]:
-    if picture.mode == "F":  # of floats in [0, 1], which no PNG holds
-        picture = picture.point(lambda value: value * 255 + 0.5).convert("L")
+def save(image: Image.Image, path: Path) -> tuple[int, int]:
+    if image.mode == "F":  # floats in [0, 1]; PNG has no float mode
+        image = image.point(lambda value: value * 255 + 0.5).convert("L")
     try:
-        picture.save(path)
+        image.save(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}.") from error
-    return picture.size
+    return image.size
 
 
 def figure(source: Path, before: str, name: str, size: tuple[int, int]) -> str:
@@ -122,8 +128,8 @@ def figure(source: Path, before: str, name: str, size: tuple[int, int]) -> str:
 
 
 def write_page(out: Path, figures: list[str]) -> Path:
-    title = f"{len(figures)} picture{'' if len(figures) == 1 else 's'} translated"
-    # A file's name may hold what UTF-8 has no bytes for.
+    title = f"{len(figures)} image{'' if len(figures) == 1 else 's'} translated"
+    # A file name may hold bytes that are not UTF-8.
     content = PAGE.substitute(title=title, figures="".join(figures)).encode("utf-8", "replace")
     (page := out / "index.html").write_bytes(content)
     return page

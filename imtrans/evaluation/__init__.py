@@ -1,6 +1,6 @@
-"""Metrics of translated pictures, over a data set: `evaluate`, `fcn_score`.
+"""Metrics of translated images over a data set: `evaluate` and `fcn_score`.
 
-Each metric is a small class with `add` and `result`. What shows results to people belongs in `imtrans.training.report`.
+Each metric is a small class with `add` and `result`. Reports that people read belong in `imtrans.training.report`.
 """
 
 from imtrans.evaluation.evaluate import evaluate as evaluate

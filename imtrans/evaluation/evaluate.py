@@ -1,4 +1,4 @@
-"""How near translations come to their targets, over a data set."""
+"""Evaluation of generators: metrics of their outputs and the targets, over a data set."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan
@@ -30,33 +30,30 @@ def evaluate(
     batch_size: int = 1,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Translate every source of a data set, and compare with the targets.
+    """Translate the sources of a data set, and compare the results with the targets.
 
     Args:
-        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``; it is run where its weights are, and left as it was.
-            If its attribute `colours` is ``"lab"``, the RGB pictures that sources make with translations and with
-            targets are compared.
-        data: of ``{"source": (c, h, w), "target": (c', h, w)}`` in [-1, 1], without augmentation as a rule.
-        metrics: any of
+        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``. It runs on the device of its weights and is left
+            unchanged. If its attribute `colours` is ``"lab"``, metrics are computed on RGB images, which the sources
+            make with outputs and with targets.
+        data: samples ``{"source": (c, h, w), "target": (c', h, w)}`` in [-1, 1], usually without augmentation.
+        metrics: names from this list:
 
-            - ``"l1"`` and ``"psnr"``: means over the pictures, scaled to [0, 1]; PSNR in dB, at most 100.
-            - ``"ssim"``: the mean structural similarity; by torchmetrics, the extra ``metrics``.
-            - ``"histogram"``: ``histogram_l``, ``histogram_a`` and ``histogram_b``, the shares that the colours of all
-              pictures and of all targets have in common; see `imtrans.evaluation.metrics.LabHistograms`.
-            - ``"lpips"`` and ``"fid"``: by torchmetrics, with networks whose packages (torchvision, torch-fidelity)
-              and weights must be there; nothing is downloaded.
-        mode: of `imtrans.modes.running_as`; if None, the generator's `inference_mode`, or ``"eval"``.
-        batch_size: pictures at a time. In the modes that use the statistics of the batch, the result depends on it.
-        seed: of dropout in the mode ``"paper"``; the caller's random state is left alone.
+            - ``"l1"``, ``"psnr"``, ``"ssim"``: means over the images, scaled to [0, 1]; PSNR in dB, at most 100.
+            - ``"histogram"``: ``histogram_l``, ``histogram_a`` and ``histogram_b``, the intersections of the colour
+              histograms of all outputs and all targets; see `imtrans.evaluation.metrics.LabHistograms`.
+            - ``"lpips"``, ``"fid"``: need torchvision or torch-fidelity, and network weights, which are not downloaded.
+        mode: see `imtrans.modes.running_as`; None for the generator's `inference_mode`, or ``"eval"``.
+        batch_size: the result depends on it in modes that normalise with the statistics of the batch.
+        seed: of dropout in the mode ``"paper"``. The global random state is left unchanged.
 
     Returns:
-        Each value under its name, ready for JSON.
+        The values by name, ready for JSON.
 
     Raises:
-        ArgumentError: an unknown metric, or one whose package or weights are not there, with the way to get them; an
-            unknown mode, a `batch_size` below 1.
-        DataError: no data.
-        ShapeError: translations of another shape than their targets, or of one that a metric cannot take.
+        ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.
+        DataError: an empty data set.
+        ShapeError: outputs and targets differ in shape, or a metric does not support their shape.
 
     >>> from imtrans import ProceduralFacades
     >>> scores = evaluate(nn.Identity(), ProceduralFacades(2, size=16, augment=False), metrics=("l1", "histogram"))

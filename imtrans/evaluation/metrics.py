@@ -1,10 +1,13 @@
-"""How near translations come to their targets: by name, over a data set."""
+"""Metrics of generated images and their targets, by name, over a data set.
 
-import importlib
+torchmetrics computes PSNR, SSIM, LPIPS and FID. It is imported when a metric is first used, because its import is slow.
+L1 of each image and Lab histograms are computed here: torchmetrics has neither.
+"""
+
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +16,11 @@ from imtrans.checks import one_of
 from imtrans.colours import rgb_to_lab
 from imtrans.errors import ArgumentError, ShapeError
 
-PSNR_MOST = 100.0  # dB, of an identical picture, so that means stay finite
+MAX_PSNR = 100.0  # dB, for equal images, so that means stay finite
 SSIM_WINDOW = 11
-NETWORKS = {  # of each metric that judges with one: its package, and where its weights are from
+LAB_BINS = 220
+LAB_LOWEST = {"histogram_l": 0, "histogram_a": -110, "histogram_b": -110}
+NETWORKS = {  # metrics computed with a pretrained network: its package and the address of its weights
     "lpips": ("torchvision", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
     "fid": (
         "torch_fidelity",
@@ -25,164 +30,145 @@ NETWORKS = {  # of each metric that judges with one: its package, and where its 
 
 
 class Metric(Protocol):
-    """What is told of each batch, and knows the value of all in the end."""
+    """A metric over a set of images: `add` updates it with a batch, `result` returns its values by name.
 
-    def add(self, fake: Tensor, target: Tensor) -> None:
-        """Take in a batch of pictures ``(b, c, h, w)`` in [-1, 1] and their targets."""
+    Shape: images and targets ``(b, c, h, w)`` in [-1, 1].
+    """
 
-    def result(self) -> dict[str, float]:
-        """The value, or the values, each under its name."""
+    def add(self, fake: Tensor, target: Tensor) -> None: ...
+    def result(self) -> dict[str, float]: ...
 
 
 def l1(fake: Tensor, target: Tensor) -> Tensor:
-    """The mean absolute difference of each picture, scaled to [0, 1].
+    """Mean absolute difference of each image pair, for images scaled to [0, 1].
 
-    Shape: ``(b, c, h, w)`` in [-1, 1], twice -> ``(b,)``.
-
-    >>> l1(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2))
-    tensor([0.5000])
+    Shape: two tensors ``(b, c, h, w)`` in [-1, 1] -> ``(b,)``.
     """
     return (fake.float() - target.float()).abs().mean(dim=(1, 2, 3)) / 2
 
 
 def psnr(fake: Tensor, target: Tensor) -> Tensor:
-    """The peak signal-to-noise ratio of each picture in dB, at most 100.
+    """Peak signal-to-noise ratio of each image pair in dB, at most 100.
 
-    Shape: ``(b, c, h, w)`` in [-1, 1], twice -> ``(b,)``.
+    Shape: two tensors ``(b, c, h, w)`` in [-1, 1] -> ``(b,)``.
 
     >>> psnr(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)).round(decimals=2)
     tensor([6.0200])
     """
-    squares = ((fake.float() - target.float()) / 2).square().mean(dim=(1, 2, 3))
-    return -10 * squares.clamp_min(10 ** (-PSNR_MOST / 10)).log10()
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    values = peak_signal_noise_ratio(fake.float(), target.float(), data_range=2.0, reduction="none", dim=(1, 2, 3))
+    return values.clamp_max(MAX_PSNR)
 
 
 def ssim(fake: Tensor, target: Tensor) -> Tensor:
-    """The structural similarity of each picture, at most 1, by torchmetrics (the extra ``metrics``).
+    """Structural similarity of each image pair, at most 1.
 
-    Shape: ``(b, c, h, w)`` in [-1, 1], twice, at least 11 pixels high and wide -> ``(b,)``.
+    Shape: two tensors ``(b, c, h, w)`` in [-1, 1], with height and width of at least 11 -> ``(b,)``.
 
     Raises:
-        ArgumentError: torchmetrics is not installed.
-        ShapeError: a picture smaller than the window, 11 pixels.
+        ShapeError: the images are smaller than the window of 11 pixels.
 
     Source: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     if min(fake.shape[-2:]) < SSIM_WINDOW:
         height, width = fake.shape[-2:]
         raise ShapeError(
-            f"ssim: compares windows of {SSIM_WINDOW} pixels, and the pictures are {height}x{width}. Use larger ones, "
-            "or other metrics."
+            f"ssim: height and width must be at least {SSIM_WINDOW}, the size of its window, got {height}x{width}. "
+            "Use larger images, or other metrics."
         )
-    measure = _torchmetrics("ssim", "functional.image").structural_similarity_index_measure
-    values: Tensor = measure(_unit(fake), _unit(target), data_range=1.0, reduction="none")
+    values = structural_similarity_index_measure(_unit(fake), _unit(target), data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)
     return values
 
 
 class Mean:
-    """The mean over all pictures of a value that each of them has.
-
-    Args:
-        name: of the value.
-        score: from two batches to a value for each picture, ``(b,)``.
-    """
+    """Mean over all images of `score`, which maps images and targets to one value for each image, ``(b,)``."""
 
     def __init__(self, name: str, score: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.name, self.score = name, score
         self._values: list[Tensor] = []
 
     def add(self, fake: Tensor, target: Tensor) -> None:
-        """See `Metric`."""
         self._values.append(self.score(fake, target))
 
     def result(self) -> dict[str, float]:
-        """See `Metric`."""
         return {self.name: torch.cat(self._values).mean().item()}
 
 
 class LabHistograms:
-    """How far the colours of all pictures together are those of their targets.
+    """Intersection of the colour histograms of all images and all targets, for L, a and b, each in [0, 1].
 
-    For L, a and b each: the histograms over every pixel of the set, in bins of one unit of Lab, and the share that they
-    have in common. 1 means the same colours equally often, wherever they are.
+    A histogram counts the pixels of the whole set in bins of one Lab unit. The result 1 means that each colour is
+    equally frequent in both sets, at any position. `add` raises ShapeError if the images are not RGB.
 
     Source: Isola et al. 2017, section 4.2.2 and table 5.
     """
-
-    _LOWEST = (0, -110, -110)
-    _BINS = 220
 
     def __init__(self) -> None:
         self._counts: list[Tensor] = []
 
     def add(self, fake: Tensor, target: Tensor) -> None:
-        """See `Metric`."""
         if fake.shape[1] != 3:
             raise ShapeError(
-                f"evaluate: 'histogram' compares colours, red, green and blue, and the pictures have {fake.shape[1]} "
-                "channels. Leave it out of metrics."
+                f"evaluate: 'histogram' needs RGB images, got images with {fake.shape[1]} channels. Remove it from "
+                "metrics."
             )
         self._counts.append(torch.stack([self._histograms(fake), self._histograms(target)]))
 
     def _histograms(self, images: Tensor) -> Tensor:
         lab = rgb_to_lab(images.clamp(-1, 1))
-        each = [
-            (lab[:, k] - low).long().clamp(0, self._BINS - 1).flatten().bincount(minlength=self._BINS)
-            for k, low in enumerate(self._LOWEST)
-        ]
-        return torch.stack(each)
+        bins = [(lab[:, k] - low).long().clamp(0, LAB_BINS - 1) for k, low in enumerate(LAB_LOWEST.values())]
+        return torch.stack([index.flatten().bincount(minlength=LAB_BINS) for index in bins])
 
     def result(self) -> dict[str, float]:
-        """See `Metric`: ``histogram_l``, ``histogram_a`` and ``histogram_b``, in [0, 1]."""
         counts = torch.stack(self._counts).sum(dim=0).double()
         fake, target = counts / counts.sum(dim=-1, keepdim=True)
-        shared = torch.minimum(fake, target).sum(dim=-1).tolist()
-        return dict(zip(("histogram_l", "histogram_a", "histogram_b"), shared, strict=True))
+        return dict(zip(LAB_LOWEST, torch.minimum(fake, target).sum(dim=-1).tolist(), strict=True))
 
 
 class Lpips:
-    """The distance of pictures from their targets in the features of AlexNet, by torchmetrics.
+    """Distance of images and targets in the features of AlexNet.
 
     Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric".
     """
 
     def __init__(self, device: torch.device) -> None:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
         _weights("lpips")
-        made = _torchmetrics("lpips", "image.lpip").LearnedPerceptualImagePatchSimilarity(net_type="alex")
-        self._metric = made.to(device)
+        self._metric = LearnedPerceptualImagePatchSimilarity(net_type="alex").to(device)
 
     def add(self, fake: Tensor, target: Tensor) -> None:
-        """See `Metric`."""
         self._metric.update(fake.float().clamp(-1, 1), target.float().clamp(-1, 1))
 
     def result(self) -> dict[str, float]:
-        """See `Metric`."""
         return {"lpips": self._metric.compute().item()}
 
 
 class Fid:
-    """The Fréchet distance between all pictures and all targets in the features of Inception, by torchmetrics.
+    """Fréchet distance of all images and all targets in the features of Inception.
 
     Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium".
     """
 
     def __init__(self, device: torch.device) -> None:
-        path = _weights("fid")
-        module = _torchmetrics("fid", "image.fid")
-        made = module.FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=str(path))
-        self._metric = made.to(device)
-        self._pictures = 0
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        weights = str(_weights("fid"))
+        self._metric = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=weights).to(device)
+        self._num_images = 0
 
     def add(self, fake: Tensor, target: Tensor) -> None:
-        """See `Metric`."""
         self._metric.update(_unit(fake), real=False)
         self._metric.update(_unit(target), real=True)
-        self._pictures += len(fake)
+        self._num_images += len(fake)
 
     def result(self) -> dict[str, float]:
-        """See `Metric`."""
-        if self._pictures < 2:
-            raise ArgumentError("evaluate: 'fid' compares sets of pictures, and there is one. Leave it out of metrics.")
+        if self._num_images < 2:
+            raise ArgumentError("evaluate: 'fid' needs at least 2 images, got 1. Remove it from metrics.")
         return {"fid": self._metric.compute().item()}
 
 
@@ -197,35 +183,35 @@ METRICS: dict[str, Callable[[torch.device], Metric]] = {
 
 
 class Scores:
-    """Several metrics of one set of pictures.
+    """Several metrics over one set of images.
 
     Args:
-        metrics: names, of ``"l1" | "psnr" | "ssim" | "histogram" | "lpips" | "fid"``.
-        device: where the pictures are.
+        metrics: names from ``"l1" | "psnr" | "ssim" | "histogram" | "lpips" | "fid"``.
+        device: the device of the images.
 
     Raises:
-        ArgumentError: an unknown name, or none; a metric whose package or weights are not there. In `add`, ShapeError
-            where pictures and targets do not fit together or do not suit a metric.
+        ArgumentError: `metrics` is empty or has an unknown name, or the package or weights of a metric are missing.
+            `add` raises ShapeError if the shapes of images and targets differ, or a metric does not support them.
     """
 
     def __init__(self, metrics: Sequence[str], *, device: torch.device) -> None:
         if isinstance(metrics, str) or not metrics:
-            raise ArgumentError(f"evaluate: metrics must be a sequence of names of {sorted(METRICS)}, got {metrics!r}.")
-        names = [one_of("evaluate", "each of metrics", name, METRICS) for name in metrics]
+            raise ArgumentError(
+                f"evaluate: metrics must be a non-empty sequence of names from {sorted(METRICS)}, got {metrics!r}."
+            )
+        names = [one_of("evaluate", f"metrics[{i}]", name, METRICS) for i, name in enumerate(metrics)]
         self._metrics = [METRICS[name](device) for name in dict.fromkeys(names)]
 
     def add(self, fake: Tensor, target: Tensor) -> None:
-        """Take in a batch."""
         if fake.shape != target.shape or fake.ndim != 4:
             raise ShapeError(
-                f"evaluate: pictures {tuple(fake.shape)} and targets {tuple(target.shape)} must be (b, c, h, w), and "
-                "the same."
+                f"evaluate: images and targets must have the same shape (b, c, h, w), got {tuple(fake.shape)} and "
+                f"{tuple(target.shape)}."
             )
         for metric in self._metrics:
             metric.add(fake, target)
 
     def result(self) -> dict[str, float]:
-        """All values, by name."""
         return {name: value for metric in self._metrics for name, value in metric.result().items()}
 
 
@@ -233,28 +219,19 @@ def _unit(images: Tensor) -> Tensor:
     return (images.float().clamp(-1, 1) + 1) / 2
 
 
-def _torchmetrics(metric: str, module: str) -> Any:
-    try:
-        return importlib.import_module(f"torchmetrics.{module}")
-    except ImportError as error:
-        raise ArgumentError(
-            f"evaluate: {metric!r} is computed by torchmetrics, which is not installed. pip install 'imtrans[metrics]',"
-            f" or leave {metric!r} out of metrics."
-        ) from error
-
-
 def _weights(metric: str) -> Path:
-    """The file with the weights of the network that judges; it is never fetched."""
-    package, url = NETWORKS[metric]
-    if importlib.util.find_spec(package) is None:
+    """Return the file with the network weights of `metric`. It is never downloaded."""
+    module, url = NETWORKS[metric]
+    package = module.replace("_", "-")
+    if importlib.util.find_spec(module) is None:
         raise ArgumentError(
-            f"evaluate: {metric!r} judges with a network of {package.replace('_', '-')}, which is not installed. "
-            f"pip install {package.replace('_', '-')}, or leave {metric!r} out of metrics."
+            f"evaluate: {metric!r} needs {package}, which is not installed. pip install {package}, or remove "
+            f"{metric!r} from metrics."
         )
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if not path.is_file():
         raise ArgumentError(
-            f"evaluate: {metric!r} judges with a network whose weights are not there, and they are not fetched behind "
-            f"your back. Save {url} as {path}, or leave {metric!r} out of metrics."
+            f"evaluate: {metric!r} needs network weights that are not on this machine; imtrans does not download them. "
+            f"Save {url} as {path}, or remove {metric!r} from metrics."
         )
     return path

@@ -1,6 +1,6 @@
-"""Picture in, picture out: `translate`, `Translator` for many pictures, tiles for large ones.
+"""Inference: `translate` for one image or batch, `Translator` for many images, tiles for large images.
 
-What judges the result belongs in `imtrans.evaluation`.
+Metrics of the results belong in `imtrans.evaluation`.
 """
 
 from imtrans.inference.translate import translate as translate

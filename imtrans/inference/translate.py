@@ -1,4 +1,4 @@
-"""A picture in, a picture out."""
+"""Translation of images with a trained generator."""
 
 from typing import Any
 
@@ -21,38 +21,37 @@ def translate(
     tile: int | None = None,
     precision: str | None = None,
 ) -> Any:
-    """Translate a picture, or a batch of them, with a trained generator; the same kind comes back.
+    """Translate an image, or a batch of images, with a trained generator, and return the same kind.
 
     =========================================  ===============================  =====================
-    in                                         values                           out
+    input                                      values                           output
     =========================================  ===============================  =====================
     a path, a PIL image of any mode            8-bit; 16-bit or float grey      a PIL image
     an array ``h w``, ``h w c``, ``b h w c``   uint8, uint16, floats in [0, 1]  an array of that dtype
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
     =========================================  ===============================  =====================
 
-    A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) gives colours to grey pictures, of
-    any of these kinds, or to the lightness of coloured ones. What comes back has three channels, and that lightness.
+    A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) colours grey images of any of these
+    kinds; of colour images it uses the lightness. The output has three channels and the lightness of the input.
 
-    Any height and width. The generator runs where it is, and comes back exactly as it was: training flags, running
-    statistics, hooks.
+    Height and width are arbitrary. The generator runs on its device. Training flags, running statistics and hooks are
+    left unchanged.
 
     Args:
-        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, and tells ``c`` in its attribute ``in_channels``.
-        image: as above.
-        mode: ``"eval" | "batch_stats" | "paper"``, see `imtrans.modes.running_as`; None for the generator's own
+        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.
+        image: see the table.
+        mode: ``"eval" | "batch_stats" | "paper"``, see `imtrans.modes.running_as`; None for the generator's
             `inference_mode`. With ``"paper"``, dropout draws from PyTorch's global generator.
-        tile: height and width of the tiles to cut a large picture into, so that memory on the generator's device does
-            not grow with it; rounded up to the generator's stride (its attribute `size_multiple`, if it has one).
-            Tiles overlap by what the receptive field asks. Where that fits, as a `ResnetGenerator`'s does in tiles of
-            512, the result is that of the whole picture. A deep U-Net sees the whole picture from every pixel: its
-            tiles are an approximation, faded into one another. Norms that take statistics from the image get those of
-            the whole picture; each such norm costs a further pass over the tiles.
-        precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None as the weights are.
+        tile: height and width of tiles, which limit the memory that a large image needs; rounded up to the generator's
+            stride (attribute `size_multiple`). Tiles overlap. If the receptive field fits in a tile, as a
+            `ResnetGenerator`'s does in 512 pixels, the result equals the untiled one. Otherwise, as with a deep U-Net,
+            tiles fade into each other and approximate it. Norms use the statistics of the whole image; each norm that
+            needs them costs one more pass over the tiles.
+        precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None in the dtype of the weights.
 
     Raises:
-        ArgumentError: a value that is not allowed, or a picture of another type, dtype or range.
-        ShapeError: another number of axes or channels, no pixels; with `tile`, an output of another size.
+        ArgumentError: a value that is not allowed, or an image of another type, dtype or range.
+        ShapeError: wrong axes or channels, or no pixels; with `tile`, an output of another size.
         DataError: a file that cannot be read.
 
     >>> from imtrans import UNetGenerator
@@ -81,15 +80,15 @@ def translate(
 
 
 def check_generator(owner: str, generator: nn.Module, mode: str | None, precision: str | None) -> tuple[int, str]:
-    """How many channels `generator` takes, and in which mode it runs if `mode` is asked for.
+    """Return the generator's number of input channels, and the mode it runs in.
 
     Raises:
-        ArgumentError: it does not tell its channels, or `mode` or `precision` is not allowed.
+        ArgumentError: the generator has no ``in_channels``, or `mode` or `precision` is not allowed.
     """
     channels = getattr(generator, "in_channels", None)
     if not isinstance(channels, int):
         raise ArgumentError(
-            f"{owner}: {type(generator).__name__} must tell the channels of its source in an attribute in_channels, "
+            f"{owner}: {type(generator).__name__} needs an attribute in_channels, the number of channels of its input, "
             f"got {channels!r}."
         )
     if precision is not None:

@@ -1,4 +1,4 @@
-"""Many pictures through one generator: its weights prepared once, its forward compiled for the sizes that recur."""
+"""Translation of many images with one generator, compiled for frequent sizes."""
 
 import copy
 import warnings
@@ -16,28 +16,27 @@ from imtrans.inference.translate import check_generator
 from imtrans.modes import running_as
 
 COMPILE_AFTER = 500
-"""With ``compile="auto"``: compiling costs about as much time as it saves on so many pictures."""
+"""Images of one size before ``compile="auto"`` compiles it: about as many as pay for the compilation."""
 MAX_COMPILED = 4
-"""Sizes that are compiled: each keeps weights of its own, packed for its convolutions."""
+"""Number of sizes that are compiled. Each holds a copy of the weights."""
 
 
 class Translator:
-    """Translates picture after picture with one generator: `imtrans.translate`, faster, to the same values.
+    """Translates many images with one generator: the values of `imtrans.translate`, faster.
 
-    It works on a copy of the generator, which is left as it is; what happens to it later does not show.
+    It works on a copy. The generator is left unchanged, and later changes of it have no effect.
 
-    The first pictures of a size run at once, uncompiled, no slower than with `imtrans.translate`. A size that recurs
-    is compiled with the weights frozen into it, which takes from seconds to a minute; from then on its pictures run
-    faster. At most four sizes (and batch sizes) are compiled, and the others run on as they did. Compiling needs a C++
-    compiler on the machine.
+    Each size (with its batch size) runs uncompiled at first, as fast as `imtrans.translate`. A frequent size is
+    compiled with frozen weights, which takes seconds to a minute. At most four sizes are compiled; others keep running
+    uncompiled. Compilation needs a C++ compiler.
 
     Args:
         generator: as for `imtrans.translate`.
         mode: as for `imtrans.translate`. With ``"paper"``, dropout draws from PyTorch's global generator, in another
             order than there.
-        precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None as the weights are.
-        compile: ``"auto"`` compiles a size at its 500th picture, and where that fails goes on uncompiled, with a
-            warning; True at the first one; False never.
+        precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None in the dtype of the weights.
+        compile: ``"auto"`` compiles a size at its 500th image; if that fails, it warns and continues uncompiled. True
+            compiles at the first image, False never.
 
     Raises:
         ArgumentError: a value that is not allowed.
@@ -64,9 +63,9 @@ class Translator:
         self._device, self._dtype = weights.device, weights.dtype
         self._network = copy.deepcopy(generator)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Entered once, and held: compiled code is tied to the flags that it was compiled under.
-        self._running = ExitStack()
-        self._running.enter_context(running_as(self._network, self.mode))
+        # Entered once and never left: compiled code depends on the flags of the modules.
+        self._mode_context = ExitStack()
+        self._mode_context.enter_context(running_as(self._network, self.mode))
         self._must_compile = compile is True
         self._compile_at = {True: 1.0, False: float("inf"), "auto": COMPILE_AFTER}[compile]
         self._seen: Counter[torch.Size] = Counter()
@@ -74,7 +73,7 @@ class Translator:
 
     @torch.no_grad()
     def __call__(self, image: Picture) -> Any:
-        """Translate a picture, or a batch of them of one size; kinds and errors as for `imtrans.translate`."""
+        """Translate an image or a batch of images. Kinds and errors are those of `imtrans.translate`."""
         decoded = decode_for("Translator", image, self._network)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -90,35 +89,29 @@ class Translator:
         return self._compile(source)
 
     def _compile(self, source: Tensor) -> Tensor:
-        from torch._dynamo.exc import TorchDynamoException  # imported late: `import imtrans` must stay quick
+        import torch._dynamo.config  # slow to import
+        import torch._inductor.config
+        from torch._dynamo.exc import TorchDynamoException
 
+        compiled = torch.compile(self._network, dynamic=False)
         try:
-            compiled, fake = _compiled(self._network, source)
+            with (
+                # The first call traces the graph. The tracer reads freezing= from the global flag, not from the
+                # options of torch.compile.
+                torch._inductor.config.patch(freezing=True, fallback_random=True),
+                # All compiled instances of a class share this limit, those of other translators too.
+                torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16),
+            ):
+                fake: Tensor = compiled(source)
         except TorchDynamoException as error:
             if self._must_compile:
                 raise
             self._compile_at = float("inf")
             warnings.warn(
-                f"Translator: {type(self._network).__name__} cannot be compiled here, and runs on uncompiled: "
+                f"Translator: {type(self._network).__name__} cannot be compiled here and runs uncompiled: "
                 f"{str(error).strip().splitlines()[0]}",
                 stacklevel=5,
             )
             return self._network(source)
         self._compiled[source.shape] = compiled
         return fake
-
-
-def _compiled(network: nn.Module, source: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Compile `network` for `source` and its like, and run it."""
-    import torch._dynamo.config
-    import torch._inductor.config
-
-    compiled = torch.compile(network, dynamic=False)
-    with (
-        # The graph is made at the first call. Its weights become constants only if the tracer too, which reads the
-        # global flag and no option of torch.compile, knows that they are frozen.
-        torch._inductor.config.patch(freezing=True, fallback_random=True),
-        # The limit is shared by all that was ever compiled of one class, by other translators too.
-        torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16),
-    ):
-        return compiled, compiled(source)

@@ -185,9 +185,9 @@ def test_evaluate_takes_any_module_and_perfect_ones_are_perfect(facades):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"metrics": ("l1", "sim")}, "evaluate: each of metrics='sim' is not one of"),
-        ({"metrics": "l1"}, "evaluate: metrics must be a sequence of names of ["),
-        ({"metrics": ()}, "evaluate: metrics must be a sequence of names of ["),
+        ({"metrics": ("l1", "sim")}, "evaluate: metrics[1]='sim' is not one of"),
+        ({"metrics": "l1"}, "evaluate: metrics must be a non-empty sequence of names from ["),
+        ({"metrics": ()}, "evaluate: metrics must be a non-empty sequence of names from ["),
         ({"mode": "evl"}, "running_as: mode='evl' is not one of"),
         ({"batch_size": 0}, "evaluate: batch_size must be a whole number >= 1, got 0."),
     ],
@@ -200,6 +200,8 @@ def test_evaluate_refuses_what_it_does_not_know(facades, arguments, message):
 def test_evaluate_refuses_no_data_and_outputs_of_another_shape(facades):
     with pytest.raises(DataError, match=re.escape("evaluate: the data set is empty. Give it samples.")):
         evaluate(nn.Identity(), [])
-    message = "evaluate: pictures (1, 1, 16, 16) and targets (1, 3, 16, 16) must be (b, c, h, w), and the same."
+    message = (
+        "evaluate: images and targets must have the same shape (b, c, h, w), got (1, 1, 16, 16) and (1, 3, 16, 16)."
+    )
     with pytest.raises(ShapeError, match=re.escape(message)):
         evaluate(nn.Conv2d(3, 1, 1), facades)

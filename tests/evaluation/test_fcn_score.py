@@ -78,11 +78,11 @@ def test_nothing_counted_has_no_score():
         (lambda: ConfusionMatrix(2, ignore=True), "ConfusionMatrix: ignore must be None or a class id, got True."),
         (
             lambda: matrix_of([[0, 1]], [[0, 2]], 2),
-            "ConfusionMatrix: labels has ids from 0 to 2, and num_classes=2 allows 0 to 1. Pixels without a class can "
-            "have the id that ignore= names.",
+            "ConfusionMatrix: labels has ids from 0 to 2, and num_classes=2 allows 0 to 1. Give pixels without a "
+            "class the id of ignore=.",
         ),
         (lambda: matrix_of([[-1]], [[0]], 2), "ConfusionMatrix: found has ids from -1 to -1, and num_classes=2"),
-        (lambda: matrix_of([[0.5]], [[0]], 2), "found must be class ids, whole numbers, got torch.float32."),
+        (lambda: matrix_of([[0.5]], [[0]], 2), "found must be integer class ids, got torch.float32."),
     ],
 )
 def test_what_is_no_class_is_refused(act, message):
@@ -135,21 +135,21 @@ def test_batches_of_any_iterable_score_as_one_set():
 @pytest.mark.parametrize(
     ("generated", "labels", "message"),
     [
-        (torch.zeros(2, 3, 4, 4), torch.zeros(1, 4, 4).long(), "(2, 3, 4, 4) beside (1, 4, 4)"),
-        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 5).long(), "(1, 3, 4, 4) beside (1, 4, 5)"),
-        ([torch.zeros(1, 3, 4, 4)] * 2, [torch.zeros(1, 4, 4).long()], "(1, 3, 4, 4) beside None"),
-        ([], [torch.zeros(1, 4, 4).long()], "None beside (1, 4, 4)"),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(1, 4, 4).long(), "(2, 3, 4, 4) and (1, 4, 4)"),
+        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 5).long(), "(1, 3, 4, 4) and (1, 4, 5)"),
+        ([torch.zeros(1, 3, 4, 4)] * 2, [torch.zeros(1, 4, 4).long()], "(1, 3, 4, 4) and None"),
+        ([], [torch.zeros(1, 4, 4).long()], "None and (1, 4, 4)"),
     ],
 )
 def test_photos_without_their_labels_are_refused(generated, labels, message):
-    whole = f"fcn_score: generated and labels do not fit: {message} in one batch. For each photo (c, h, w) there must"
+    whole = f"fcn_score: generated and labels do not match: a batch has {message}. Each photo (c, h, w) needs class ids"
     with pytest.raises(ShapeError, match=re.escape(whole)):
         fcn_score(generated, labels, Reds())
 
 
 def test_no_photos_are_refused_and_so_is_a_segmenter_of_another_size():
-    with pytest.raises(ArgumentError, match=re.escape("fcn_score: there are no photos to score.")):
+    with pytest.raises(ArgumentError, match=re.escape("fcn_score: generated has no photos.")):
         fcn_score([], [], Reds())
-    message = "fcn_score: the segmenter made (1, 2, 2, 2) of photos (1, 3, 4, 4). It must give logits of each pixel."
+    message = "fcn_score: the segmenter maps photos (1, 3, 4, 4) to (1, 2, 2, 2). It must return logits for each pixel."
     with pytest.raises(ShapeError, match=re.escape(message)):
         fcn_score(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4).long(), nn.Conv2d(3, 2, 2, 2))

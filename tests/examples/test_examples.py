@@ -140,7 +140,7 @@ def test_without_val_it_says_so_and_shows_no_table(tmp_path):
     [
         (
             ["--data", "none"],
-            "error: none has no folder train/. Put the pairs to train on there, and others in val/.",
+            "error: none has no folder train/. Put the training pairs there, and validation pairs in val/.",
         ),
         (["--resume"], "error: there is no run in runs/facades to resume. "),
         (["--size", "0"], "error: ProceduralFacades: size must be a whole number >= 16, got 0."),
@@ -172,7 +172,7 @@ def test_a_loop_of_ones_own_trains_and_saves(tmp_path):
     script = Path(__file__).parents[2] / "examples" / "own_loop.py"
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "each logit of the discriminator judges 34 pixels" in done.stdout
+    assert "receptive field of the discriminator: 34 pixels" in done.stdout
     first, second = (float(loss) for loss in re.findall(r"generator (\d+\.\d+)", done.stdout))
     assert second < first
     assert load_pretrained(tmp_path / "runs" / "own_loop" / "generator").depth == 6

@@ -85,7 +85,7 @@ def test_two_folders_anywhere(tmp_path):
         *TINY, "--data-a", "horses", "--data-b", "zebras", "--epochs", 1, "--max-steps", 1, "--out", "run", cwd=tmp_path
     )
     assert "training on   2 pictures in horses" in output
-    assert "samples of    what it trains on: there is no testA/ with testB/" in output
+    assert "samples of    the training data: there is no testA/ with testB/" in output
     assert (tmp_path / "run" / "samples" / "000001.png").is_file()
 
 
@@ -95,7 +95,7 @@ def test_two_folders_anywhere(tmp_path):
 def test_the_data_are_named_in_one_way(tmp_path, arguments):
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.endswith("error: give --data, or both of --data-a and --data-b, or none of them\n")
+    assert done.stderr.endswith("error: give --data, or --data-a and --data-b, or none of them\n")
 
 
 def test_a_layout_that_is_not_there(tmp_path):
@@ -104,6 +104,6 @@ def test_a_layout_that_is_not_there(tmp_path):
         done = run("--data", data, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr == (
-            f"error: {data} has no folder {missing}. Put the pictures of the one kind in trainA, those of the other in "
-            "trainB; or name two folders with --data-a and --data-b.\n"
+            f"error: {data} has no folder {missing}. Put the images of one set in trainA and of the other in trainB, "
+            "or give two folders with --data-a and --data-b.\n"
         )

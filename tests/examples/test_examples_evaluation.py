@@ -116,7 +116,11 @@ def test_the_segmenter_takes_other_classes(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "palette.json is no palette: "), ("[1, 2]", "palette.json is no palette: "), ('{"a": 3}', "is no palette")],
+    [
+        (None, "palette.json is not a palette: "),
+        ("[1, 2]", "palette.json is not a palette: "),
+        ('{"a": 3}', "is not a palette"),
+    ],
 )
 def test_what_is_no_palette_is_refused(example, content, message, tmp_path):
     if content is not None:
@@ -156,7 +160,7 @@ def test_the_mean_colours_are_those_of_the_classes(example, data):
 
 def test_another_number_of_pictures_than_there_are_photos_is_refused(example, data, tmp_path):
     val = PairedImages(data / "val", size=32, augment=False)
-    with pytest.raises(DataError, match=r"holds 1 pictures, and there are 3 to score, in order of name\."):
+    with pytest.raises(DataError, match=r"must hold 3 images, one for each validation pair by name, got 1\."):
         list(example("train_segmenter").from_folder("some", [tmp_path / "a.png"], val))
 
 
@@ -231,7 +235,7 @@ def test_the_ablations_take_a_segmenter_go_on_and_refuse_an_unknown_run(data, tm
 
     there = run("ablations.py", "--data", data, "--runs", "1x1", "l1", *budget, cwd=tmp_path)
     assert there.returncode == 1
-    assert "runs/ablations has runs of l1 already. Go on with --resume, or give another --out." in there.stderr
+    assert "runs/ablations already has runs of l1. Continue with --resume, or give another --out." in there.stderr
     assert not (tmp_path / "runs" / "ablations" / "1x1").exists()
     more = run("ablations.py", "--data", data, "--runs", "l1", "1x1", "l1", *budget, "--resume", cwd=tmp_path)
     assert more.returncode == 0, more.stderr

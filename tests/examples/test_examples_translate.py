@@ -112,7 +112,7 @@ def test_a_folder_of_kinds_and_like_names(weights, tmp_path):
     }  # fmt: skip
     assert {pixels(path).shape[1] for path in out.glob("a.*png")} == {20, 21, 22}
     page = Page(out / "index.html")
-    assert "7 pictures translated" in page.text
+    assert "7 images translated" in page.text
     assert "a b & <c>?#%.png" in page.text
     assert "c" not in page.tags
     assert "script" not in page.tags
@@ -173,17 +173,17 @@ def test_errors_are_one_line(weights, tmp_path):
     def error(weights, given, out, *options):
         return failed(run("--weights", weights, "--input", given, "--out", out, *options, cwd=tmp_path))
 
-    no_picture = "is no picture, and no folder that holds some."
-    assert error(weights, "none", "made") == f"error: none {no_picture}"
-    assert error(weights, "empty", "made") == f"error: empty {no_picture}"
+    no_image = "is not an image file, nor a folder of images."
+    assert error(weights, "none", "made") == f"error: none {no_image}"
+    assert error(weights, "empty", "made") == f"error: empty {no_image}"
     assert error("nowhere", "in", "made").startswith("error: nowhere is neither a folder nor the name of a repo")
     assert error("discriminator", "in", "made") == (
-        "error: discriminator is no generator of pictures that a PNG can hold."
+        "error: discriminator is not a generator whose outputs can be saved as PNG."
     )
     assert error(weights, "in", "file") == "error: file cannot be used: File exists. Give another folder with --out."
     assert error(weights, "in/a.png", "in") == (
-        "error: in cannot be used: the pictures come from there, and would be overwritten. Give another folder with "
-        "--out."
+        "error: in cannot be used: it is the folder of the inputs, which would be overwritten. Give another folder "
+        "with --out."
     )
     assert error(weights, "in", "made", "--device", "abacus").startswith("error: device='abacus' cannot be used here")
     assert not (tmp_path / "made").exists()
@@ -194,7 +194,7 @@ def test_a_tile_that_is_too_small_is_an_error(weights, tmp_path):
     done = run("--weights", weights, "--input", "a.png", "--out", "made", "--tile", "8", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "error: translate: tile=8 leaves no overlap, because tiles of this network begin at multiples of 8. "
+        "error: translate: tile=8 leaves no overlap: tiles of this network begin at multiples of 8. "
         "Use tile=16 or more."
     )
     assert "Traceback" not in done.stderr

@@ -113,9 +113,9 @@ def test_a_study_is_a_page_and_a_key(call, tmp_path):
     page, key = folder / "study.html", json.loads((folder / "key.json").read_text())
     assert (code, err) == (0, "")
     assert out == (
-        "52 of 52 pairs, 10 to practise, 40 that count for each participant\n"
-        f"page       {page.as_uri()} ({page.stat().st_size / 2**20:.1f} MiB): send it\n"
-        f"key        {folder / 'key.json'}: keep it to yourself, it is needed to score the answers\n"
+        "52 of 52 pairs; 10 practice and 40 scored trials for each participant\n"
+        f"page       {page.as_uri()} ({page.stat().st_size / 2**20:.1f} MiB), for participants\n"
+        f"key        {folder / 'key.json'}, needed to score the answers; do not share it\n"
     )
     data = embedded(folder)
     assert (data["trials"], len(data["practice"]), key["practice"], key["trials"]) == (40, 10, 10, 40)
@@ -180,7 +180,7 @@ def test_a_seed_decides_which_pairs_are_shown(call, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         code, out, _ = call(generated, real, "--out", tmp_path / name, "--seed", seed)
         assert code == 0
-        assert out.startswith("100 of 103 pairs, ")
+        assert out.startswith("100 of 103 pairs; ")
         keys[name] = (tmp_path / name / "key.json").read_text()
     assert keys["a"] == keys["b"] != keys["c"]
     assert (tmp_path / "a" / "study.html").read_bytes() == (tmp_path / "b" / "study.html").read_bytes()
@@ -198,8 +198,8 @@ def test_what_cannot_be_a_study_is_refused(call, tmp_path):
         return err.removeprefix("error: ").removesuffix("\n")
 
     assert error(generated, real) == (
-        f"{generated} and {real} hold 5 pairs; 10 to practise and 40 that count need 50, because nobody sees a pair "
-        "twice. Add pictures, or ask for fewer with --practice and --trials."
+        f"{generated} and {real} hold 5 pairs; 10 practice and 40 scored trials need 50, because no participant sees a "
+        "pair twice. Add images, or reduce --practice and --trials."
     )
     few = ("--practice", 1, "--trials", 4)
     assert error(generated, real, "--practice", 0) == (
@@ -219,8 +219,8 @@ def test_what_cannot_be_a_study_is_refused(call, tmp_path):
     assert call(generated, real, *few, "--out", out)[0] == 0
     assert call(generated, real, *few, "--out", out)[0] == 0  # the same study once more
     assert error(generated, real, *few, "--seed", 1) == (
-        f"{out} cannot be used: it holds another study, whose answers could no longer be scored. Give another folder "
-        "with --out."
+        f"{out} cannot be used: it holds another study, and overwriting the key would make its answers useless. Give "
+        "another folder with --out."
     )
 
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_a_study_is_refused(call, tmp_path):
         ([], "give GENERATED and REAL to write a study, or --score ANSWERS to score one"),
         (["a"], "give GENERATED and REAL to write a study, or --score ANSWERS to score one"),
         (["a", "b", "--json"], "give GENERATED and REAL to write a study, or --score ANSWERS to score one"),
-        (["a", "--score", "b"], "--score takes no GENERATED, REAL, --practice or --trials: they are in the study's"),
+        (["a", "--score", "b"], "--score takes no GENERATED, REAL, --practice or --trials: they are stored with"),
         (["--score", "b", "--trials", "3"], "--score takes no GENERATED, REAL, --practice or --trials"),
     ],
 )
@@ -273,7 +273,7 @@ def test_scores_are_printed_as_a_table(call, folder, tmp_path):
         "Bob Möller                0       5   0.0         1.02 s        0\n"
         "anna                      2       5  40.0         1.02 s        1\n"
         "all 2                     2      10  20.0\n"
-        f"generated pictures taken for real: 20.0 %, 95 % interval {100 * low:.1f} to {100 * high:.1f} "
+        f"generated images taken for real: 20.0 %, 95 % interval {100 * low:.1f} to {100 * high:.1f} "
         "(bootstrap over participants and their trials, seed 0)\n"
     )
 
@@ -302,7 +302,7 @@ def test_only_the_first_session_of_a_participant_counts(call, folder, tmp_path):
     for order in ([first, second], [second, first]):
         code, out, err = call("--score", *order, "--out", folder, "--json")
         scores = json.loads(out)
-        assert (code, err) == (0, f"left out: {second}, a later session of ANNA\n")
+        assert (code, err) == (0, f"not scored: {second}, a later session of ANNA\n")
         assert (scores["percent"], scores["trials"], scores["left_out"]) == (20.0, 5, [str(second)])
 
 
@@ -310,7 +310,7 @@ def test_a_session_that_is_there_twice_is_an_error(call, folder, tmp_path):
     paths = [save(tmp_path / name, answers()) for name in ("b.json", "a.json")]
     code, out, err = call("--score", *paths, "--out", folder)
     assert (code, out) == (1, "")
-    assert err == f"error: {paths[1]} and {paths[0]} are of one session. Take one of them out.\n"
+    assert err == f"error: {paths[1]} and {paths[0]} hold the same session. Leave one out.\n"
 
 
 def read(path, content, **options):
@@ -330,7 +330,7 @@ def test_what_is_no_json_is_named(tmp_path, content):
     with pytest.raises(DataError) as caught:
         answers_of.read_answers(path, STUDY)
     assert str(caught.value).startswith(f"{path} cannot be read as answers (")
-    assert str(caught.value).endswith("). Give the file that the page saved.")
+    assert str(caught.value).endswith("). Give a file saved by the page.")
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
@@ -340,13 +340,13 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
         answers_of.read_answers(path, STUDY)
     size = path.stat().st_size
     assert str(caught.value) == (
-        f"{path} cannot be read as answers ({size} bytes are too many). Give the file that the page saved."
+        f"{path} cannot be read as answers ({size} bytes are too many). Give a file saved by the page."
     )
 
 
 def test_answers_that_are_none_are_named(tmp_path):
     path = tmp_path / "a.json"
-    no_answers = f"{path} holds no answers of a perceptual study. Give the file that the page saved."
+    no_answers = f"{path} holds no answers of a perceptual study. Give a file saved by the page."
     for other in ({}, {"format": "png"}, {"answers": []}):
         assert read(path, other) == no_answers
     for text in ("[]", "3", "null", '"imtrans perceptual study"'):
@@ -355,13 +355,13 @@ def test_answers_that_are_none_are_named(tmp_path):
             answers_of.read_answers(path, STUDY)
         assert str(caught.value) == no_answers
     assert read(path, answers(study=answers_of.Study("decaf", 2, 5, STUDY.generated))) == (
-        f"{path} answers another study, 'decaf'; this one is 'c0ffee'."
+        f"{path} belongs to another study, 'decaf'; this one is 'c0ffee'."
     )
 
 
 def test_answers_that_were_changed_are_named(tmp_path):
-    path, changed = tmp_path / "a.json", f"{tmp_path / 'a.json'} was changed after the page had saved it: "
-    assert read(path, answers(), signed=False) == f"{changed}its checksum is wrong. Ask for it again."
+    path, changed = tmp_path / "a.json", f"{tmp_path / 'a.json'} was changed after the page saved it: "
+    assert read(path, answers(), signed=False) == f"{changed}its checksum is wrong. Ask for the original file."
     right = json.loads(save(path, answers()).read_text())
     assert answers_of.read_answers(path, STUDY).fooled == 0
     right["answers"][3]["answer"] ^= 1
@@ -380,16 +380,16 @@ def test_answers_that_do_not_fit_the_study_are_named(tmp_path):
     assert read(path, answers(answers=given[:3])) == f"{path} holds 3 answers, not 7. Let the participant finish."
     assert read(path, answers(answers=given * 2)) == f"{path} holds 14 answers, not 7. Let the participant finish."
     assert read(path, answers(answers="x" * 7)) == f"{path} holds no answers, not 7. Let the participant finish."
-    order = f"{path}: trial 4 is not the one that its seed draws. Ask for the file again."
+    order = f"{path}: trial 4 does not match the seed of the session. Ask for the original file."
     assert changed(3, pair=99) == order
     assert changed(3, swapped=not given[3]["swapped"]) == order
     assert read(path, answers(answers=[*given[:3], None, *given[4:]])) == order
-    assert read(path, answers(answers=given[::-1])).startswith(f"{path}: trial 1 is not the one")
+    assert read(path, answers(answers=given[::-1])).startswith(f"{path}: trial 1 does not match")
     for value in (2, -1, True, "0", None, 0.0):
         assert changed(6, answer=value) == f"{path}: answer must be a whole number from 0 to 1, got {value!r}."
     for value in ([1000], [1000, 999], [1000, True], [1000, 1e9], None, {}):
         assert changed(0, shown=value) == (
-            f"{path}: trial 1 must show two pictures for 1000 milliseconds or more, got {value!r}."
+            f"{path}: trial 1 must show two images for 1000 milliseconds or more, got {value!r}."
         )
     for seed in (0, 2**32, -1, "7", None, True):
         text = f"{path}: seed must be a whole number from 1 to 4294967295, got {seed!r}."
@@ -398,7 +398,7 @@ def test_answers_that_do_not_fit_the_study_are_named(tmp_path):
         text = f"{path}: {name} must be a whole number from 0 to {2**53}, got -1."
         assert read(path, answers() | {name: -1}) == text
     for name, value in itertools.product(("participant", "session"), ("", " ", 3, None, "x" * 61)):
-        text = f"{path}: {name} must be a text of 1 to 60 characters, got {value!r}."
+        text = f"{path}: {name} must be a string of 1 to 60 characters, got {value!r}."
         assert read(path, answers() | {name: value}) == text
 
 
@@ -409,7 +409,7 @@ def test_a_name_cannot_steer_the_terminal(call, folder, tmp_path):
     code, out, err = call("--score", first, second, "--out", folder)
     assert code == 0
     assert "\n\\x1b[2Ja\\nb " in out
-    assert err == f"left out: {second}, a later session of \\x1b[2Ja\\nb\n"
+    assert err == f"not scored: {second}, a later session of \\x1b[2Ja\\nb\n"
 
 
 @pytest.mark.parametrize(
@@ -429,9 +429,7 @@ def test_a_key_that_is_none_is_an_error(call, folder, change):
     key = json.loads((folder / "key.json").read_text())
     change(key)
     (folder / "key.json").write_text(json.dumps(key))
-    damaged = (
-        f"error: {folder / 'key.json'} is not the key of a study. Write the study again, from the same pictures.\n"
-    )
+    damaged = f"error: {folder / 'key.json'} is not the key of a study. Write the study again from the same images.\n"
     assert call("--score", "a.json", "--out", folder) == (1, "", damaged)
     (folder / "key.json").write_text("{")
     assert call("--score", "a.json", "--out", folder) == (1, "", damaged)

@@ -157,8 +157,7 @@ def test_a_tile_without_room_for_an_overlap_is_refused():
     with pytest.raises(ArgumentError) as caught:
         translate(UNetGenerator(base_channels=2, depth=6), torch.zeros(3, 200, 200), tile=50)
     assert str(caught.value) == (
-        "translate: tile=50 leaves no overlap, because tiles of this network begin at multiples of 64. "
-        "Use tile=128 or more."
+        "translate: tile=50 leaves no overlap: tiles of this network begin at multiples of 64. Use tile=128 or more."
     )
 
 
@@ -269,7 +268,7 @@ def own_statistics(network, source, tiling):
     """What tiles with statistics of their own make."""
     blended = torch.zeros_like(source)
     for tile in tiling.tiles(*source.shape[-2:]):
-        tile.cut(blended).add_(whole(network, tile.cut(source), "batch_stats") * tile.weights())
+        tile.crop(blended).add_(whole(network, tile.crop(source), "batch_stats") * tile.weights())
     return blended
 
 
@@ -385,8 +384,8 @@ def test_an_output_of_another_size_is_refused():
     with pytest.raises(ShapeError) as caught:
         translate(network, torch.zeros(3, 40, 40), tile=16)
     assert str(caught.value) == (
-        "translate: tiles of (16, 16) pixels come out as (32, 32). tile= is for generators whose output has the size "
-        "of their source."
+        "translate: tile= needs a generator that keeps height and width, got an output of (32, 32) for a tile of "
+        "(16, 16). Use tile=None."
     )
 
 

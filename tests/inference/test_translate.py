@@ -261,7 +261,7 @@ def test_a_generator_must_tell_its_channels():
     with pytest.raises(ArgumentError) as caught:
         translate(nn.Sequential(), torch.zeros(3, 4, 4))
     assert str(caught.value) == (
-        "translate: Sequential must tell the channels of its source in an attribute in_channels, got None."
+        "translate: Sequential needs an attribute in_channels, the number of channels of its input, got None."
     )
 
 

@@ -244,7 +244,7 @@ def test_a_setting_that_is_not_allowed_is_named(settings, message):
 
 
 def test_a_generator_that_does_not_tell_its_channels_is_refused():
-    with pytest.raises(ArgumentError, match=r"Translator: Sequential must tell .* in_channels, got None"):
+    with pytest.raises(ArgumentError, match=r"Translator: Sequential needs an attribute in_channels, .* got None"):
         Translator(nn.Sequential(nn.Conv2d(3, 3, 1)))
 
 
