@@ -1,4 +1,4 @@
-"""The table of every error in ``docs/reliability.md``. ``python tests/helpers/error_table.py`` renews it from the code."""
+"""The table of errors in ``docs/reliability.md``; ``python tests/helpers/error_table.py`` renews it from the code."""
 
 import ast
 import re
