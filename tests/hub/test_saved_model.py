@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fuzzing import no_hang
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -387,6 +387,7 @@ WRONG = st.recursive(
 
 
 @pytest.mark.parametrize(("cls", "name"), ARGUMENTS, ids=lambda value: getattr(value, "__name__", value))
+@settings(max_examples=30)
 @given(value=WRONG)
 def test_any_json_as_any_argument_is_our_error_or_a_network(folders, tmp_path_factory, cls, name, value):
     spoilt = tmp_path_factory.mktemp("any")
