@@ -1,15 +1,12 @@
 """The benchmark runs, says what it measured, and drives a checkout of the reference through its own classes."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
+from example_runs import EXAMPLES, run_example
 
 FAKE_MODEL = """
 import torch
@@ -29,9 +26,8 @@ class Pix2PixModel:
 
 
 def run(*arguments, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, str(ROOT / "examples" / "benchmark.py"), "--quick", "--device", "cpu", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    flags = ("--quick", "--device", "cpu", "--json", "found.json", *arguments)
+    done = run_example("benchmark.py", *flags, cwd=cwd, new_process=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout, json.loads((cwd / "found.json").read_text())
@@ -45,46 +41,46 @@ def checkout(folder, model):
     return folder
 
 
-def test_it_measures_everything_and_names_the_machine(tmp_path):
-    output, found = run("--json", "found.json", "--threads", "1", cwd=tmp_path)
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("with_peer", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_it_measures_everything_with_a_peer_or_without(tmp_path, with_peer):
+    peer = ["--peer", str(checkout(tmp_path / "peer", FAKE_MODEL))] if with_peer else []
+    output, found = run("--threads", "1", *peer, cwd=tmp_path)
     assert found["machine"]["threads"] == "1"
     assert {"device", "cpu", "cores", "torch", "load"} <= found["machine"].keys()
     assert min(found["floor"].values()) > 0
     assert found["step"].keys() == {"1", "2"}
+    first = "peer fp32" if with_peer else "imtrans fp32"
+    peers = ["peer fp32"] if with_peer else []
     for results in found["step"].values():
-        assert list(results) == ["imtrans fp32", "imtrans bf16"]
-        assert results["imtrans fp32"]["ratio"] == 1
+        assert list(results) == [*peers, "imtrans fp32", "imtrans bf16"]
+        assert results[first]["ratio"] == 1
         for result in results.values():
             assert result["rounds"] == 3
             assert 0 < result["fastest_ms"] <= result["ms"]
             assert result["of_floor"] > 0
-    assert list(found["forward"]) == ["translate fp32", "Translator fp32", "translate bf16", "Translator bf16"]
+    one_picture = ["translate fp32", "Translator fp32", "translate bf16", "Translator bf16"]
+    assert list(found["forward"]) == [*peers, *one_picture]
+    assert found["forward"][[*peers, *one_picture][0]]["ratio"] == 1
     assert found["peak_memory"]["step"]["peak_mib"] > 0
-    assert list(found["first_picture"]) == ["picture", "translator picture"]
+    assert list(found["first_picture"]) == [*(["peer picture"] if with_peer else []), "picture", "translator picture"]
     assert len(found["input"]) == 4
     for loop in found["loop"].values():
         assert loop["recipe_hours"] > 80_000 * loop["step_ms"] / 3.6e6 / 2
     assert "skipped" not in output
     assert f"{found['step']['1']['imtrans fp32']['ms']:9.1f}" in output
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
-def test_a_peer_is_measured_beside_it(tmp_path):
-    peer = checkout(tmp_path / "peer", FAKE_MODEL)
-    output, found = run("--json", "found.json", "--peer", str(peer), cwd=tmp_path)
-    for results in (*found["step"].values(), found["forward"]):
-        assert next(iter(results)) == "peer fp32"
-        assert results["peer fp32"]["ratio"] == 1
+    if with_peer:
         # One 1x1 convolution is less work than two networks.
-        assert all(0 < result["ratio"] < 1 for name, result in results.items() if name != "peer fp32")
-    assert found["peak_memory"]["peer step"]["peak_mib"] > 0
-    assert found["first_picture"]["peer picture"]["first_ms"] > 0
-    assert "a word that must not reach the table" not in output
+        for results in (*found["step"].values(), found["forward"]):
+            assert all(0 < result["ratio"] < 1 for name, result in results.items() if name != "peer fp32")
+        assert found["peak_memory"]["peer step"]["peak_mib"] > 0
+        assert found["first_picture"]["peer picture"]["first_ms"] > 0
+        assert "a word that must not reach the table" not in output
 
 
 @pytest.fixture
 def parts(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.syspath_prepend(EXAMPLES)
     return pytest.importorskip("benchmark_parts")
 
 

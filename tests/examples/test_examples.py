@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import re
-import subprocess
 import sys
 import tarfile
 import threading
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from example_runs import run_example
 from PIL import Image
-from processes import environment
 
 from imtrans import load_pretrained
 from imtrans.errors import DataError
@@ -26,14 +25,12 @@ SCRIPT = ROOT / "examples" / "pix2pix_facades.py"
 TINY = ["--max-steps", "3", "--size", "32", "--base-channels", "4", "--epochs", "1", "--device", "cpu"]
 
 
-def run(*arguments, cwd, script=SCRIPT.name):
-    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
-    strict = environment(PYTHONWARNINGS="error")
-    return subprocess.run(command, cwd=cwd, env=strict, capture_output=True, text=True, check=False)
+def run(*arguments, script=SCRIPT.name, **options):
+    return run_example(script, *arguments, **options)
 
 
-def succeeded(*arguments, cwd, **options):
-    done = run(*arguments, cwd=cwd, **options)
+def succeeded(*arguments, **options):
+    done = run(*arguments, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -46,9 +43,9 @@ def fill(folder, count, size=(24, 18)):
         Image.fromarray(noise).save(folder / f"{n}.jpg")
 
 
-def failed(*arguments, cwd):
+def failed(*arguments, **options):
     """The error, which is one line after what the progress bar may have left."""
-    done = run(*arguments, cwd=cwd)
+    done = run(*arguments, **options)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
@@ -74,7 +71,7 @@ def table_of(output):
 
 
 def test_with_no_data_it_trains_on_procedural_facades_and_resumes(tmp_path):
-    output = succeeded(*TINY, cwd=tmp_path)
+    output = succeeded(*TINY, cwd=tmp_path, new_process=True)
     out = tmp_path / "runs" / "facades"
     assert "training on   400 procedural facades of seed 0" in output
     assert "validating on 20 procedural facades of seed 1" in output
@@ -162,18 +159,16 @@ def test_what_is_wrong_is_told_in_one_line(arguments, text, tmp_path, monkeypatc
 
 def test_an_error_ends_the_process_with_one_and_no_traceback(tmp_path):
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    assert failed("--data", "empty", cwd=tmp_path) == (
+    assert failed("--data", "empty", cwd=tmp_path, new_process=True) == (
         "error: empty/train holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
         "folders, A and B, of files with the same names."
     )
 
 
 def test_a_loop_of_ones_own_trains_and_saves(tmp_path):
-    script = Path(__file__).parents[2] / "examples" / "own_loop.py"
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "receptive field of the discriminator: 34 pixels" in done.stdout
-    first, second = (float(loss) for loss in re.findall(r"generator (\d+\.\d+)", done.stdout))
+    output = succeeded(cwd=tmp_path, script="own_loop.py", new_process=True)
+    assert "receptive field of the discriminator: 34 pixels" in output
+    first, second = (float(loss) for loss in re.findall(r"generator (\d+\.\d+)", output))
     assert second < first
     assert load_pretrained(tmp_path / "runs" / "own_loop" / "generator").depth == 6
 

@@ -81,9 +81,8 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
 def test_two_folders_anywhere(tmp_path):
     fill(tmp_path / "horses", 2)
     fill(tmp_path / "zebras", 3)
-    output = succeeded(
-        *TINY, "--data-a", "horses", "--data-b", "zebras", "--epochs", 1, "--max-steps", 1, "--out", "run", cwd=tmp_path
-    )
+    flags = ("--data-a", "horses", "--data-b", "zebras", "--epochs", 1, "--max-steps", 1, "--out", "run")
+    output = succeeded(*TINY, *flags, cwd=tmp_path, new_process=True)
     assert "training on   2 pictures in horses" in output
     assert "samples of    the training data: there is no testA/ with testB/" in output
     assert (tmp_path / "run" / "samples" / "000001.png").is_file()

@@ -2,14 +2,11 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from example_runs import EXAMPLES, run_example
 from PIL import Image
 
 from imtrans import PairedImages, Trainer, UNetGenerator, load_pretrained, receptive_field
@@ -17,7 +14,6 @@ from imtrans.data.facades.plan import LABELS
 from imtrans.errors import DataError
 from imtrans.nn.skips import NoSkip
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 COLOURS = np.array(list(LABELS.values()), dtype=np.uint8)
 PHOTO_OF = COLOURS // 2
 PHOTO_OF[[4, 5, 6]] = (230, 40, 40), (40, 230, 40), (40, 40, 230)  # window, wall, sky
@@ -41,10 +37,8 @@ def data(tmp_path_factory):
     return folder
 
 
-def run(script, *arguments, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments), "--device", "cpu"]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def run(script, *arguments, **options):
+    return run_example(script, *arguments, "--device", "cpu", **options)
 
 
 def rows_of(output):
@@ -109,7 +103,7 @@ def test_0_is_a_value_and_refused(data, tmp_path, script, flag, message):
 def test_the_segmenter_takes_other_classes(data, tmp_path):
     (tmp_path / "two.json").write_text('{"dark": [0, 0, 100], "bright": [200, 200, 255]}')
     fit = ("--data", data, "--size", 32, "--base-channels", 2, "--epochs", 1, "--palette", "two.json")
-    done = run("train_segmenter.py", *fit, cwd=tmp_path)
+    done = run("train_segmenter.py", *fit, cwd=tmp_path, new_process=True)
     assert done.returncode == 0, done.stderr
     assert load_pretrained(tmp_path / "runs" / "segmenter").config["out_channels"] == 2
 
@@ -207,7 +201,7 @@ def test_each_combination_is_what_it_says_and_trains(example, name):
 
 def test_the_ablations_leave_a_table_and_a_picture(data, tmp_path):
     budget = ("--size", 32, "--base-channels", 2, "--max-steps", 2, "--segmenter-epochs", 1, "--precision", "fp32")
-    done = run("ablations.py", "--data", data, "--runs", "l1", "1x1", *budget, cwd=tmp_path)
+    done = run("ablations.py", "--data", data, "--runs", "l1", "1x1", *budget, cwd=tmp_path, new_process=True)
     assert done.returncode == 0, done.stderr
     rows = rows_of(done.stdout)
     assert next(iter(rows)) == "real photos"

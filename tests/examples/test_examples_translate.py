@@ -1,32 +1,24 @@
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import torch
+from example_runs import run_example
+from huggingface_hub import constants
 from PIL import Image
 
 from imtrans import PatchDiscriminator, UNetGenerator, translate
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "examples" / "translate.py"
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-def run(*arguments, cwd):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "error",
-        "HF_HUB_OFFLINE": "1",
-    }
-    command = [sys.executable, str(SCRIPT), "--device", "cpu", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def run(*arguments, **options):
+    return run_example("translate.py", "--device", "cpu", *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +77,7 @@ def failed(done):
 
 def test_a_picture(weights, tmp_path):
     source = picture(tmp_path / "labels.jpg")
-    done = run("--weights", weights, "--input", "labels.jpg", "--out", "made", cwd=tmp_path)
+    done = run("--weights", weights, "--input", "labels.jpg", "--out", "made", cwd=tmp_path, new_process=True)
     assert done.returncode == 0, done.stderr
     page = tmp_path / "made" / "index.html"
     assert done.stdout == f"1 of 1 translated, 0 skipped\ngallery    {page.as_uri()}\n"

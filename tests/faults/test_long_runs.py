@@ -27,7 +27,7 @@ print(json.dumps(seen))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-@pytest.mark.parametrize("steps", [600, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [300, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_memory_and_open_files_are_flat(tmp_path, steps):
     command = [sys.executable, "-c", RUN, str(tmp_path / "run"), str(steps)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)

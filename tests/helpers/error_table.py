@@ -1,4 +1,4 @@
-"""The table of every error in ``docs/reliability.md``, from the code: ``python tests/error_table.py`` renews it."""
+"""The table of errors in ``docs/reliability.md``; ``python tests/helpers/error_table.py`` renews it from the code."""
 
 import ast
 import re
@@ -10,15 +10,15 @@ import imtrans.errors
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 START, END = "<!-- errors: begin -->", "<!-- errors: end -->"
-# For texts that only say what is wrong, or end in what another error says.
+# For texts that name only the problem, or that end in the text of another error.
 WAYS_OUT = {
-    "ArgumentError": "Give what is asked for.",
-    "ShapeError": "Give what is asked for.",
-    "DataError": "Repair what is named, or take it out.",
-    "SavedModelError": "Fetch the file again, or save it again with what made it.",
-    "HubError": "What is to be done stands at the end of the text.",
-    "CheckpointError": "None is needed: the one before it is taken.",
-    "TrainingError": "What is to be done stands at the end of the text.",
+    "ArgumentError": "Pass an allowed value.",
+    "ShapeError": "Pass an allowed value.",
+    "DataError": "Repair the named file, or remove it.",
+    "SavedModelError": "Download the model again, or save it again.",
+    "HubError": "The text ends with the way out.",
+    "CheckpointError": "None is needed: the previous checkpoint is used.",
+    "TrainingError": "The text ends with the way out.",
 }
 KINDS = {name for name, kind in vars(imtrans.errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
@@ -54,7 +54,7 @@ def name_of(node: ast.expr) -> str:
 
 
 def errors() -> Iterator[tuple[str, str, str]]:
-    """Room, class and text of each error, in the order of the code."""
+    """Module, class and text of each error, in the order of the code."""
     for path in sorted((ROOT / "imtrans").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS and node.args:
@@ -70,9 +70,9 @@ def halves(kind: str, text: str) -> tuple[str, str]:
 def table() -> str:
     """A row for each error."""
     rows = ["| Error | Raised in | What happened | The way out |", "| --- | --- | --- | --- |"]
-    for room, kind, text in dict.fromkeys(errors()):
+    for module, kind, text in dict.fromkeys(errors()):
         what, way_out = halves(kind, text.replace("|", "\\|"))
-        rows.append(f"| {kind} | {room} | {what} | {way_out} |")
+        rows.append(f"| {kind} | {module} | {what} | {way_out} |")
     return "\n".join(rows)
 
 

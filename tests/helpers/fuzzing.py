@@ -33,7 +33,7 @@ from imtrans import (
 from imtrans.convert.junyanz import reference_names
 from imtrans.errors import ImtransError
 
-HANG = 20  # seconds; a watchdog for a machine under load, not a measure of speed
+HANG = 120  # seconds; a watchdog for a machine under load, not a measure of speed
 FACTOR, CONSTANT = 4, 32 * 2**20
 NETWORKS = {
     UNetGenerator: {"base_channels": 2, "depth": 2},

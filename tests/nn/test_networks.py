@@ -184,9 +184,20 @@ def same(one, other):
     return all(map(torch.equal, maps(one), maps(other))) and len(maps(one)) == len(maps(other))
 
 
+def once(cases):
+    """Each option with the first network that has it; the others, which share its code, are slow."""
+    seen = set()
+    for case in cases:
+        (_, changes) = case.values[0]
+        marks = [pytest.mark.slow] if changes and repr(changes) in seen else []
+        seen.add(repr(changes))
+        yield pytest.param(*case.values, id=case.id, marks=marks)
+
+
 by_name = pytest.mark.parametrize("case", params(OPTIONS))
 by_callable = pytest.mark.parametrize("case", params(CALLABLES))
 by_either = pytest.mark.parametrize("case", [*params(OPTIONS), *params(CALLABLES)])
+by_either_once = pytest.mark.parametrize("case", list(once([*params(OPTIONS), *params(CALLABLES)])))
 plain = pytest.mark.parametrize("case", params({cls: [{}] for cls in SMALL}))
 
 
@@ -271,7 +282,7 @@ def test_in_eval_mode_the_output_is_deterministic(case):
     assert same(network(images), network(images))
 
 
-@by_either
+@by_either_once
 def test_it_compiles_as_one_graph(case):
     torch._dynamo.reset()
     network = build(case).eval()
@@ -312,7 +323,7 @@ def test_compiled_by_inductor_it_gives_the_same(case):
     torch.testing.assert_close(torch.compile(network, fullgraph=True)(images), network(images), atol=1e-5, rtol=1e-4)
 
 
-@by_either
+@by_either_once
 def test_it_can_be_exported(case):
     network = build(case).eval()
     images = images_for(network)

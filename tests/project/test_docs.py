@@ -81,7 +81,7 @@ def test_the_runner_runs_what_is_marked_python_and_keeps_line_numbers():
 
 
 def test_the_table_of_errors_is_that_of_the_code_and_each_has_a_way_out():
-    """``python tests/error_table.py`` renews it."""
+    """``python tests/helpers/error_table.py`` renews it."""
     page = error_table.PAGE.read_text()
     assert error_table.renewed(page) == page
     assert all(halves[1] for halves in (error_table.halves(kind, text) for _, kind, text in error_table.errors()))
