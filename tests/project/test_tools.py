@@ -17,7 +17,7 @@ CODE = ["imtrans", "examples", "tests"]
         ["ruff", "check", *CODE],
         ["ruff", "format", "--check", *CODE],
         ["mypy"],
-        ["mkdocs", "build", "--strict", "--quiet", "--site-dir"],
+        ["mkdocs", "build", "--strict", "--site-dir"],
     ],
     ids=["lint", "format", "types", "docs"],
 )
