@@ -1,4 +1,4 @@
-"""Argument checks: each returns a valid value, and raises an `ArgumentError` that says what is allowed otherwise."""
+"""Argument checks: each returns a valid value, or raises an `ArgumentError` that names the allowed values."""
 
 from collections.abc import Collection
 

@@ -31,7 +31,7 @@ def model_card(
         training: names and values that describe the training.
         validation: what `imtrans.evaluation.evaluate.compare_modes` returned. The metrics of the network's own mode are
             in the metadata too.
-        columns: titles of the columns of `SAMPLES`; empty if `SOURCE` and `SAMPLES` are not beside the card.
+        columns: titles of the columns of `SAMPLES`; empty if the folder of the card has no `SOURCE` and `SAMPLES`.
         subfolder: subfolder of the repo.
         local: whether `name` is a folder.
     """

@@ -63,10 +63,10 @@ class Pretrained(nn.Module):
 
     @property
     def colours(self) -> str | None:
-        """What the channels stand for; saved with the network.
+        """Meaning of the channels: None for images, or ``"lab"``. Saved.
 
-        None: those of pictures. ``"lab"``: the network gives colours to grey pictures, from lightness (1 channel) to
-        a and b (2 channels), scaled as `imtrans.colours.split_lab` does. `imtrans.translate` puts them together.
+        A ``"lab"`` network maps lightness (1 channel) to a and b (2 channels), scaled as `imtrans.colours.split_lab`
+        does. `imtrans.translate` joins them to an image.
         """
         colours: str | None = self.__dict__["_colours"]
         return colours
@@ -89,7 +89,7 @@ class Pretrained(nn.Module):
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
         """Build the network that another implementation calls `name`: a key of the class's ``presets``.
 
-        Positional arguments are those of the class; keyword arguments override the preset.
+        Positional arguments go to the class; keyword arguments override the preset.
 
         Raises:
             ArgumentError: no such preset.
