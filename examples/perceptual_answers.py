@@ -131,7 +131,7 @@ def read_answers(path: Path, study: Study) -> Session:
 
 
 def _read(path: Path) -> tuple[dict[str, object], bytes, object]:
-    """Return the answers, the text of which the checksum is computed, and the checksum."""
+    """Return the answers, the text under the checksum, and the checksum."""
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path.stat().st_size} bytes are too many")

@@ -175,7 +175,7 @@ def fit(
 
 
 def distort(photos: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Crop, zoom and tint each photo; crop its labels likewise, with OUTSIDE beyond the photo's border.
+    """Crop, zoom and tint each photo, and crop its labels in the same way, with OUTSIDE beyond the border.
 
     Random rectangles of each photo get another tint, so that the segmenter relies on structure, not on flat colours.
     """
@@ -202,7 +202,7 @@ def distort(photos: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tens
 def scored_photos(
     names: list[str], train: Dataset[Batch], val: Dataset[Batch], palette: Palette, device: torch.device
 ) -> Iterator[tuple[str, Iterator[Tensor]]]:
-    """Yield what is scored, the real photos first: a name, and an iterator over the photos."""
+    """Yield a name and an iterator over photos for each set to score, the real photos first."""
     yield "real photos", (batch["target"] for batch in batches(val, 1))
     means = mean_colours(train, palette)
     painted = (rearrange(means[labels_of(batch, palette)], "b h w c -> b c h w") for batch in batches(val, 1))

@@ -1,4 +1,4 @@
-"""Shared by the training examples: flags, arguments of the trainer, and what is printed."""
+"""Shared by the training examples: flags, arguments of the trainer, and the printed report."""
 
 import argparse
 import shlex

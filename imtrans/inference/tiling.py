@@ -132,10 +132,10 @@ def _both(value: Any) -> tuple[int, int]:
 def run_tiled(network: nn.Module, source: Tensor, tiling: Tiling, run: Run) -> Tensor:
     """Run `network`, through `run`, on tiles of `source`, and blend the outputs.
 
-    Norms that normalise with the statistics of the image use those of the whole image. With its own statistics, each
+    Norms that normalise with image statistics use the statistics of the whole image. With separate statistics, each
     tile would have another contrast, and seams would be visible. The input of a norm depends on the norms before it,
-    so the statistics of each norm take one pass over the tiles, which stops there. They are exact, up to rounding, if
-    the tiling is.
+    so each norm needs its own pass over the tiles, which stops there. The statistics are exact, up to rounding, if the
+    tiling is exact.
 
     Shape: ``(b, c, h, w) -> (b, c', h, w)``, on the device of `source`. `run` gets one tile at a time.
 

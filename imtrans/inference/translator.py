@@ -73,7 +73,7 @@ class Translator:
 
     @torch.no_grad()
     def __call__(self, image: Picture) -> Any:
-        """Translate an image or a batch of images. Kinds and errors are those of `imtrans.translate`."""
+        """Translate an image or a batch of images; see `imtrans.translate` for kinds and errors."""
         decoded = decode_for("Translator", image, self._network)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -99,7 +99,7 @@ class Translator:
                 # The first call traces the graph. The tracer reads freezing= from the global flag, not from the
                 # options of torch.compile.
                 torch._inductor.config.patch(freezing=True, fallback_random=True),
-                # All compiled instances of a class share this limit, those of other translators too.
+                # All compiled instances of a class share this limit, also across translators.
                 torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16),
             ):
                 fake: Tensor = compiled(source)
