@@ -122,30 +122,30 @@ def first_non_finite(
 
 def _hooks(method: nn.Module, found: list[str], gradients: bool) -> Iterator[RemovableHandle]:
     """Register hooks that append to `found` where the first non-finite value is; yield their handles."""
+    for name, module in method.named_modules():
+        if _is_layer(module):
+            layer = f"{name} ({type(module).__name__})"
+            yield module.register_forward_hook(partial(_check_output, found, layer))
+            if gradients:
+                yield module.register_forward_pre_hook(partial(_check_input_gradients, found, layer))
+    for name, parameter in method.named_parameters():
+        if gradients and parameter.requires_grad:
+            yield cast(Any, parameter).register_hook(partial(_check, found, f"the gradient of {name}"))
 
-    def record(description: str, value: Any) -> None:
-        if not found and not all(map(is_finite, _tensors(value))):
-            found.append(description)
 
-    def record_output(layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        record(f"the output of {layer}", output)
+def _check_output(found: list[str], layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    _check(found, f"the output of {layer}", output)
 
-    def record_input_gradients(layer: str, module: nn.Module, inputs: Any) -> None:
-        for tensor in _tensors(inputs):
-            if tensor.requires_grad:
-                tensor.register_hook(partial(record, f"the gradient from {layer}"))
 
-    layers = [
-        (f"{name} ({type(module).__name__})", module) for name, module in method.named_modules() if _is_layer(module)
-    ]
-    for layer, module in layers:
-        yield module.register_forward_hook(partial(record_output, layer))
-    if gradients:
-        for layer, module in layers:
-            yield module.register_forward_pre_hook(partial(record_input_gradients, layer))
-        for name, parameter in method.named_parameters():
-            if parameter.requires_grad:
-                yield cast(Any, parameter).register_hook(partial(record, f"the gradient of {name}"))
+def _check_input_gradients(found: list[str], layer: str, module: nn.Module, inputs: Any) -> None:
+    for tensor in _tensors(inputs):
+        if tensor.requires_grad:
+            tensor.register_hook(partial(_check, found, f"the gradient from {layer}"))
+
+
+def _check(found: list[str], description: str, value: Any) -> None:
+    if not found and not all(map(is_finite, _tensors(value))):
+        found.append(description)
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, default_collate
 from imtrans.data.cache import BatchLoader
 from imtrans.data.loader import Batch, length_of
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import TrainingError
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.hub.pretrained import Pretrained
@@ -58,11 +57,6 @@ class Validator:
             Scores(metrics, device=loader.device)
         self.result: dict[str, Any] | None = None
 
-    def check_data(self) -> None:
-        """Raise a TrainingError if the data set is empty."""
-        if self.data is not None and length_of(self.data) == 0:
-            raise TrainingError("Trainer: val_data is empty. Give pairs to validate on, or None.")
-
     def validate(self) -> dict[str, Any] | None:
         """Compare outputs with targets in each mode, and load the result. None without data or pairs."""
         if self.data is None:
@@ -73,10 +67,8 @@ class Validator:
             if getattr(self.data, "paired", translation.paired)
         }
         batches = partial(self.loader.batches, self.data, self.batch_size)
-        settings: dict[str, Any] = {"metrics": self.metrics, "seed": self.seed}
-        result = self.group.run_on_rank0(
-            lambda: compare_modes(self.method, pairs, batches, self.loader.device, **settings)
-        )
+        compare = partial(compare_modes, self.method, pairs, batches, self.loader.device)
+        result = self.group.run_on_rank0(lambda: compare(metrics=self.metrics, seed=self.seed))
         if result is not None:
             self.load(result)
         return result
