@@ -53,7 +53,7 @@ def non_finite_weight(method: nn.Module) -> str | None:
 
 
 def non_finite_state(method: nn.Module, optimizers: Mapping[str, Optimizer]) -> str | None:
-    """Return what is not finite: a weight, or in fp16 the gradients at every loss scale; None if all is finite."""
+    """Return the name of a non-finite weight, or in fp16 of an optimizer whose gradients overflow; None if all is fine."""
     optimizer = without_scale(optimizers)
     return non_finite_weight(method) if optimizer is None else f"each gradient of the optimizer {optimizer}"
 
@@ -103,7 +103,7 @@ def first_non_finite(
         step: trains on a batch and returns its losses.
         batch: tensors of a batch.
         group: processes that share the step.
-        gradients: whether to check gradients. Those of a scaled loss may overflow.
+        gradients: whether to check gradients; with a scaled loss, they may overflow.
     """
     found: list[str] = [f"the batch's {name}" for name, tensor in batch.items() if not is_finite(tensor)]
     hooks = [*_hooks(method, found, gradients)]

@@ -25,7 +25,7 @@ from imtrans.training.report.gallery import write_gallery
 from imtrans.training.report.image_grid import image_grid_png
 from imtrans.version import __version__
 
-LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: on Windows nobody else can read a locked one
+LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other process read a locked one
 
 
 def method_config(method: nn.Module) -> dict[str, Any]:
