@@ -53,7 +53,7 @@ def non_finite_weight(method: nn.Module) -> str | None:
 
 
 def non_finite_state(method: nn.Module, optimizers: Mapping[str, Optimizer]) -> str | None:
-    """Return the name of a non-finite weight, or in fp16 of an optimizer whose gradients overflow; None if all is fine."""
+    """Return the name of a non-finite weight, or the fp16 optimizer whose gradients overflow; None if all is finite."""
     optimizer = without_scale(optimizers)
     return non_finite_weight(method) if optimizer is None else f"each gradient of the optimizer {optimizer}"
 
@@ -67,14 +67,10 @@ def non_finite_error(
     gradients: bool,
     group: ProcessGroup,
 ) -> TrainingError:
-    """Return the error for a loss or weight that is not finite; it names the first layer that was not.
+    """Return the error for the loss or weight `name`, non-finite at `step`; it names the first layer that was.
 
-    Args:
-        name: name of the loss or weight.
-        step: step at which it was not finite.
-        replay: number, step function and batch of each step after the last checkpoint, whose state is restored; empty
-            without a checkpoint.
-        method, gradients, group: as for `first_non_finite`.
+    `replay` yields the number, step function and batch of each step after the last checkpoint, with its state restored;
+    nothing without a checkpoint. The other arguments are those of `first_non_finite`.
     """
     cause = "Without a folder there is no checkpoint from which to search for the layer."
     for number, run, batch in replay:

@@ -148,10 +148,7 @@ class Trainer:
         return self._validator.result
 
     def validate(self) -> dict[str, Any] | None:
-        """Compare outputs with targets on `val_data`; see `imtrans.evaluation.evaluate.compare_modes`.
-
-        The best mode becomes the `inference_mode` of the networks. Returns None without `val_data` or without pairs.
-        """
+        """Validate on `val_data`; see `imtrans.training.validation.Validator.validate`."""
         return self._validator.validate()
 
     def train_step(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:

@@ -25,14 +25,12 @@ class Validator:
     """Compares outputs with targets, chooses the `inference_mode` of the networks, and makes the sample images.
 
     Args:
-        method: see `imtrans.methods.base.Method`.
+        method, batch_size, metrics: as for `imtrans.training.trainer.Trainer`.
         data: held-out samples; None to validate nothing.
         train_data: samples to show if there is no `data`.
         loader: makes batches of `data`.
-        batch_size: size of these batches.
-        metrics: further metrics; see `imtrans.evaluation.evaluate.evaluate`.
-        seed: seed of dropout, the same each time, so that results differ by the weights alone.
-        group: rank 0 of it computes the metrics.
+        seed: seed of dropout, so that results differ by the weights alone.
+        group: rank 0 computes the metrics.
 
     Raises:
         ArgumentError: an unknown metric, or one whose package is missing.
@@ -58,7 +56,10 @@ class Validator:
         self.result: dict[str, Any] | None = None
 
     def validate(self) -> dict[str, Any] | None:
-        """Compare outputs with targets in each mode, and load the result. None without data or pairs."""
+        """Compare outputs with targets in each mode: see `imtrans.evaluation.evaluate.compare_modes`.
+
+        The best mode becomes the `inference_mode` of the networks. Returns None without data or without pairs.
+        """
         if self.data is None:
             return None
         pairs = {
