@@ -1,6 +1,6 @@
 """`Trainer`, and the parts of a training run: step, schedule, validation, checkpoints, run folder.
 
-Everything a run needs and leaves behind belongs here. What a method computes belongs in `imtrans.methods`.
+Everything that a run needs or writes belongs here. The computation of a method belongs in `imtrans.methods`.
 """
 
 from imtrans.training.schedule import decay_factor as decay_factor

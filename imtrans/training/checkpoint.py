@@ -129,7 +129,7 @@ def _digest_lines(tensors: str, state: str) -> bytes:
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors of `value` to `tensors`; return the rest in a form that JSON holds."""
     if isinstance(value, Tensor):
-        # The number tells the keys 1 and "1" apart, and "a/b" from "b" within "a".
+        # The number separates the keys 1 and "1", and "a/b" from "b" within "a".
         name = f"{len(tensors)}{path}"
         tensors[name] = value
         return {"tensor": name}

@@ -53,7 +53,7 @@ def non_finite_weight(method: nn.Module) -> str | None:
 
 
 def non_finite_state(method: nn.Module, optimizers: Mapping[str, Optimizer]) -> str | None:
-    """Return what is not finite: a weight, or in fp16 the gradients at every loss scale; None if all is finite."""
+    """Return the name of a non-finite weight, or the fp16 optimizer whose gradients overflow; None if all is finite."""
     optimizer = without_scale(optimizers)
     return non_finite_weight(method) if optimizer is None else f"each gradient of the optimizer {optimizer}"
 
@@ -67,14 +67,10 @@ def non_finite_error(
     gradients: bool,
     group: ProcessGroup,
 ) -> TrainingError:
-    """Return the error for a loss or weight that is not finite; it names the first layer that was not.
+    """Return the error for the loss or weight `name`, non-finite at `step`; it names the first layer that was.
 
-    Args:
-        name: name of the loss or weight.
-        step: step at which it was not finite.
-        replay: number, step function and batch of each step after the last checkpoint, whose state is restored; empty
-            without a checkpoint.
-        method, gradients, group: as for `first_non_finite`.
+    `replay` yields the number, step function and batch of each step after the last checkpoint, with its state restored;
+    nothing without a checkpoint. The other arguments are those of `first_non_finite`.
     """
     cause = "Without a folder there is no checkpoint from which to search for the layer."
     for number, run, batch in replay:
@@ -103,7 +99,7 @@ def first_non_finite(
         step: trains on a batch and returns its losses.
         batch: tensors of a batch.
         group: processes that share the step.
-        gradients: whether to check gradients. Those of a scaled loss may overflow.
+        gradients: whether to check gradients; with a scaled loss, they may overflow.
     """
     found: list[str] = [f"the batch's {name}" for name, tensor in batch.items() if not is_finite(tensor)]
     hooks = [*_hooks(method, found, gradients)]
@@ -122,30 +118,30 @@ def first_non_finite(
 
 def _hooks(method: nn.Module, found: list[str], gradients: bool) -> Iterator[RemovableHandle]:
     """Register hooks that append to `found` where the first non-finite value is; yield their handles."""
+    for name, module in method.named_modules():
+        if _is_layer(module):
+            layer = f"{name} ({type(module).__name__})"
+            yield module.register_forward_hook(partial(_check_output, found, layer))
+            if gradients:
+                yield module.register_forward_pre_hook(partial(_check_input_gradients, found, layer))
+    for name, parameter in method.named_parameters():
+        if gradients and parameter.requires_grad:
+            yield cast(Any, parameter).register_hook(partial(_check, found, f"the gradient of {name}"))
 
-    def record(description: str, value: Any) -> None:
-        if not found and not all(map(is_finite, _tensors(value))):
-            found.append(description)
 
-    def record_output(layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        record(f"the output of {layer}", output)
+def _check_output(found: list[str], layer: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    _check(found, f"the output of {layer}", output)
 
-    def record_input_gradients(layer: str, module: nn.Module, inputs: Any) -> None:
-        for tensor in _tensors(inputs):
-            if tensor.requires_grad:
-                tensor.register_hook(partial(record, f"the gradient from {layer}"))
 
-    layers = [
-        (f"{name} ({type(module).__name__})", module) for name, module in method.named_modules() if _is_layer(module)
-    ]
-    for layer, module in layers:
-        yield module.register_forward_hook(partial(record_output, layer))
-    if gradients:
-        for layer, module in layers:
-            yield module.register_forward_pre_hook(partial(record_input_gradients, layer))
-        for name, parameter in method.named_parameters():
-            if parameter.requires_grad:
-                yield cast(Any, parameter).register_hook(partial(record, f"the gradient of {name}"))
+def _check_input_gradients(found: list[str], layer: str, module: nn.Module, inputs: Any) -> None:
+    for tensor in _tensors(inputs):
+        if tensor.requires_grad:
+            tensor.register_hook(partial(_check, found, f"the gradient from {layer}"))
+
+
+def _check(found: list[str], description: str, value: Any) -> None:
+    if not found and not all(map(is_finite, _tensors(value))):
+        found.append(description)
 
 
 def _is_layer(module: nn.Module) -> bool:

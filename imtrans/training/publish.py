@@ -1,10 +1,10 @@
-"""What a training run gives to the world: its networks, each in a folder with a card and pictures."""
+"""Publishing the networks of a run: folders with weights, model card and sample images, here and on the Hub."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -21,12 +21,12 @@ from imtrans.training.report.image_grid import column_titles, image_grid_png
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a network came to be: for its card.
+    """What a model card says about the training.
 
     Args:
-        training: names and values.
-        validation: what `imtrans.evaluation.evaluate.compare_modes` returned.
-        columns: pictures of a sample row, each ``(b, c, h, w)``.
+        training: settings of the run, by name.
+        validation: result of `imtrans.evaluation.evaluate.compare_modes`.
+        columns: columns of the sample grid, each ``(b, c, h, w)``.
     """
 
     training: Mapping[str, Any]
@@ -37,61 +37,60 @@ class TrainingSummary:
 def publish(
     folder: Path,
     network: Pretrained,
-    provenance: TrainingSummary,
+    summary: TrainingSummary,
     *,
     source: str = "source",
     repo_id: str | None = None,
     subfolder: str | None = None,
 ) -> None:
-    """Save `network` to `folder`, with its card, a source to try it on, and sample rows.
+    """Save `network` to `folder`, with its model card, a source image and a sample grid.
 
-    The card is that of a repo, or of its `subfolder`, if there is a `repo_id`, else that of the folder. `source` names
-    the column of the pictures that the network translates: see `imtrans.methods.base.Translation`.
+    The card is for `subfolder` of the repo `repo_id`, or for the folder itself. `source` is the column of the network's
+    input; see `imtrans.methods.base.Translation`.
 
     Raises:
         SavedModelError: the network cannot be described, or the folder cannot be written.
     """
     network.save_pretrained(folder)
-    columns = provenance.columns or {}
-    pictures = source in columns and all(column.shape[1] in (1, 3) for column in columns.values())
+    columns = summary.columns or {}
+    images = source in columns and all(column.shape[1] in (1, 3) for column in columns.values())
     card = model_card(
         repo_id or folder.as_posix(),
         network.description(),
         network.num_parameters(),
-        training=provenance.training,
-        validation=provenance.validation,
-        columns=column_titles(columns) if pictures else "",
+        training=summary.training,
+        validation=summary.validation,
+        columns=column_titles(columns) if images else "",
         subfolder=subfolder,
         local=repo_id is None,
     )
     with writing(folder):
-        if pictures:
+        if images:
             to_image(columns[source][0]).save(folder / SOURCE)
             write_atomic(folder / SAMPLES, image_grid_png(columns))
         write_atomic(folder / CARD, card.encode())
 
 
-def save_method(folder: Path, repo_id: str, method: nn.Module, provenance: TrainingSummary) -> None:
-    """Save the networks of a method as a repo: that of its translation at the root, the others in subfolders.
+def save_method(folder: Path, repo_id: str, method: nn.Module, summary: TrainingSummary) -> None:
+    """Save the networks of a method as a repo: the translation's network at the root, the others in subfolders.
 
-    A method with several translations has all of its networks in subfolders. Each translation has a card of its own
-    there, and the card at the root lists them.
+    A method with several translations has all networks in subfolders, and a card at the root that lists them.
 
     Raises:
-        SavedModelError: it has no network that can be saved, or as for `publish`.
+        SavedModelError: the method has no network that can be saved, or as for `publish`.
     """
     networks = {name: child for name, child in method.named_children() if isinstance(child, Pretrained)}
     if not networks:
         raise SavedModelError(
-            f"{type(method).__name__} has no network that can be saved: none of its children is one of imtrans's, or "
-            "derives from imtrans.hub.pretrained.Pretrained. Use one that does, or save tensors with safetensors."
+            f"{type(method).__name__} has no network that can be saved: none of its children is a network of "
+            "imtrans, or derives from imtrans.hub.pretrained.Pretrained. Use one that does, or save tensors with "
+            "safetensors."
         )
-    translations = method.translations() if isinstance(method, Method) else ()
-    saved = {t: t.network for t in translations if isinstance(t.network, Pretrained)}
+    saved = {t: t.network for t in cast(Method, method).translations() if isinstance(t.network, Pretrained)}
     alone = len(saved) == 1
     for translation, network in saved.items():
         where, subfolder = (folder, None) if alone else (folder / translation.name, translation.name)
-        publish(where, network, provenance, source=translation.source, repo_id=repo_id, subfolder=subfolder)
+        publish(where, network, summary, source=translation.source, repo_id=repo_id, subfolder=subfolder)
     others = {name: network for name, network in networks.items() if network not in saved.values()}
     for name, network in others.items():
         network.save_pretrained(folder / name)
@@ -102,8 +101,8 @@ def save_method(folder: Path, repo_id: str, method: nn.Module, provenance: Train
             write_atomic(folder / CARD, run_card(repo_id, type(method).__name__, kinds).encode())
 
 
-def push_method(repo_id: str, method: nn.Module, provenance: TrainingSummary, **settings: Any) -> str:
-    """Push what `save_method` writes; `settings`, what is returned and raised: as for `imtrans.hub.client.push`."""
+def push_method(repo_id: str, method: nn.Module, summary: TrainingSummary, **settings: Any) -> str:
+    """Push what `save_method` writes. Further arguments, return value and errors as for `imtrans.hub.client.push`."""
     with TemporaryDirectory() as folder:
-        save_method(Path(folder), repo_id, method, provenance)
+        save_method(Path(folder), repo_id, method, summary)
         return push(Path(folder), repo_id, **settings)

@@ -25,7 +25,7 @@ from imtrans.training.report.gallery import write_gallery
 from imtrans.training.report.image_grid import image_grid_png
 from imtrans.version import __version__
 
-LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: on Windows nobody else can read a locked one
+LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other process read a locked one
 
 
 def method_config(method: nn.Module) -> dict[str, Any]:
@@ -46,7 +46,35 @@ def method_config(method: nn.Module) -> dict[str, Any]:
 class NoRunFolder:
     """Run folder of ``out=None``, and of all ranks but 0: writes nothing, and holds no run."""
 
-    path: Path | None = None
+    path = None
+
+    @contextmanager
+    def locked(self, *, resume: bool) -> Iterator[bool]:
+        """Return False; raise a CheckpointError with `resume`."""
+        if resume:
+            raise _nothing_to_resume(None)
+        yield False
+
+    def newest_state(self) -> dict[str, Any] | None:
+        """Return None."""
+        return None
+
+    def _ignore(self, *arguments: Any) -> None:
+        """Do nothing."""
+
+    start = truncate = log = save_sample = save_checkpoint = save_networks = write_gallery = _ignore
+
+
+class RunFolder:
+    """Folder of a training run. Methods raise a TrainingError if it cannot be written.
+
+    Args:
+        path: path of the folder.
+        keep: number of checkpoints to keep.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, keep: int) -> None:
+        self.path, self.keep = Path(path), keep
 
     @contextmanager
     def locked(self, *, resume: bool) -> Iterator[bool]:
@@ -55,59 +83,9 @@ class NoRunFolder:
         A run continues with `resume`, and after torchrun restarted its processes.
 
         Raises:
-            TrainingError: another run is active in the folder, it cannot be written, or it holds a run and `resume` is
-                False.
-            CheckpointError: with `resume`, the folder holds no run.
+            TrainingError: another run is active in the folder, or without `resume` it holds a run.
+            CheckpointError: with `resume`, it holds no run.
         """
-        if resume:
-            raise _nothing_to_resume(None)
-        yield False
-
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Write the configuration of a new run."""
-
-    def newest_state(self) -> dict[str, Any] | None:
-        """Load the newest complete checkpoint; None if the run stopped before its first one.
-
-        Raises:
-            CheckpointError: all checkpoints are damaged or missing.
-        """
-        return None
-
-    def truncate(self, step: int) -> None:
-        """Delete log lines and samples after `step`, and unfinished files."""
-
-    def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line to ``metrics.jsonl``."""
-
-    def save_sample(self, step: int, columns: Mapping[str, Tensor]) -> None:
-        """Save a sample grid, and update the gallery. Each column: ``(b, c, h, w)``."""
-
-    def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
-        """Save a checkpoint; see `imtrans.training.checkpoint.save_checkpoint`."""
-
-    def save_networks(self, translations: Sequence[Translation], summary: TrainingSummary) -> None:
-        """Save the network of each translation; warn of one that cannot be saved."""
-
-    def write_gallery(self) -> None:
-        """Update the gallery."""
-
-
-class RunFolder(NoRunFolder):
-    """Folder of a training run. Methods raise a TrainingError if it cannot be written.
-
-    Args:
-        path: path of the folder.
-        keep: number of checkpoints to keep.
-    """
-
-    path: Path
-
-    def __init__(self, path: str | PathLike[str], *, keep: int) -> None:
-        self.path, self.keep = Path(path), keep
-
-    @contextmanager
-    def locked(self, *, resume: bool) -> Iterator[bool]:
         resume = resume or self._belongs_to(restarted_run_id())
         if resume and not self._holds_run():
             raise _nothing_to_resume(self.path)
@@ -125,11 +103,17 @@ class RunFolder(NoRunFolder):
             yield resume
 
     def start(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration of a new run."""
         job = {"job": torchrun_id()} if torchrun_id() else {}
         with self._disk_errors():
             write_json(self.path / "config.json", {**config, **job})
 
     def newest_state(self) -> dict[str, Any] | None:
+        """Load the newest complete checkpoint; None if the run stopped before its first one.
+
+        Raises:
+            CheckpointError: all checkpoints are damaged or missing.
+        """
         state = newest_state(self.path / "checkpoints")
         if state is None and (self.path / "metrics.jsonl").exists():
             # The first checkpoint precedes the first step. A new start would overwrite the results of the run.
@@ -140,6 +124,7 @@ class RunFolder(NoRunFolder):
         return state
 
     def truncate(self, step: int) -> None:
+        """Delete log lines and samples after `step`, and unfinished files."""
         metrics = self.path / "metrics.jsonl"
         with self._disk_errors():
             if metrics.exists():
@@ -153,19 +138,23 @@ class RunFolder(NoRunFolder):
                     unfinished.unlink()
 
     def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``."""
         with self._disk_errors(), (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def save_sample(self, step: int, columns: Mapping[str, Tensor]) -> None:
+        """Save a sample grid, and update the gallery. Each column: ``(b, c, h, w)``."""
         with self._disk_errors():
             (self.path / "samples").mkdir(exist_ok=True)
             write_atomic(self.path / "samples" / f"{step:06d}.png", image_grid_png(columns))
         self.write_gallery()
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Save a checkpoint; see `imtrans.training.checkpoint.save_checkpoint`."""
         save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 
     def save_networks(self, translations: Sequence[Translation], summary: TrainingSummary) -> None:
+        """Save the network of each translation; warn of one that cannot be saved."""
         for translation in translations:
             network = translation.network
             if not isinstance(network, Pretrained):
@@ -178,6 +167,7 @@ class RunFolder(NoRunFolder):
                 publish(self.path / translation.name, network, summary, source=translation.source)
 
     def write_gallery(self) -> None:
+        """Update the gallery."""
         with self._disk_errors():
             write_gallery(self.path)
 

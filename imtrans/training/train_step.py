@@ -1,6 +1,5 @@
 """Training step of a method on a device: data transfer, precision, CUDA graph, several processes."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -54,34 +53,24 @@ class TrainStep:
         for bias in cancelled_biases(method):
             bias.requires_grad_(False)
         if group.world_size > 1:
-            self._synchronize_networks()
+            group.check_same(networks=[tuple(p.shape) for p in method.parameters()], precision=self.precision)
+            convert_sync_batchnorm(method)
+            group.broadcast([*method.parameters(), *method.buffers()])
         self.optimizers = cast(Method, method).make_optimizers(lr, betas)
         self._learning_rates = learning_rates(self.optimizers)
         if self.precision == "fp16":
             scale_losses(self.optimizers, device)
         self._run = prepare(self._run_uncaptured, self.optimizers, device, compile=self._compile)
 
-    def _synchronize_networks(self) -> None:
-        self.group.check_same(networks=[tuple(p.shape) for p in self.method.parameters()], precision=self.precision)
-        convert_sync_batchnorm(self.method)
-        self.group.broadcast([*self.method.parameters(), *self.method.buffers()])
-
-    def __call__(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, *, samples: int | None = None, capture: bool = True) -> dict[str, Tensor]:
         """Train on a batch; return the losses as detached scalars on the device.
 
         Args:
             batch: this rank's shard of the batch.
             samples: size of the whole batch; None if all shards have the size of this one.
+            capture: whether the CUDA graph runs, if there is one.
         """
-        return self._run_sharded(self._run, batch, samples)
-
-    def uncaptured(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
-        """Train on a batch as ``__call__`` does, without a CUDA graph."""
-        return self._run_sharded(self._run_uncaptured, batch, samples)
-
-    def _run_sharded(
-        self, run: Callable[[Batch], dict[str, Tensor]], batch: Batch, samples: int | None
-    ) -> dict[str, Tensor]:
+        run = self._run if capture else self._run_uncaptured
         size = self.group.world_size
         sizes = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
         with batch_shard(self.group, sizes) as shard:

@@ -34,25 +34,19 @@ class Trainer:
 
     Example: ``Trainer(Pix2Pix(generator, discriminator), train_data, val_data=val_data, out="runs/mine").fit()``
 
-    The loop is in `fit`. Each part of it works by itself: `TrainStep`, `Schedule`, `BatchLoader`, `LossMeter`,
-    `Validator` and `RunFolder`.
-
     Args:
         method: for example `Pix2Pix`; see `Method`.
-        train_data: data set of dicts of tensors. If it has a method ``draw(index, epoch)``, that gives the sample as
-            augmented in an epoch.
-        val_data: data set without augmentation. Validation runs in each mode of `imtrans.modes.running_as`; the mode
-            with the lowest L1 becomes the `inference_mode` of the saved networks. Without it that is
-            ``"batch_stats"``.
+        train_data: data set of dicts of tensors. A method ``draw(index, epoch)`` of it gives samples as augmented.
+        val_data: data set without augmentation. Validation runs in each mode of `imtrans.modes.running_as`. The mode
+            with the lowest L1 becomes the `inference_mode` of the saved networks; else it is ``"batch_stats"``.
         out: folder of the run; None writes nothing.
         epochs: total number of epochs.
         decay_epochs: number of epochs at the end in which the learning rate decays to 0; None for half of them.
         max_steps: ends the run early, with the same schedule.
         batch_size: samples in a batch, for each process.
         lr: learning rate of Adam.
-        betas: betas of Adam.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast; weights stay fp32), or ``"auto"``: see
-            `imtrans.runtime.pick_precision`.
+        betas: decay rates of Adam's moments.
+        precision: of autocast, ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: see `imtrans.runtime.pick_precision`.
         compile: ``"auto"`` captures the step as a CUDA graph on a CUDA device, and warns where that is not possible;
             True raises an error there; False does not capture. See `imtrans.training.cuda_graph.CapturedStep`.
         device: see `imtrans.runtime.pick_device`.
@@ -144,7 +138,7 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """Number of steps of the whole run."""
+        """Number of steps of the run."""
         return self.schedule.total_steps
 
     @property
@@ -153,10 +147,7 @@ class Trainer:
         return self._validator.result
 
     def validate(self) -> dict[str, Any] | None:
-        """Compare outputs with targets on `val_data`; see `imtrans.evaluation.evaluate.compare_modes`.
-
-        The best mode becomes the `inference_mode` of the networks. Returns None without `val_data` or without pairs.
-        """
+        """Validate on `val_data`; see `imtrans.training.validation.Validator.validate`."""
         return self._validator.validate()
 
     def train_step(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
@@ -176,8 +167,9 @@ class Trainer:
         """
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
-        self._validator.check_data()
-        schedule, folder, meter = self.schedule, self.folder, self._meter
+        schedule, folder, meter, validator = self.schedule, self.folder, self._meter, self._validator
+        if validator.data is not None and length_of(validator.data) == 0:
+            raise TrainingError("Trainer: val_data is empty. Give pairs to validate on, or None.")
         with fork_rng(self.device), self._locked_folder(resume) as resuming, stop_on_signals() as stop:
             self._start(resuming)
             meter.start_timer()
@@ -194,7 +186,7 @@ class Trainer:
                             epoch = self.step // schedule.batches_per_epoch
                             folder.log({"kind": "validation", "step": self.step, "epoch": epoch, **result})
                         shows = schedule.samples(self.step) or schedule.saves(self.step)
-                        images = self._validator.sample_images() if shows else None
+                        images = validator.sample_images() if shows else None
                         if images and schedule.samples(self.step):
                             folder.save_sample(self.step, images)
                         if schedule.saves(self.step):
@@ -202,7 +194,7 @@ class Trainer:
                     bar.update()
                     if received := signum():
                         if not schedule.saves(self.step):  # a second save would first delete the checkpoint
-                            self._save(self._validator.sample_images())
+                            self._save(validator.sample_images())
                         raise Stopped(received)
             folder.write_gallery()
         return self.validation
@@ -269,7 +261,7 @@ class Trainer:
         if state is not None:
             self._load_state_dict(state)
             for batch, samples in self._batches():
-                yield self.step + 1, partial(self._train_step.uncaptured, samples=samples), batch
+                yield self.step + 1, partial(self._train_step, samples=samples, capture=False), batch
                 self.step += 1
 
     def push_to_hub(

@@ -10,7 +10,6 @@ from torch.utils.data import Dataset, default_collate
 
 from imtrans.data.loader import Batch, BatchLoader, length_of
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import TrainingError
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.hub.pretrained import Pretrained
@@ -25,14 +24,12 @@ class Validator:
     """Compares outputs with targets, chooses the `inference_mode` of the networks, and makes the sample images.
 
     Args:
-        method: see `imtrans.methods.base.Method`.
+        method, batch_size, metrics: as for `imtrans.training.trainer.Trainer`.
         data: held-out samples; None to validate nothing.
         train_data: samples to show if there is no `data`.
         loader: makes batches of `data`.
-        batch_size: size of these batches.
-        metrics: further metrics; see `imtrans.evaluation.evaluate.evaluate`.
-        seed: seed of dropout, the same each time, so that results differ by the weights alone.
-        group: rank 0 of it computes the metrics.
+        seed: seed of dropout, so that results differ by the weights alone.
+        group: rank 0 computes the metrics.
 
     Raises:
         ArgumentError: an unknown metric, or one whose package is missing.
@@ -57,13 +54,11 @@ class Validator:
             Scores(metrics, device=loader.device)
         self.result: dict[str, Any] | None = None
 
-    def check_data(self) -> None:
-        """Raise a TrainingError if the data set is empty."""
-        if self.data is not None and length_of(self.data) == 0:
-            raise TrainingError("Trainer: val_data is empty. Give pairs to validate on, or None.")
-
     def validate(self) -> dict[str, Any] | None:
-        """Compare outputs with targets in each mode, and load the result. None without data or pairs."""
+        """Compare outputs with targets in each mode: see `imtrans.evaluation.evaluate.compare_modes`.
+
+        The best mode becomes the `inference_mode` of the networks. Returns None without data or without pairs.
+        """
         if self.data is None:
             return None
         pairs = {
@@ -72,10 +67,8 @@ class Validator:
             if getattr(self.data, "paired", translation.paired)
         }
         batches = partial(self.loader.batches, self.data, self.batch_size)
-        settings: dict[str, Any] = {"metrics": self.metrics, "seed": self.seed}
-        result = self.group.run_on_rank0(
-            lambda: compare_modes(self.method, pairs, batches, self.loader.device, **settings)
-        )
+        compare = partial(compare_modes, self.method, pairs, batches, self.loader.device)
+        result = self.group.run_on_rank0(lambda: compare(metrics=self.metrics, seed=self.seed))
         if result is not None:
             self.load(result)
         return result

@@ -82,17 +82,19 @@ def test_a_full_disk_stops_the_run_loses_nothing_and_it_goes_on_when_there_is_ro
     assert len({line.split("/run/")[-1].split(" cannot")[0] for line in told if "cannot" in line}) >= 3, told
 
 
-def remount(disk, how):
-    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+def make_read_only(disk):
+    """Cover the disk with a read-only view of it: the disk itself is busy, as the run has its lock file open."""
+    subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
 
 
 def read_only(disk):
     small_run(disk / "whole", steps=STEPS).fit()
-    told = [stopped_with(small_run(disk / "run", steps=STEPS, on_step=lambda s: s == 6 and remount(disk, "ro")).fit)]
+    told = [stopped_with(small_run(disk / "run", steps=STEPS, on_step=lambda s: s == 6 and make_read_only(disk)).fit)]
     told.append(stopped_with(lambda: small_run(disk / "run", steps=STEPS).fit(resume=True)))
     told.append(stopped_with(small_run(disk / "new", steps=STEPS).fit))
     assert all("cannot be written: Read-only file system" in text for text in told), told
-    remount(disk, "rw")
+    subprocess.run(["umount", str(disk)], check=True)
     go_on(disk / "run", steps=STEPS)
     assert remains(disk / "run") == remains(disk / "whole")
 

@@ -66,5 +66,5 @@ class Tape:
                 old.copy_(value)
 
     @contextmanager
-    def watch(self):
+    def detect_syncs(self):
         yield self.waits

@@ -108,8 +108,8 @@ def test_many_shapes_are_told_once():
     with pytest.warns(UserWarning, match="shapes so far") as caught:
         run.train(step, batches)
     assert [str(warning.message) for warning in caught] == [
-        "the batches have 3 shapes so far. Only the first that comes 4 times is captured; the others run plainly, "
-        "which is slower. Give pictures of one size."
+        "the batches have 3 shapes so far. Only the first that comes 4 times is captured; the others run "
+        "uncaptured, which is slower. Give images of one size."
     ]
 
 
@@ -140,9 +140,9 @@ def test_what_cannot_be_recorded_runs_plainly_and_says_so_once():
     tape = Tape(captured.state)
     batches = random_batches(8)
     plain.train(plain.step, batches)
-    with pytest.warns(UserWarning, match="runs plainly") as caught:
+    with pytest.warns(UserWarning, match="runs uncaptured") as caught:
         captured.train(CapturedStep(reads(captured.step), tape, insist=False), batches)
-    assert [str(w.message) for w in caught] == [f"the step runs plainly, which is slower: {WHY}"]
+    assert [str(w.message) for w in caught] == [f"the step runs uncaptured, which is slower: {WHY}"]
     assert (tape.plain, tape.recorded, tape.replayed) == (8, 1, 0)
     check_equal(captured.state(), plain.state())
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_recorded_runs_plainly_and_says_so_once():
 def test_what_waits_is_not_recorded():
     run = Run()
     tape = Tape(run.state, waits=["loop.py, line 3"])
-    with pytest.warns(UserWarning, match="runs plainly") as caught:
+    with pytest.warns(UserWarning, match="runs uncaptured") as caught:
         run.train(CapturedStep(run.step, tape, insist=False), random_batches(8))
     assert str(caught[0].message).endswith("because it waits for the device (loop.py, line 3).")
     assert (tape.plain, tape.recorded, tape.replayed) == (8, 0, 0)
@@ -161,8 +161,7 @@ def test_who_insists_gets_an_error():
     with pytest.raises(TrainingError) as caught:
         run.train(CapturedStep(reads(run.step), Tape(run.state), insist=True), random_batches(8))
     assert str(caught.value) == (
-        "compile=True, but the step cannot be captured: a value was read. Use compile='auto', which then runs it "
-        "plainly."
+        "compile=True, but the step cannot be captured: a value was read. Use compile='auto', which runs it uncaptured."
     )
 
 
@@ -174,7 +173,7 @@ def test_optimizers_that_keep_counters_on_the_host():
     with pytest.raises(TrainingError) as caught:
         prepare(run.step, run.optimizers, card, compile=True)
     assert why in str(caught.value)
-    with pytest.warns(UserWarning, match="runs plainly") as warned:
+    with pytest.warns(UserWarning, match="runs uncaptured") as warned:
         assert prepare(run.step, run.optimizers, card, compile="auto") == run.step
     assert why in str(warned[0].message)
 

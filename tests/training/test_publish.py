@@ -166,7 +166,7 @@ def test_each_network_has_the_picture_of_its_translation_s_source(tmp_path):
 
 def test_nothing_that_can_be_saved(hub, tmp_path):
     text = (
-        "Nothing has no network that can be saved: none of its children is one of imtrans's, or derives from "
+        "Nothing has no network that can be saved: none of its children is a network of imtrans, or derives from "
         "imtrans.hub.pretrained.Pretrained. Use one that does, or save tensors with safetensors."
     )
     with pytest.raises(SavedModelError) as caught:

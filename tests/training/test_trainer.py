@@ -390,6 +390,14 @@ def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path):
     )
 
 
+def test_a_step_that_samples_and_saves_makes_its_images_once(tmp_path, monkeypatch):
+    run, made = Small(tmp_path, sample_every=1, checkpoint_every=1), []
+    make = run.trainer._validator.sample_images
+    monkeypatch.setattr(run.trainer._validator, "sample_images", lambda: made.append(run.trainer.step) or make())
+    run.fit()
+    assert made == list(range(1, Small.steps + 1))
+
+
 def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(whole):
     run, out = whole
     validation = run.trainer.validation

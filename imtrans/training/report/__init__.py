@@ -1,4 +1,4 @@
-"""What a run shows to people: sample grids, and the gallery page.
+"""Reports of a run: sample grids, and the gallery page.
 
 Pages are files that open from disk. Numbers are computed elsewhere.
 """

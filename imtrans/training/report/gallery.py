@@ -49,7 +49,6 @@ def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
         raise DataError(f"write_gallery: {str(root)!r} is not a folder. Give the one a Trainer wrote to.")
     config, config_text = _read_config(root / "config.json")
     train, validation = _read_metrics(root / "metrics.jsonl")
-    modes = _modes(validation)
     page = _template().render(
         run=root.resolve().name,
         method=_text(config.get("method")) or "Training run",
@@ -58,8 +57,8 @@ def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
         samples=_samples(root / "samples", newest),
         charts=[_chart(name, curve) for name, curve in _curves(train).items()],
         plot=PLOT,
-        modes={mode: {metric: _arrow(metric) for metric in metrics} for mode, metrics in modes.items()},
-        validations=[_row(step, fields, modes) for step, fields in reversed(validation[-MAX_ROWS:]) if modes],
+        modes=_modes(validation),
+        validations=validation[: -MAX_ROWS - 1 : -1],
         config_text=config_text,
     )
     # JSON and file names may hold lone surrogates, which UTF-8 cannot encode.
@@ -71,8 +70,11 @@ def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
 def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(autoescape=True, undefined=StrictUndefined, loader=loader).get_template("gallery.html.j2")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(Path(__file__).parent)
+    )
+    environment.filters.update(arrow=_arrow, metric=_metric, short=_short, text=_text, thousands="{:,}".format)
+    return environment.get_template("gallery.html.j2")
 
 
 def _read(path: Path) -> str:
@@ -149,9 +151,9 @@ def _samples(folder: Path, newest: int) -> list[dict[str, Any]]:
     samples = []
     for step, path in sorted(steps.items(), reverse=True)[:newest]:
         width, height, columns = image_grid_header(path)
-        size = {"width": max(1, width), "height": max(1, height), "ratio": f"{max(1, width) / max(1, height):.3f}"}
         samples.append(
-            {"step": f"{step:,}", "link": f"samples/{quote(path.name)}", "columns": columns.split(", "), **size}
+            {"step": step, "link": f"samples/{quote(path.name)}", "columns": columns.split(", ")}
+            | {"width": max(1, width), "height": max(1, height)}
         )
     return samples
 
@@ -169,24 +171,15 @@ def _curves(train: Sequence[Line]) -> dict[str, list[Point]]:
 def _chart(name: str, curve: Sequence[Point]) -> dict[str, Any]:
     """Return the labels of a chart, and the SVG paths of the raw and the smoothed curve; none without values."""
     values = [value for _, value in curve if value is not None]
-    chart: dict[str, Any] = {"name": name, "count": f"{len(curve):,}", "raw": ""}
-    chart["missing"] = f"{len(curve) - len(values):,}" if len(values) < len(curve) else ""
-    if not values:
-        return chart
-    first, last, low, high = curve[0][0], curve[-1][0], min(values), max(values)
-    smooth = _smooth(curve)
-    levels = {"top": high, "middle": (low + high) / 2, "bottom": low} if low < high else {"middle": low}
-    return {
-        **chart,
-        "first": f"{first:,}",
-        "last": f"{last:,}",
-        "low": _short(low),
-        "high": _short(high),
-        "now": _short(smooth[-1][1]),
-        "levels": {PLOT[place]: _short(value) for place, value in levels.items()},
-        "raw": _path(_thin(curve), first, last, low, high),
-        "smooth": _path(smooth, first, last, low, high),
-    }
+    chart: dict[str, Any] = {"name": name, "count": len(curve), "missing": len(curve) - len(values), "raw": ""}
+    if values:
+        scale = curve[0][0], curve[-1][0], min(values), max(values)
+        smooth, (first, last, low, high) = _smooth(curve), scale
+        chart.update(first=first, last=last, low=low, high=high, now=smooth[-1][1])
+        chart.update(raw=_path(_thin(curve), *scale), smooth=_path(smooth, *scale))
+        levels = {"top": high, "middle": (low + high) / 2, "bottom": low} if low < high else {"middle": low}
+        chart["levels"] = {PLOT[place]: value for place, value in levels.items()}
+    return chart
 
 
 def _thin(curve: Sequence[Point]) -> Sequence[Point]:
@@ -213,13 +206,16 @@ def _path(points: Sequence[Point], first: int, last: int, low: float, high: floa
     """Return the SVG path of a curve, with a gap at each missing value."""
     path, pen = "", "M"
     for step, value in points:
-        x = PLOT["left"] + (PLOT["right"] - PLOT["left"]) * ((step - first) / (last - first) if last > first else 0.5)
         if value is not None:
-            y = PLOT["bottom"] - (PLOT["bottom"] - PLOT["top"]) * ((value - low) / (high - low) if high > low else 0.5)
+            x, y = _scale(step, first, last, "left", "right"), _scale(value, low, high, "bottom", "top")
             # The line of length 0 draws a lone point as a dot.
             path += f"M{x:.1f} {y:.1f}h0" if pen == "M" else f"L{x:.1f} {y:.1f}"
         pen = "M" if value is None else "L"
     return path
+
+
+def _scale(value: float, low: float, high: float, start: str, end: str) -> float:
+    return PLOT[start] + (PLOT[end] - PLOT[start]) * ((value - low) / (high - low) if high > low else 0.5)
 
 
 def _modes(lines: Sequence[Line]) -> dict[str, dict[str, float | None]]:
@@ -242,16 +238,6 @@ def _arrow(metric: str) -> str:
     return ARROWS.get(metric.lower().rpartition("_")[2], "")
 
 
-def _row(step: int, fields: Mapping[str, Any], modes: Mapping[str, dict[str, float | None]]) -> dict[str, Any]:
-    cells = []
-    for mode, metrics in modes.items():
-        found = fields.get(mode)
-        for metric, best in metrics.items():
-            value = _number(found.get(metric)) if isinstance(found, dict) else None
-            cells.append({"mode": mode, "value": _short(value), "best": value is not None and value == best})
-    return {
-        "step": f"{step:,}",
-        "epoch": _text(fields.get("epoch")),
-        "cells": cells,
-        "best": _text(fields.get("best")),
-    }
+def _metric(fields: Mapping[str, Any], mode: str, metric: str) -> float | None:
+    metrics = fields.get(mode)
+    return _number(metrics.get(metric)) if isinstance(metrics, dict) else None

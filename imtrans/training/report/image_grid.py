@@ -1,4 +1,4 @@
-"""Sample rows: batches of pictures side by side in one picture, in a file that knows what its columns are."""
+"""Sample grid: batches of images side by side in one image, saved with the names of its columns."""
 
 import io
 import re
@@ -17,18 +17,18 @@ from imtrans.data.images import to_image
 
 
 def image_grid(columns: Mapping[str, Tensor], gap: int = 4) -> Image.Image:
-    """Lay out batches of pictures as the columns of one picture, a row for each sample, on white.
+    """Lay out batches of images as the columns of one image, with a row for each sample, on white.
 
-    Shape: each column ``(b, c, h, w)``. Of two channels, and of four, the first is shown. More are taken for the
-    classes of a label map (`imtrans.one_hot`): each pixel has the hue of its largest channel, the first of equal ones.
+    Shape: each column ``(b, c, h, w)`` in [-1, 1]. For 2 and 4 channels, the first is shown. More than 4 channels are a
+    label map (`imtrans.one_hot`): each pixel gets the hue of its largest channel, the first among equals.
     """
-    shown = [_visible(column).expand(-1, 3, -1, -1) for column in columns.values()]
+    shown = [_displayable(column).expand(-1, 3, -1, -1) for column in columns.values()]
     framed = [torch.nn.functional.pad(c, (0, gap, 0, gap), value=1.0) for c in shown]
     sheet = rearrange(framed, "column b c h w -> c (b h) (column w)")
     return to_image(sheet[:, :-gap, :-gap])
 
 
-def _visible(column: Tensor) -> Tensor:
+def _displayable(column: Tensor) -> Tensor:
     channels = column.shape[1]
     if channels <= 4:
         return column if channels in (1, 3) else column[:, :1]
@@ -38,7 +38,7 @@ def _visible(column: Tensor) -> Tensor:
 
 
 def column_titles(columns: Iterable[str]) -> str:
-    """The names of the columns of `image_grid`, for people.
+    """Return the titles of the columns of `image_grid`.
 
     >>> column_titles(["source", "fake", "cycled_source"])
     'source, output, cycled source'
@@ -47,7 +47,7 @@ def column_titles(columns: Iterable[str]) -> str:
 
 
 def image_grid_png(columns: Mapping[str, Tensor]) -> bytes:
-    """Return `image_grid` as a PNG that knows the names of its columns."""
+    """Return `image_grid` as a PNG file that holds the titles of its columns."""
     named, file = PngInfo(), io.BytesIO()
     named.add_text("columns", column_titles(columns))
     image_grid(columns).save(file, "PNG", pnginfo=named)
@@ -55,7 +55,7 @@ def image_grid_png(columns: Mapping[str, Tensor]) -> bytes:
 
 
 def image_grid_header(path: Path) -> tuple[int, int, str]:
-    """Width and height of a file of `image_grid_png`, and the names of its columns, as far as the file tells them."""
+    """Return width, height and column titles from the header of an `image_grid_png` file; 0 and "" if damaged."""
     with path.open("rb") as file:
         head = file.read(4096)
     width, height = struct.unpack(">II", head[16:24].rjust(8, b"\0"))
