@@ -38,7 +38,7 @@ WARM_UP = {False: 1, True: 5}  # on CUDA, the trainer captures a graph at the fo
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: the pix2pix networks of the reference implementation, at one size, on one device."""
+    """Measured are the pix2pix networks of the reference implementation, at one size, on one device."""
 
     device: torch.device
     size: int

@@ -38,5 +38,5 @@ def step(optimizer: Optimizer, loss: Tensor) -> None:
     else:
         scaler.step(optimizer)
         scaler.update()
-    # Autocast caches casts of the weights for its whole region. Those of the old weights must not be used again.
+    # Autocast caches casts of the weights for its whole region. The casts of the old weights must not be used again.
     torch.clear_autocast_cache()

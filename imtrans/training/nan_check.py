@@ -70,7 +70,7 @@ def non_finite_error(
     """Return the error for the loss or weight `name`, non-finite at `step`; it names the first layer that was.
 
     `replay` yields the number, step function and batch of each step after the last checkpoint, with its state restored;
-    nothing without a checkpoint. The other arguments are those of `first_non_finite`.
+    nothing without a checkpoint. The other arguments are as for `first_non_finite`.
     """
     cause = "Without a folder there is no checkpoint from which to search for the layer."
     for number, run, batch in replay:

@@ -64,7 +64,7 @@ class ProceduralFacades(SingleSourceDataset):
 class LabFacades(LabDataset, ProceduralFacades):
     """The pictures of `ProceduralFacades` in CIE Lab; samples as in `imtrans.data.lab_images.LabImages`.
 
-    Arguments and errors are those of `ProceduralFacades`.
+    Arguments and errors as for `ProceduralFacades`.
 
     >>> sample = LabFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
