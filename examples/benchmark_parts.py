@@ -38,7 +38,7 @@ WARM_UP = {False: 1, True: 5}  # on CUDA, the trainer captures a graph at the fo
 
 @dataclass(frozen=True)
 class Setting:
-    """Measured are the pix2pix networks of the reference implementation, at one size, on one device."""
+    """Settings of a measurement: the pix2pix networks of the reference implementation, at one size, on one device."""
 
     device: torch.device
     size: int

@@ -26,9 +26,10 @@ class TrainStep:
     Several processes each train on a shard of the batch, and start with the weights of rank 0.
 
     Args:
-        method, lr, betas, precision, compile: as for `imtrans.training.trainer.Trainer`.
         device: device to train on.
         group: processes that share each step.
+
+    The other arguments are as for `imtrans.training.trainer.Trainer`.
 
     Raises:
         ArgumentError: a value that is not allowed, or processes whose networks differ.

@@ -24,12 +24,13 @@ class Validator:
     """Compares outputs with targets, chooses the `inference_mode` of the networks, and makes the sample images.
 
     Args:
-        method, batch_size, metrics: as for `imtrans.training.trainer.Trainer`.
         data: held-out samples; None to validate nothing.
         train_data: samples to show if there is no `data`.
         loader: makes batches of `data`.
         seed: seed of dropout, so that results differ by the weights alone.
         group: rank 0 computes the metrics.
+
+    The other arguments are as for `imtrans.training.trainer.Trainer`.
 
     Raises:
         ArgumentError: an unknown metric, or one whose package is missing.
