@@ -11,7 +11,8 @@ from imtrans.hub.pretrained import Pretrained
 
 
 def test_every_network_of_the_library_can_be_loaded():
-    public = [value for value in vars(imtrans).values() if isinstance(value, type) and issubclass(value, Pretrained)]
+    values = [getattr(imtrans, name) for name in imtrans.__all__]
+    public = [value for value in values if isinstance(value, type) and issubclass(value, Pretrained)]
     assert len(public) == 6
     assert set(CLASSES.values()) == set(public)
     assert all(name == cls.__name__ for name, cls in CLASSES.items())

@@ -1,9 +1,9 @@
 """What `import imtrans` does, and does not do, to the process that imports it."""
 
 import ast
+import importlib
 import subprocess
 import sys
-import types
 import zipfile
 from pathlib import Path
 
@@ -21,7 +21,7 @@ LIST_NEW_MODULES = """
 import sys
 import torch
 before = set(sys.modules)
-import imtrans
+{statement}
 print(*sorted(set(sys.modules) - before))
 """
 
@@ -50,7 +50,7 @@ def state():
     }
 
 before = state()
-import imtrans
+from imtrans import *
 after = state()
 print([name for name in before if before[name] != after[name]])
 """
@@ -64,9 +64,16 @@ def run(script):
 
 
 def test_no_heavy_module_is_imported():
-    new = run(LIST_NEW_MODULES).split()
-    assert "imtrans.nn.unet" in new
+    new = run(LIST_NEW_MODULES.format(statement="from imtrans import *")).split()
+    assert {"imtrans.nn.unet", "imtrans.training.trainer"} <= set(new)
     assert [name for name in new if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY)] == []
+
+
+def test_a_public_name_loads_its_own_package_and_those_below():
+    assert run(LIST_NEW_MODULES.format(statement="import imtrans")).split() == ["imtrans", "imtrans.version"]
+    new = run(LIST_NEW_MODULES.format(statement="from imtrans import UNetGenerator")).split()
+    assert "imtrans.nn.unet" in new
+    assert not any(name.startswith(("imtrans.training", "imtrans.data", "PIL")) for name in new)
 
 
 def test_no_state_of_the_process_changes():
@@ -75,17 +82,27 @@ def test_no_state_of_the_process_changes():
 
 def test_every_public_name_is_exported_as_itself():
     tree = ast.parse(Path(imtrans.__file__).read_text())
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    assert len(imports) + 1 == len(tree.body)  # and the docstring
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in typed.body if isinstance(node, ast.ImportFrom)]
+    assert len(imports) == len(typed.body)
     assert all(alias.name == alias.asname for node in imports for alias in node.names)
-    exported = {alias.asname for node in imports for alias in node.names}
-    visible = {
-        name for name, value in vars(imtrans).items() if name[0] != "_" and not isinstance(value, types.ModuleType)
-    }
-    assert visible == exported - {"__version__"}
+    exported = {alias.asname: node.module for node in imports for alias in node.names}
+    # What type checkers see is what Python loads.
+    assert set(imtrans.__all__) == set(exported)
+    assert len(imtrans.__all__) == len(exported)
+    for name, module in exported.items():
+        assert getattr(imtrans, name) is getattr(importlib.import_module(module), name)
 
 
-PUBLIC = sorted(name for name, value in vars(imtrans).items() if isinstance(value, (type, types.FunctionType)))
+def test_packages_are_attributes_and_other_names_are_not():
+    assert run("import imtrans; print(imtrans.errors.ArgumentError, imtrans.nn.UNetGenerator.__name__)").endswith("tor")
+    assert set(imtrans.__all__) < set(dir(imtrans))
+    assert not hasattr(imtrans, "UnetGenerator")
+    with pytest.raises(ImportError, match="cannot import name 'UnetGenerator' from 'imtrans'"):
+        exec("from imtrans import UnetGenerator")
+
+
+PUBLIC = sorted(imtrans.__all__)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
