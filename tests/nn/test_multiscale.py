@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from imtrans import GANLoss, MultiscaleDiscriminator, PatchDiscriminator, gradient_penalty, receptive_field
+from imtrans.errors import ShapeError
 from imtrans.nn.layers import downsample
 
 
@@ -121,3 +122,16 @@ def test_every_loss_takes_its_logits(mode, scales):
     total.backward()
     assert all(p.grad.isfinite().all() for p in network.parameters())
     assert gradient_penalty(network, real, fake).isfinite()
+
+
+def test_a_multiscale_discriminator_refuses_an_image_by_its_smallest_scale():
+    network = MultiscaleDiscriminator(base_channels=1, num_scales=3, padding=1)
+    ran = []
+    network.scales[0].layers[0].register_forward_hook(lambda *_: ran.append(True))
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(1, 6, 60, 90))
+    assert str(caught.value) == (
+        "MultiscaleDiscriminator, at 1/4 of the size: an image of 15x23 is too small for 5 layers. Use "
+        "larger images or fewer layers."
+    )
+    assert not ran
