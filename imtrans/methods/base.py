@@ -1,4 +1,4 @@
-"""The interface of a method: `Method`, `Translation`, and the pictures computed from translations."""
+"""The interface of a method: `Method` and `Translation`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ class Translation:
     def columns(self, batch: Batch, *, cycle: bool = True) -> dict[str, Tensor]:
         """Translate a batch; return the pictures ``(b, c, h, w)`` by column name.
 
-        The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). For
-        a network with a colour space, source, output and target are joined to RGB pictures.
+        The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). With
+        a colour space of the network, source, output and target become RGB pictures.
         """
         source = batch[self.source]
         output = self.network(source)
