@@ -5,8 +5,6 @@ import socket
 
 from imtrans.errors import ArgumentError
 
-NUMBERS, ADDRESSES = ("WORLD_SIZE", "RANK", "LOCAL_RANK"), ("MASTER_ADDR", "MASTER_PORT")
-
 
 def world_size_from_environment() -> int:
     """Return the number of processes of the run; 1 without torchrun.
@@ -17,8 +15,8 @@ def world_size_from_environment() -> int:
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return 1
-    invalid = [name for name in NUMBERS if not os.environ.get(name, "").isdecimal()]
-    invalid += [name for name in ADDRESSES if not os.environ.get(name)]
+    invalid = [name for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if not os.environ.get(name, "").isdecimal()]
+    invalid += [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if invalid:
         raise ArgumentError(
             f"WORLD_SIZE={size} says that this is one of several processes, but {' and '.join(invalid)} is missing or "

@@ -42,9 +42,7 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def add(self, found: Tensor, labels: Tensor) -> None:
-        """Count a batch of predicted ids, `found`, and true ids.
-
-        Shape: two tensors of one shape, usually ``(b, h, w)``.
+        """Count a batch of predicted ids, `found`, and true ids, of one shape, usually ``(b, h, w)``.
 
         Raises:
             ShapeError: the shapes differ.
@@ -97,17 +95,14 @@ def fcn_score(
 
     A realistic photo is segmented correctly. Score the real photos first: their score, below 1, is the upper bound.
 
-    Shape: `generated` ``(b, c, h, w)`` in [-1, 1] and `labels` ``(b, h, w)``; or two iterables of such batches, which
-    are scored as one set.
-
     Args:
-        generated: photos generated from `labels`.
-        labels: class ids; see `imtrans.data.labels.ids_from_colours`.
+        generated: photos ``(b, c, h, w)`` in [-1, 1], or an iterable of such batches, which are scored as one set.
+        labels: class ids ``(b, h, w)``, or an iterable of such batches; see `imtrans.data.labels.ids_from_colours`.
         segmenter: maps photos to logits ``(b, num_classes, h, w)``; runs in eval mode, on its device.
         ignore: label of the pixels that are not scored; None scores all.
 
     Returns:
-        ``{"pixel_accuracy": ..., "class_accuracy": ..., "iou": ...}``, see `ConfusionMatrix.scores`.
+        See `ConfusionMatrix.scores`.
 
     Raises:
         ShapeError: photos and labels differ in number or size, or the segmenter changes the size.
