@@ -53,12 +53,9 @@ class BatchShard:
         return dict(zip(losses, self.group.all_reduce_sum(weighted).unbind(), strict=True))
 
     def gather(self, images: Tensor) -> Tensor:
-        """Return the images of the whole batch, in order.
+        """Return the images of the whole batch, in order. A ShapeError says that ranks have images of other shapes.
 
         Shape: ``(samples on this rank, c, h, w) -> (samples of the batch, c, h, w)``.
-
-        Raises:
-            ShapeError: the images of another rank have another shape.
         """
         shapes = self.group.all_gather_object(tuple(images.shape[1:]))
         if len(set(shapes)) > 1:

@@ -50,10 +50,9 @@ class ProcessGroup:
         return values
 
     def run_on_rank0(self, function: Callable[[], T]) -> T:
-        """Call `function` on rank 0, and return its result on all ranks; the others wait, however long it takes.
+        """Call `function` on rank 0, and return its result on all ranks. The others wait up to a day.
 
-        Raises:
-            Exception: on rank 0, what `function` raised; on the others a TrainingError with its text.
+        An error of `function` is raised on rank 0; the other ranks raise a TrainingError with its text.
         """
         if self.world_size == 1:
             return function()
@@ -102,11 +101,7 @@ class ProcessGroup:
             _collective(dist.broadcast, tensor.detach(), src=0)
 
     def check_same(self, **values: object) -> None:
-        """Check that all ranks have the same values.
-
-        Raises:
-            ArgumentError: on all ranks, if one of them differs; the text names the value and the rank.
-        """
+        """Check that all ranks have the same values; an ArgumentError on all ranks names the value and the rank."""
         for name, own in values.items():
             by_rank = self.all_gather_object(own)
             for rank, value in enumerate(by_rank):

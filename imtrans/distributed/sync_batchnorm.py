@@ -80,10 +80,7 @@ _CONVERSIONS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalise with the mean and variance over all ranks.
-
-    Source: Ioffe & Szegedy 2015; the variances of the ranks are combined as in Chan et al. 1979.
-    """
+    """Normalise over all ranks (Ioffe & Szegedy 2015). Their variances are combined as in Chan et al. 1979."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, shard: BatchShard) -> tuple[Tensor, Tensor, Tensor, Tensor]:

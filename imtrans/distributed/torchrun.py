@@ -7,11 +7,7 @@ from imtrans.errors import ArgumentError
 
 
 def world_size_from_environment() -> int:
-    """Return the number of processes of the run; 1 without torchrun.
-
-    Raises:
-        ArgumentError: there are several, and a variable that joining them needs is missing or not a number.
-    """
+    """Return the number of processes, 1 without torchrun; an ArgumentError names variables that are not valid."""
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return 1
@@ -43,10 +39,8 @@ def restarted_run_id() -> str | None:
 
 
 def store_prefix() -> str:
-    """Return a prefix for the keys of the rendezvous store.
-
-    On one machine torchrun keeps its store over restarts, with the addresses of the processes that died in it.
-    """
+    """Return a prefix for the keys of the rendezvous store."""
+    # On one machine torchrun keeps its store over restarts, with the addresses of the processes that died in it.
     return f"after {_restart_count()} restarts" if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
 
 

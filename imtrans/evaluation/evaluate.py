@@ -30,7 +30,7 @@ def evaluate(
     batch_size: int = 1,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Translate the sources of a data set, and compare the results with the targets.
+    """Translate the sources of a data set, compare with the targets, and return the metrics by name, ready for JSON.
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``; runs on its device, and is left unchanged. If its
@@ -45,9 +45,6 @@ def evaluate(
         mode: see `imtrans.modes.running_as`; None for the generator's `inference_mode`, or ``"eval"``.
         batch_size: the result depends on it in modes that normalise with the statistics of the batch.
         seed: of dropout in the mode ``"paper"``. The global random state is left unchanged.
-
-    Returns:
-        The values by name, ready for JSON.
 
     Raises:
         ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.

@@ -16,7 +16,7 @@ from imtrans.modes import running_as
 
 
 class ConfusionMatrix:
-    """Counts of true and predicted classes, pixel by pixel.
+    """Confusion matrix of pixels: `counts`, int64, with a row for each true class, a column for each predicted one.
 
     Args:
         num_classes: number of classes; ids go from 0 to ``num_classes - 1``.
@@ -30,9 +30,6 @@ class ConfusionMatrix:
     >>> matrix.scores()
     {'pixel_accuracy': 0.6666666666666666, 'class_accuracy': 0.75, 'iou': 0.5}
     """
-
-    counts: Tensor
-    """``(num_classes, num_classes)``, int64: a row for each true class, a column for each predicted class."""
 
     def __init__(self, num_classes: int, *, ignore: int | None = None) -> None:
         self.num_classes = at_least("ConfusionMatrix", "num_classes", num_classes, 1)
@@ -94,15 +91,13 @@ def fcn_score(
     """Segment generated photos with a network trained on real ones, and compare with the labels they were made from.
 
     A realistic photo is segmented correctly. Score the real photos first: their score, below 1, is the upper bound.
+    `ConfusionMatrix.scores` explains the values returned.
 
     Args:
         generated: photos ``(b, c, h, w)`` in [-1, 1], or an iterable of such batches, which are scored as one set.
         labels: class ids ``(b, h, w)``, or an iterable of such batches; see `imtrans.data.labels.ids_from_colours`.
         segmenter: maps photos to logits ``(b, num_classes, h, w)``; runs in eval mode, on its device.
         ignore: label of the pixels that are not scored; None scores all.
-
-    Returns:
-        See `ConfusionMatrix.scores`.
 
     Raises:
         ShapeError: photos and labels differ in number or size, or the segmenter changes the size.

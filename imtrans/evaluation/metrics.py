@@ -156,15 +156,13 @@ class Fid:
 
         weights = str(_weights("fid"))
         self._metric = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=weights).to(device)
-        self._num_images = 0
 
     def add(self, fake: Tensor, target: Tensor) -> None:
         self._metric.update(_unit(fake), real=False)
         self._metric.update(_unit(target), real=True)
-        self._num_images += len(fake)
 
     def result(self) -> dict[str, float]:
-        if self._num_images < 2:
+        if self._metric.real_features_num_samples < 2:
             raise ArgumentError("evaluate: 'fid' needs at least 2 images, got 1. Remove it from metrics.")
         return {"fid": self._metric.compute().item()}
 

@@ -98,10 +98,7 @@ def plan_tiles(network: nn.Module, size: int, *, multiple: int, in_channels: int
 
     Tiles begin at multiples of `multiple`, the network's stride, so that strided layers sample the same pixels as in
     the whole image. If twice the radius of the receptive field fits in a tile, tiles overlap by that much and the
-    result is exact. Otherwise they overlap by half or slightly less.
-
-    Raises:
-        ArgumentError: a tile is shorter than two strides.
+    result is exact. Otherwise they overlap by half or slightly less. A tile shorter than two strides is an error.
     """
     requested, size = size, -(-size // multiple) * multiple
     try:
@@ -130,9 +127,6 @@ def run_tiled(network: nn.Module, source: Tensor, tiling: Tiling, run: Run) -> T
     one pass over the tiles, which stops there. They are exact, up to rounding, if the tiling is.
 
     Shape: ``(b, c, h, w) -> (b, c', h, w)``, on the device of `source`. `run` gets one tile at a time.
-
-    Raises:
-        ShapeError: the output of a tile has another size.
     """
     tiles = tiling.tiles(*source.shape[-2:])
     remaining = [module for module in network.modules() if uses_input_stats(module)] if len(tiles) > 1 else []

@@ -132,13 +132,12 @@ class CycleGAN(nn.Module):
         source, target = getattr(self.to_target, "in_channels", None), getattr(self.to_target, "out_channels", None)
         if source is None or target is None:
             return  # not a network of imtrans
-        required = {
-            ("to_source", "in_channels"): target,
-            ("to_source", "out_channels"): source,
-            ("target_discriminator", "in_channels"): target,
-            ("source_discriminator", "in_channels"): source,
-        }
-        for (name, attribute), channels in required.items():
+        for name, attribute, channels in (
+            ("to_source", "in_channels", target),
+            ("to_source", "out_channels", source),
+            ("target_discriminator", "in_channels", target),
+            ("source_discriminator", "in_channels", source),
+        ):
             if (found := getattr(getattr(self, name), attribute, channels)) != channels:
                 raise ArgumentError(
                     f"CycleGAN: to_target maps {source} channels to {target}, and {name} has {attribute}={found}. "

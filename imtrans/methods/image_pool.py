@@ -87,11 +87,7 @@ class ImagePool(nn.Module):
         return {"images": self._images, "seen": self._seen, "seed": torch.tensor(self.seed, dtype=torch.int64)}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `get_extra_state` returned.
-
-        Raises:
-            ShapeError: the state belongs to a pool of another size.
-        """
+        """Load what `get_extra_state` returned; a ShapeError says that it belongs to a pool of another size."""
         if state and len(state["images"]) != self.size:
             raise ShapeError(
                 f"ImagePool: the state is of a pool of {len(state['images'])} images, this one keeps {self.size}."
@@ -106,9 +102,7 @@ class ImagePool(nn.Module):
 
 
 def draws(count: Tensor, seed: int, size: int) -> tuple[Tensor, Tensor]:
-    """Draw an integer below `size` and a bool, as a function of `count` and `seed` alone.
-
-    Shape: ``count``, int64 of any shape -> two tensors of the same shape.
+    """Draw an integer below `size` and a bool for each element of `count`, int64, as a function of it and `seed` alone.
 
     Source: Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators" (splitmix64); int64 wraps around.
     """

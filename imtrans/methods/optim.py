@@ -9,6 +9,7 @@ from torch.optim import Adam, Optimizer
 
 from imtrans.distributed.data_parallel import current_shard
 
+NO_SCALER = torch.amp.GradScaler(enabled=False)
 SMALLEST_SCALE = 2.0**-16
 DEVICE_OPTIONS = ("fused", "foreach", "capturable")  # kept when a state is loaded
 
@@ -31,15 +32,12 @@ def step(optimizer: Optimizer, loss: Tensor) -> None:
     if shard is not None:
         loss = shard.weight * loss
     optimizer.zero_grad(set_to_none=True)
-    (loss if scaler is None else scaler.scale(loss)).backward(inputs=parameters)
+    scaler.scale(loss).backward(inputs=parameters)
     if shard is not None:
         # Before the scaler looks for overflow: all ranks then skip a step that overflowed on one of them.
         shard.all_reduce_gradients([p.grad for p in parameters if p.grad is not None])
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)
-        scaler.update()
+    scaler.step(optimizer)
+    scaler.update()
     # Autocast caches casts of the weights for its whole region. Those of the old weights must not be used again.
     torch.clear_autocast_cache()
 
@@ -50,9 +48,9 @@ def scale_losses(optimizers: Mapping[str, Optimizer], device: torch.device) -> N
         cast(Any, optimizer).scaler = torch.amp.GradScaler(device.type)
 
 
-def scaler_of(optimizer: Optimizer) -> torch.amp.GradScaler | None:
-    """Return the scaler that `scale_losses` attached; None without one."""
-    return getattr(optimizer, "scaler", None)
+def scaler_of(optimizer: Optimizer) -> torch.amp.GradScaler:
+    """Return the scaler that `scale_losses` attached; without one, a scaler that does nothing."""
+    return getattr(optimizer, "scaler", NO_SCALER)
 
 
 def without_scale(optimizers: Mapping[str, Optimizer]) -> str | None:
@@ -61,7 +59,7 @@ def without_scale(optimizers: Mapping[str, Optimizer]) -> str | None:
     The scale begins at 65536. It is halved at each overflow, and doubled after 2000 steps without one.
     """
     for name, optimizer in optimizers.items():
-        if (scaler := scaler_of(optimizer)) is not None and scaler.get_scale() < SMALLEST_SCALE:
+        if scaler_of(optimizer).get_scale() < SMALLEST_SCALE:
             return name
     return None
 
@@ -98,16 +96,12 @@ def set_learning_rates(optimizers: Mapping[str, Optimizer], base: list[list[floa
 
 def state_of(optimizer: Optimizer) -> dict[str, Any]:
     """Return the state dict of an optimizer, with its scaler's under ``"scaler"``."""
-    scaler = scaler_of(optimizer)
-    return optimizer.state_dict() | ({} if scaler is None else {"scaler": scaler.state_dict()})
+    scaler = scaler_of(optimizer).state_dict()
+    return optimizer.state_dict() | ({"scaler": scaler} if scaler else {})
 
 
 def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load what `state_of` returned, on the same device or another.
-
-    Raises:
-        ValueError: the state belongs to other parameters.
-    """
+    """Load what `state_of` returned, on the same device or another. ValueError: it is of other parameters."""
     groups: list[dict[str, Any]] = []
     if len(state["param_groups"]) != len(optimizer.param_groups):
         raise ValueError(f"{len(state['param_groups'])} parameter groups instead of {len(optimizer.param_groups)}.")
@@ -116,6 +110,5 @@ def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         rate = torch.as_tensor(saved["lr"]).to(own["lr"]) if isinstance(own["lr"], Tensor) else float(saved["lr"])
         groups.append({**saved, **options, "lr": rate})
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    scaler = scaler_of(optimizer)
-    if scaler is not None and "scaler" in state:
-        scaler.load_state_dict(state["scaler"])
+    if "scaler" in state:
+        scaler_of(optimizer).load_state_dict(state["scaler"])
