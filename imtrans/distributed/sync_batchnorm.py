@@ -72,11 +72,7 @@ class SyncBatchNorm3d(_SyncBatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` with statistics over all ranks in a distributed step."""
 
 
-_CONVERSIONS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: SyncBatchNorm1d,
-    nn.BatchNorm2d: SyncBatchNorm2d,
-    nn.BatchNorm3d: SyncBatchNorm3d,
-}
+_CONVERSIONS = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d, nn.BatchNorm3d: SyncBatchNorm3d}
 
 
 class _Normalise(torch.autograd.Function):
