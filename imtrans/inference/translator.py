@@ -69,7 +69,7 @@ class Translator:
 
     @torch.no_grad()
     def __call__(self, image: Picture) -> Any:
-        """Translate an image or a batch of images. Kinds and errors are those of `imtrans.translate`."""
+        """Translate an image or a batch of images. For kinds and errors, see `imtrans.translate`."""
         decoded = decode_for("Translator", image, self._network)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -94,7 +94,7 @@ class Translator:
             with (
                 # The first call traces the graph; the tracer reads freezing= from the global flag alone.
                 torch._inductor.config.patch(freezing=True, fallback_random=True),
-                # All compiled instances of a class share this limit, those of other translators too.
+                # All compiled instances of a class share this limit, also across translators.
                 torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16),
             ):
                 fake: Tensor = compiled(source)
