@@ -19,8 +19,8 @@ class BatchShard:
 
     Args:
         group: the processes that share the step.
-        shard_sizes: number of samples on each rank. A rank without samples runs the step on a sample of another rank,
-            with weight 0, so that it takes part in every collective.
+        shard_sizes: ``shard_sizes[r]`` is the number of samples on rank r. A rank without samples runs the step on a
+            sample of another rank, with weight 0, so that it takes part in every collective.
     """
 
     group: ProcessGroup
@@ -53,12 +53,9 @@ class BatchShard:
         return dict(zip(losses, self.group.all_reduce_sum(weighted).unbind(), strict=True))
 
     def gather(self, images: Tensor) -> Tensor:
-        """Return the images of the whole batch, in order.
+        """Return the images of the whole batch, in order. A ShapeError says that ranks have images of other shapes.
 
         Shape: ``(samples on this rank, c, h, w) -> (samples of the batch, c, h, w)``.
-
-        Raises:
-            ShapeError: the images of another rank have another shape.
         """
         shapes = self.group.all_gather_object(tuple(images.shape[1:]))
         if len(set(shapes)) > 1:
@@ -82,21 +79,13 @@ _running: BatchShard | None = None
 
 
 def current_shard() -> BatchShard | None:
-    """Return the context of the running distributed step; None outside of one, and with one process.
-
-    `imtrans.methods.optim.step`, `ImagePool` and `SyncBatchNorm2d` read it, so that a method's step needs no argument
-    for it. Nothing else does.
-    """
+    """Return the context of the running distributed step; None outside of one, and with one process."""
     return _running
 
 
 @contextmanager
 def batch_shard(group: ProcessGroup, shard_sizes: Sequence[int]) -> Iterator[BatchShard | None]:
-    """Context manager for one distributed training step. Does nothing with one process.
-
-    Args:
-        group: the processes that share the step.
-        shard_sizes: ``shard_sizes[r]`` is the number of samples on rank r.
+    """Context manager for one distributed training step; see `BatchShard`. Does nothing with one process.
 
     Raises:
         TrainingError: on exit, if the step did not update through `imtrans.methods.optim.step`.

@@ -1,7 +1,4 @@
-"""Process group of a training run.
-
-Without torchrun there is one process and every collective is a no-op.
-"""
+"""Process group of a training run. Without torchrun there is one process and every collective is a no-op."""
 
 import atexit
 import socket
@@ -41,11 +38,6 @@ class ProcessGroup:
     cpu_group: Any = None
 
     @property
-    def rank_and_size(self) -> tuple[int, int]:
-        """Rank and world size."""
-        return self.rank, self.world_size
-
-    @property
     def is_rank0(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
@@ -58,10 +50,9 @@ class ProcessGroup:
         return values
 
     def run_on_rank0(self, function: Callable[[], T]) -> T:
-        """Call `function` on rank 0, and return its result on all ranks; the others wait, however long it takes.
+        """Call `function` on rank 0, and return its result on all ranks. The others wait up to a day.
 
-        Raises:
-            Exception: on rank 0, what `function` raised; on the others a TrainingError with its text.
+        An error of `function` is raised on rank 0; the other ranks raise a TrainingError with its text.
         """
         if self.world_size == 1:
             return function()
@@ -73,19 +64,14 @@ class ProcessGroup:
             except Exception as error:
                 failure, result[1] = error, f"{type(error).__name__}: {error}"
         _collective(dist.broadcast_object_list, result, src=0, group=self.cpu_group)
-        if failure is not None:
-            raise failure
         if result[1] is not None:
-            raise TrainingError(f"rank 0 stopped the run: {result[1]}")
+            raise failure or TrainingError(f"rank 0 stopped the run: {result[1]}")
         return result[0]
 
     def all_reduce_max(self, read: Callable[[], int]) -> Callable[[], int]:
-        """Start an asynchronous maximum of ``read()`` over the ranks; the function returned waits for it.
-
-        With one process, ``read()`` is called when the result is asked for.
-        """
+        """Start an asynchronous maximum of ``read()`` over the ranks; the function returned waits for it."""
         if self.world_size == 1:
-            return read
+            return read  # the newest value
         value = torch.tensor(read())
         work = _collective(dist.all_reduce, value, dist.ReduceOp.MAX, group=self.cpu_group, async_op=True)
 
@@ -111,16 +97,11 @@ class ProcessGroup:
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Copy the tensors of rank 0 to the other ranks, in place."""
-        if self.world_size > 1:
-            for tensor in tensors:
-                _collective(dist.broadcast, tensor.detach(), src=0)
+        for tensor in tensors if self.world_size > 1 else ():
+            _collective(dist.broadcast, tensor.detach(), src=0)
 
     def check_same(self, **values: object) -> None:
-        """Check that all ranks have the same values.
-
-        Raises:
-            ArgumentError: on all ranks, if one of them differs; the text names the value and the rank.
-        """
+        """Check that all ranks have the same values; an ArgumentError on all ranks names the value and the rank."""
         for name, own in values.items():
             by_rank = self.all_gather_object(own)
             for rank, value in enumerate(by_rank):
@@ -132,11 +113,6 @@ class ProcessGroup:
 
 
 _joined = ProcessGroup()
-
-
-def process_group() -> ProcessGroup:
-    """Return what `init_process_group` returned last. Pass that on as an argument instead."""
-    return _joined
 
 
 def init_process_group(device: torch.device) -> ProcessGroup:
@@ -173,14 +149,8 @@ def _initialize(device: torch.device) -> None:
     store, rank, size = next(torch_distributed.rendezvous("env://"))
     if prefix := store_prefix():
         store = torch_distributed.PrefixStore(prefix, store)
-    card = device.type == "cuda"
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if card else "gloo",
-        store=store,
-        rank=rank,
-        world_size=size,
-        device_id=device if card else None,
-    )
+    backend, card = ("cpu:gloo,cuda:nccl", device) if device.type == "cuda" else ("gloo", None)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=card)
     atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
 
 

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from imtrans.distributed.data_parallel import BatchShard, current_shard
 from imtrans.errors import ArgumentError
+from imtrans.modes import uses_input_stats
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -19,8 +20,8 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 def convert_sync_batchnorm(network: nn.Module) -> None:
     """Convert each batch norm in `network`, in place, to one with statistics over the batch of all ranks.
 
-    Outside of a distributed step, in validation for example, a converted norm computes what it did before. Parameters,
-    state-dict keys and hooks stay.
+    Outside of a distributed step, a converted norm computes what it did before. Parameters, state-dict keys and hooks
+    stay.
 
     Raises:
         ArgumentError: a batch norm of another class than `torch.nn.BatchNorm1d`, 2d and 3d.
@@ -38,16 +39,14 @@ def convert_sync_batchnorm(network: nn.Module) -> None:
 class _SyncBatchNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         shard = current_shard()
-        from_batch = self.training or (self.running_mean is None and self.running_var is None)
-        if shard is None or not from_batch:
+        if shard is None or not uses_input_stats(self):
             return super().forward(x)
         cast(Any, self)._check_input_dim(x)
         normed, mean, var, count = cast(Any, _Normalise).apply(x, self.eps, shard)
         if self.training and self.track_running_stats:
             self._update_running_stats(mean, var, count)
         if self.affine:
-            shape = (1, -1, *[1] * (x.ndim - 2))
-            normed = normed * self.weight.view(shape) + self.bias.view(shape)
+            normed = normed * _as_image(self.weight, x) + _as_image(self.bias, x)
         return normed.to(x.dtype)
 
     @torch.no_grad()
@@ -73,18 +72,11 @@ class SyncBatchNorm3d(_SyncBatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` with statistics over all ranks in a distributed step."""
 
 
-_CONVERSIONS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: SyncBatchNorm1d,
-    nn.BatchNorm2d: SyncBatchNorm2d,
-    nn.BatchNorm3d: SyncBatchNorm3d,
-}
+_CONVERSIONS = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d, nn.BatchNorm3d: SyncBatchNorm3d}
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalise with the mean and variance over all ranks.
-
-    Source: Ioffe & Szegedy 2015; the variances of the ranks are combined as in Chan et al. 1979.
-    """
+    """Normalise over all ranks (Ioffe & Szegedy 2015). Their variances are combined as in Chan et al. 1979."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, shard: BatchShard) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -107,8 +99,7 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         x, mean, scale, count = ctx.saved_tensors
-        gradient, normed = gradients[0], _normed(x, mean, scale)
-        axes = [0, *range(2, x.ndim)]
+        gradient, normed, axes = gradients[0], _normed(x, mean, scale), [0, *range(2, x.ndim)]
         sums = torch.stack([gradient.sum(axes), (gradient * normed).sum(axes)])
         sums = ctx.shard.group.all_reduce_sum(sums) / count
         if ctx.shard.samples:

@@ -5,20 +5,14 @@ import socket
 
 from imtrans.errors import ArgumentError
 
-NUMBERS, ADDRESSES = ("WORLD_SIZE", "RANK", "LOCAL_RANK"), ("MASTER_ADDR", "MASTER_PORT")
-
 
 def world_size_from_environment() -> int:
-    """Return the number of processes of the run; 1 without torchrun.
-
-    Raises:
-        ArgumentError: there are several, and a variable that joining them needs is missing or not a number.
-    """
+    """Return the number of processes, 1 without torchrun; an ArgumentError names variables that are not valid."""
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return 1
-    invalid = [name for name in NUMBERS if not os.environ.get(name, "").isdecimal()]
-    invalid += [name for name in ADDRESSES if not os.environ.get(name)]
+    invalid = [name for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if not os.environ.get(name, "").isdecimal()]
+    invalid += [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if invalid:
         raise ArgumentError(
             f"WORLD_SIZE={size} says that this is one of several processes, but {' and '.join(invalid)} is missing or "
@@ -45,10 +39,8 @@ def restarted_run_id() -> str | None:
 
 
 def store_prefix() -> str:
-    """Return a prefix for the keys of the rendezvous store.
-
-    On one machine torchrun keeps its store over restarts, with the addresses of the processes that died in it.
-    """
+    """Return a prefix for the keys of the rendezvous store."""
+    # On one machine torchrun keeps its store over restarts, with the addresses of the processes that died in it.
     return f"after {_restart_count()} restarts" if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
 
 

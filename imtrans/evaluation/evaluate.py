@@ -30,12 +30,11 @@ def evaluate(
     batch_size: int = 1,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Translate the sources of a data set, and compare the results with the targets.
+    """Translate the sources of a data set, compare with the targets, and return the metrics by name, ready for JSON.
 
     Args:
-        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``. It runs on the device of its weights and is left
-            unchanged. If its attribute `colours` is ``"lab"``, metrics are computed on RGB images, which the sources
-            make with outputs and with targets.
+        generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``; runs on its device, and is left unchanged. If its
+            attribute `colours` is ``"lab"``, metrics are computed on RGB images.
         data: samples ``{"source": (c, h, w), "target": (c', h, w)}`` in [-1, 1], usually without augmentation.
         metrics: names from this list:
 
@@ -46,9 +45,6 @@ def evaluate(
         mode: see `imtrans.modes.running_as`; None for the generator's `inference_mode`, or ``"eval"``.
         batch_size: the result depends on it in modes that normalise with the statistics of the batch.
         seed: of dropout in the mode ``"paper"``. The global random state is left unchanged.
-
-    Returns:
-        The values by name, ready for JSON.
 
     Raises:
         ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.
@@ -63,7 +59,7 @@ def evaluate(
     at_least("evaluate", "batch_size", batch_size, 1)
     if length_of(data) == 0:
         raise DataError("evaluate: the data set is empty. Give it samples.")
-    used = getattr(generator, "inference_mode", "eval") if mode is None else mode
+    mode = getattr(generator, "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     space = colour_space(generator)
 
@@ -73,10 +69,7 @@ def evaluate(
             fake, target = space.join(batch["source"], fake), space.join(batch["source"], target)
         return fake, target
 
-    found = _scores(
-        generator, {"": translate}, batches(data, batch_size), device, mode=used, metrics=metrics, seed=seed
-    )
-    return found[""]
+    return _scores(generator, {"": translate}, batches(data, batch_size), device, mode, metrics, seed)[""]
 
 
 def compare_modes(
@@ -91,23 +84,22 @@ def compare_modes(
     """Compare translations with their targets in each mode of `imtrans.modes.running_as`.
 
     Args:
-        network: whose mode is set, a whole method as a rule.
+        network: its mode is set; usually a whole method.
         translations: functions from a batch to outputs and targets, by name.
         data: makes the batches, once for each mode.
-        device: that the batches are moved to.
-        metrics: further ones of `evaluate`, beside L1 and PSNR.
-        seed: of dropout, the same for each mode; the caller's random state is left alone.
+        device: device that the batches are moved to.
+        metrics: further metrics of `evaluate`, besides L1 and PSNR.
+        seed: seed of dropout, the same for each mode. The global random state is left unchanged.
 
     Returns:
         ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`. With several
         translations, each value's name begins with the translation's: ``"to_target_l1"``. The best mode has the lowest
         mean L1 over the translations; NaN is never the best of several. None if no translation has targets.
     """
-    wanted = ("l1", "psnr", *metrics)
     results: dict[str, Any] = {}
     mean_l1: dict[str, float] = {}
     for mode in MODES:
-        found = _scores(network, translations, data(), device, mode=mode, metrics=wanted, seed=seed)
+        found = _scores(network, translations, data(), device, mode, ("l1", "psnr", *metrics), seed)
         if not found:
             return None
         mean_l1[mode] = mean(scores["l1"] for scores in found.values())
@@ -126,7 +118,6 @@ def _scores(
     translations: Mapping[str, Translate],
     data: Iterable[Batch],
     device: torch.device,
-    *,
     mode: str,
     metrics: Sequence[str],
     seed: int,

@@ -16,7 +16,7 @@ from imtrans.modes import running_as
 
 
 class ConfusionMatrix:
-    """Counts of true and predicted classes, pixel by pixel.
+    """Confusion matrix of pixels: `counts`, int64, with a row for each true class, a column for each predicted one.
 
     Args:
         num_classes: number of classes; ids go from 0 to ``num_classes - 1``.
@@ -31,9 +31,6 @@ class ConfusionMatrix:
     {'pixel_accuracy': 0.6666666666666666, 'class_accuracy': 0.75, 'iou': 0.5}
     """
 
-    counts: Tensor
-    """``(num_classes, num_classes)``, int64: a row for each true class, a column for each predicted class."""
-
     def __init__(self, num_classes: int, *, ignore: int | None = None) -> None:
         self.num_classes = at_least("ConfusionMatrix", "num_classes", num_classes, 1)
         if ignore is not None and (isinstance(ignore, bool) or not isinstance(ignore, int)):
@@ -42,9 +39,7 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def add(self, found: Tensor, labels: Tensor) -> None:
-        """Count a batch of predicted ids, `found`, and true ids.
-
-        Shape: two tensors of one shape, usually ``(b, h, w)``.
+        """Count a batch of predicted ids, `found`, and true ids, of one shape, usually ``(b, h, w)``.
 
         Raises:
             ShapeError: the shapes differ.
@@ -96,18 +91,13 @@ def fcn_score(
     """Segment generated photos with a network trained on real ones, and compare with the labels they were made from.
 
     A realistic photo is segmented correctly. Score the real photos first: their score, below 1, is the upper bound.
-
-    Shape: `generated` ``(b, c, h, w)`` in [-1, 1] and `labels` ``(b, h, w)``; or two iterables of such batches, which
-    are scored as one set.
+    `ConfusionMatrix.scores` explains the values returned.
 
     Args:
-        generated: photos generated from `labels`.
-        labels: class ids; see `imtrans.data.labels.ids_from_colours`.
+        generated: photos ``(b, c, h, w)`` in [-1, 1], or an iterable of such batches, which are scored as one set.
+        labels: class ids ``(b, h, w)``, or an iterable of such batches; see `imtrans.data.labels.ids_from_colours`.
         segmenter: maps photos to logits ``(b, num_classes, h, w)``; runs in eval mode, on its device.
         ignore: label of the pixels that are not scored; None scores all.
-
-    Returns:
-        ``{"pixel_accuracy": ..., "class_accuracy": ..., "iou": ...}``, see `ConfusionMatrix.scores`.
 
     Raises:
         ShapeError: photos and labels differ in number or size, or the segmenter changes the size.

@@ -1,6 +1,6 @@
 """Metrics of generated images and their targets, by name, over a data set.
 
-torchmetrics computes PSNR, SSIM, LPIPS and FID. It is imported when a metric is first used, because its import is slow.
+torchmetrics computes PSNR, SSIM, LPIPS and FID. Its import is slow, so it is imported when first used.
 L1 of each image and Lab histograms are computed here: torchmetrics has neither.
 """
 
@@ -30,10 +30,7 @@ NETWORKS = {  # metrics computed with a pretrained network: its package and the 
 
 
 class Metric(Protocol):
-    """A metric over a set of images: `add` updates it with a batch, `result` returns its values by name.
-
-    Shape: images and targets ``(b, c, h, w)`` in [-1, 1].
-    """
+    """A metric: `add` a batch of images and targets ``(b, c, h, w)`` in [-1, 1]; `result` returns values by name."""
 
     def add(self, fake: Tensor, target: Tensor) -> None: ...
     def result(self) -> dict[str, float]: ...
@@ -64,17 +61,17 @@ def psnr(fake: Tensor, target: Tensor) -> Tensor:
 def ssim(fake: Tensor, target: Tensor) -> Tensor:
     """Structural similarity of each image pair, at most 1.
 
-    Shape: two tensors ``(b, c, h, w)`` in [-1, 1], with height and width of at least 11 -> ``(b,)``.
+    Shape: two tensors ``(b, c, h, w)`` in [-1, 1] -> ``(b,)``.
 
     Raises:
-        ShapeError: the images are smaller than the window of 11 pixels.
+        ShapeError: height or width is below 11 pixels.
 
     Source: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(fake.shape[-2:]) < SSIM_WINDOW:
-        height, width = fake.shape[-2:]
+    height, width = fake.shape[-2:]
+    if min(height, width) < SSIM_WINDOW:
         raise ShapeError(
             f"ssim: height and width must be at least {SSIM_WINDOW}, the size of its window, got {height}x{width}. "
             "Use larger images, or other metrics."
@@ -159,15 +156,13 @@ class Fid:
 
         weights = str(_weights("fid"))
         self._metric = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=weights).to(device)
-        self._num_images = 0
 
     def add(self, fake: Tensor, target: Tensor) -> None:
         self._metric.update(_unit(fake), real=False)
         self._metric.update(_unit(target), real=True)
-        self._num_images += len(fake)
 
     def result(self) -> dict[str, float]:
-        if self._num_images < 2:
+        if self._metric.real_features_num_samples < 2:
             raise ArgumentError("evaluate: 'fid' needs at least 2 images, got 1. Remove it from metrics.")
         return {"fid": self._metric.compute().item()}
 
@@ -183,11 +178,7 @@ METRICS: dict[str, Callable[[torch.device], Metric]] = {
 
 
 class Scores:
-    """Several metrics over one set of images.
-
-    Args:
-        metrics: names from ``"l1" | "psnr" | "ssim" | "histogram" | "lpips" | "fid"``.
-        device: the device of the images.
+    """Several metrics, keys of `METRICS`, over one set of images on `device`.
 
     Raises:
         ArgumentError: `metrics` is empty or has an unknown name, or the package or weights of a metric are missing.

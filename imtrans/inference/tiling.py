@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.modes import uses_input_stats
 from imtrans.receptive_fields.trace import receptive_field
 
-_Batch = nn.modules.batchnorm._BatchNorm
-_Instance = nn.modules.instancenorm._InstanceNorm
 Run = Callable[[Tensor], Tensor]
 
 
@@ -47,10 +46,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiling:
-    """A division of images into tiles of `size` pixels that begin every `step` pixels.
+    """A division of images into tiles of `size` pixels that begin every `step` pixels, both divisible by `multiple`.
 
     If `exact`, the middle of an overlap is a hard border between two tiles. Otherwise tiles fade into each other.
-    `multiple` divides both lengths; the network pads images to multiples of it.
     """
 
     size: int
@@ -100,10 +98,7 @@ def plan_tiles(network: nn.Module, size: int, *, multiple: int, in_channels: int
 
     Tiles begin at multiples of `multiple`, the network's stride, so that strided layers sample the same pixels as in
     the whole image. If twice the radius of the receptive field fits in a tile, tiles overlap by that much and the
-    result is exact. Otherwise they overlap by half or slightly less.
-
-    Raises:
-        ArgumentError: a tile is shorter than two strides.
+    result is exact. Otherwise they overlap by half or slightly less. A tile shorter than two strides is an error.
     """
     requested, size = size, -(-size // multiple) * multiple
     try:
@@ -111,7 +106,7 @@ def plan_tiles(network: nn.Module, size: int, *, multiple: int, in_channels: int
     except ArgumentError:  # attention: each output pixel depends on the whole image
         radius = size
     else:
-        sizes, offsets = _both(field.size), _both(field.offset)
+        sizes, offsets = (both if isinstance(both, tuple) else (both, both) for both in (field.size, field.offset))
         radius = max(max(-low, low + extent - 1) for extent, low in zip(sizes, offsets, strict=True)) + multiple
     step = (size - 2 * radius) // multiple * multiple
     if step >= multiple:
@@ -121,29 +116,20 @@ def plan_tiles(network: nn.Module, size: int, *, multiple: int, in_channels: int
             f"translate: tile={requested} leaves no overlap: tiles of this network begin at multiples of {multiple}. "
             f"Use tile={2 * multiple} or more."
         )
-    half = -(-size // (2 * multiple)) * multiple
-    return Tiling(size, half, exact=False, multiple=multiple)
-
-
-def _both(value: Any) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+    return Tiling(size, -(-size // (2 * multiple)) * multiple, exact=False, multiple=multiple)
 
 
 def run_tiled(network: nn.Module, source: Tensor, tiling: Tiling, run: Run) -> Tensor:
     """Run `network`, through `run`, on tiles of `source`, and blend the outputs.
 
-    Norms that normalise with image statistics use the statistics of the whole image. With separate statistics, each
-    tile would have another contrast, and seams would be visible. The input of a norm depends on the norms before it,
-    so each norm needs its own pass over the tiles, which stops there. The statistics are exact, up to rounding, if the
-    tiling is exact.
+    Norms that take their statistics from the image take them from the whole image: with its own statistics, each tile
+    would have another contrast. The input of a norm depends on the norms before it, so the statistics of each norm take
+    one pass over the tiles, which stops there. They are exact, up to rounding, if the tiling is.
 
     Shape: ``(b, c, h, w) -> (b, c', h, w)``, on the device of `source`. `run` gets one tile at a time.
-
-    Raises:
-        ShapeError: the output of a tile has another size.
     """
     tiles = tiling.tiles(*source.shape[-2:])
-    remaining = [module for module in network.modules() if _uses_image_statistics(module)] if len(tiles) > 1 else []
+    remaining = [module for module in network.modules() if uses_input_stats(module)] if len(tiles) > 1 else []
     known: dict[nn.Module, _Moments] = {}
     # One pass for all norms at once removes only a third of the error of separate statistics. Repeating that pass
     # makes it worse, because the error grows from norm to norm.
@@ -159,8 +145,8 @@ class _StopError(Exception):
 
 
 def _next_moments(
-    source: Tensor, tiles: Sequence[Tile], run: Run, unknown: Sequence[nn.Module], known: "dict[nn.Module, _Moments]"
-) -> "dict[nn.Module, _Moments]":
+    source: Tensor, tiles: Sequence[Tile], run: Run, unknown: Sequence[nn.Module], known: dict[nn.Module, "_Moments"]
+) -> dict[nn.Module, "_Moments"]:
     """Return the statistics of the `unknown` norm that runs first, or nothing if none runs."""
     found: dict[nn.Module, _Moments] = {}
     tile = tiles[0]
@@ -196,12 +182,6 @@ def _blend(source: Tensor, tiles: Sequence[Tile], run: Run) -> Tensor:
     return blended
 
 
-def _uses_image_statistics(module: nn.Module) -> bool:
-    if isinstance(module, (_Batch, _Instance)):
-        return module.training or not module.track_running_stats
-    return isinstance(module, nn.GroupNorm)
-
-
 @dataclass
 class _Moments:
     """Weighted sums over the pixels of all tiles, ``(b, c)``, in double precision."""
@@ -218,13 +198,13 @@ class _Moments:
         variance = ((x - mean).square() * weights).sum(dim=(-2, -1)) / count
         n, mean, variance = count.item(), mean[..., 0, 0].cpu().double(), variance.cpu().double()
         self.count += n
-        self.total = self.total + n * mean
-        self.squares = self.squares + n * (variance + mean.square())
+        self.total += n * mean
+        self.squares += n * (variance + mean.square())
 
     def of(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """Return mean and variance, ``(b, c)``, averaged over the samples or channels that `norm` averages over."""
         mean, square = self.total / self.count, self.squares / self.count
-        if isinstance(norm, _Batch):
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             mean, square = (m.mean(dim=0, keepdim=True).expand_as(m) for m in (mean, square))
         elif isinstance(norm, nn.GroupNorm):
             size = norm.num_channels // norm.num_groups

@@ -31,22 +31,19 @@ def translate(
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
     =========================================  ===============================  =====================
 
-    A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) colours grey images of any of these
-    kinds; of colour images it uses the lightness. The output has three channels and the lightness of the input.
-
-    Height and width are arbitrary. The generator runs on its device. Training flags, running statistics and hooks are
-    left unchanged.
+    Height and width are arbitrary. A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) uses
+    the lightness of grey or colour images; the output has three channels and that lightness. The generator runs on its
+    device and is left unchanged.
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.
         image: see the table.
         mode: ``"eval" | "batch_stats" | "paper"``, see `imtrans.modes.running_as`; None for the generator's
             `inference_mode`. With ``"paper"``, dropout draws from PyTorch's global generator.
-        tile: height and width of tiles, which limit the memory that a large image needs; rounded up to the generator's
-            stride (attribute `size_multiple`). Tiles overlap. If the receptive field fits in a tile, as a
-            `ResnetGenerator`'s does in 512 pixels, the result equals the untiled one. Otherwise, as with a deep U-Net,
-            tiles fade into each other and approximate it. Norms use the statistics of the whole image; each norm that
-            needs them costs one more pass over the tiles.
+        tile: size of overlapping tiles, which limit the memory that a large image needs; rounded up to the generator's
+            stride (attribute `size_multiple`). If the receptive field fits in a tile, as a `ResnetGenerator`'s does in
+            512 pixels, the result equals the untiled one. Otherwise, as with a deep U-Net, it approximates it. Norms
+            use the statistics of the whole image; each norm that needs them costs one more pass over the tiles.
         precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None in the dtype of the weights.
 
     Raises:
@@ -71,20 +68,14 @@ def translate(
 
     with running_as(generator, mode):
         if tile is None:
-            fake = run(decoded.tensor)
-        else:
-            multiple = getattr(generator, "size_multiple", 1)
-            tiling = plan_tiles(generator, tile, multiple=multiple, in_channels=channels)
-            fake = run_tiled(generator, decoded.tensor, tiling, run)
-    return decoded.encode(fake)
+            return decoded.encode(run(decoded.tensor))
+        multiple = getattr(generator, "size_multiple", 1)
+        tiling = plan_tiles(generator, tile, multiple=multiple, in_channels=channels)
+        return decoded.encode(run_tiled(generator, decoded.tensor, tiling, run))
 
 
 def check_generator(owner: str, generator: nn.Module, mode: str | None, precision: str | None) -> tuple[int, str]:
-    """Return the generator's number of input channels, and the mode it runs in.
-
-    Raises:
-        ArgumentError: the generator has no ``in_channels``, or `mode` or `precision` is not allowed.
-    """
+    """Return the generator's input channels and mode, or raise ArgumentError for what `translate` does not allow."""
     channels = getattr(generator, "in_channels", None)
     if not isinstance(channels, int):
         raise ArgumentError(

@@ -15,26 +15,22 @@ from imtrans.errors import ArgumentError
 from imtrans.inference.translate import check_generator
 from imtrans.modes import running_as
 
-COMPILE_AFTER = 500
-"""Images of one size before ``compile="auto"`` compiles it: about as many as pay for the compilation."""
-MAX_COMPILED = 4
-"""Number of sizes that are compiled. Each holds a copy of the weights."""
+COMPILE_AFTER = 500  # images of one size before compile="auto" compiles it: about as many as pay for the compilation
+MAX_COMPILED = 4  # sizes that are compiled; each holds a copy of the weights
 
 
 class Translator:
     """Translates many images with one generator: the values of `imtrans.translate`, faster.
 
-    It works on a copy. The generator is left unchanged, and later changes of it have no effect.
+    It works on a copy: later changes of the generator have no effect.
 
     Each size (with its batch size) runs uncompiled at first, as fast as `imtrans.translate`. A frequent size is
-    compiled with frozen weights, which takes seconds to a minute. At most four sizes are compiled; others keep running
-    uncompiled. Compilation needs a C++ compiler.
+    compiled with frozen weights, at most four; this takes seconds to a minute each, and needs a C++ compiler.
 
     Args:
         generator: as for `imtrans.translate`.
-        mode: as for `imtrans.translate`. With ``"paper"``, dropout draws from PyTorch's global generator, in another
-            order than there.
-        precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None in the dtype of the weights.
+        mode: as for `imtrans.translate`. With ``"paper"``, dropout draws in another order than there.
+        precision: as for `imtrans.translate`.
         compile: ``"auto"`` compiles a size at its 500th image; if that fails, it warns and continues uncompiled. True
             compiles at the first image, False never.
 
@@ -96,8 +92,7 @@ class Translator:
         compiled = torch.compile(self._network, dynamic=False)
         try:
             with (
-                # The first call traces the graph. The tracer reads freezing= from the global flag, not from the
-                # options of torch.compile.
+                # The first call traces the graph; the tracer reads freezing= from the global flag alone.
                 torch._inductor.config.patch(freezing=True, fallback_random=True),
                 # All compiled instances of a class share this limit, also across translators.
                 torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16),

@@ -1,4 +1,4 @@
-"""Methods: networks, losses and one training step each, and what the steps share (optimizers, image pool).
+"""Methods: networks, losses and one training step each, with optimizers and image pool.
 
 A new method is one file here. The training loop around the step belongs in `imtrans.training`.
 """

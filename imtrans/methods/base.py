@@ -1,4 +1,4 @@
-"""The interface of a method: `Method`, `Translation`, and the pictures computed from translations."""
+"""The interface of a method: `Method` and `Translation`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ from imtrans.errors import ArgumentError
 @dataclass(frozen=True)
 class Translation:
     """One translation that a method learns: a network, and the columns of its source, output and target.
-
-    Saving, samples, validation, gallery and model card read it.
 
     Args:
         name: folder that the network is saved to.
@@ -41,8 +39,8 @@ class Translation:
     def columns(self, batch: Batch, *, cycle: bool = True) -> dict[str, Tensor]:
         """Translate a batch; return the pictures ``(b, c, h, w)`` by column name.
 
-        The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). For
-        a network with a colour space, source, output and target are joined to RGB pictures.
+        The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). With
+        a colour space of the network, source, output and target become RGB pictures.
         """
         source = batch[self.source]
         output = self.network(source)
@@ -84,10 +82,7 @@ class Method(Protocol):
 
 
 def sample_columns(method: Method, batch: Batch) -> dict[str, Tensor]:
-    """Return the pictures ``(b, c, h, w)`` of all translations of a method by column name, in order, each once.
-
-    A translation whose source is not in the batch is left out.
-    """
+    """Return the pictures ``(b, c, h, w)``, by column, of the translations whose source is in the batch, each once."""
     columns: dict[str, Tensor] = {}
     for translation in method.translations():
         if translation.source in batch:
@@ -97,11 +92,7 @@ def sample_columns(method: Method, batch: Batch) -> dict[str, Tensor]:
 
 
 def check_method(owner: str, value: object) -> Method:
-    """Return `value` if it is a method.
-
-    Raises:
-        ArgumentError: it is not, or two of its translations have the same name or output column.
-    """
+    """Return `value`, or raise ArgumentError: it is no method, or two translations have one name or output column."""
     if not isinstance(value, Method):
         hint = "For a generator and a discriminator, use Pix2Pix(generator, discriminator)."
         if hasattr(value, "preview") or hasattr(value, "products"):

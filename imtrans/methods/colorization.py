@@ -16,15 +16,13 @@ class Colorization(Pix2Pix):
 
     Args:
         generator: maps lightness ``(b, 1, h, w)`` to colours ``(b, 2, h, w)``.
-        discriminator: maps lightness and colours, concatenated to 3 channels, to logits; with ``conditional=False`` the
-            2 channels of the colours; None for L1 alone.
+        discriminator: of `Pix2Pix`; it sees 3 channels, or with ``conditional=False`` the 2 channels of the colours.
         **options: keyword arguments of `Pix2Pix`.
 
     Raises:
         ArgumentError: a generator of imtrans with other channels, or as for `Pix2Pix`.
 
-    Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", section 4.2, and
-    their code.
+    Source: Isola et al. 2017, section 4.2, and their code.
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module | None, **options: Any) -> None:

@@ -1,7 +1,6 @@
 """CycleGAN: image-to-image translation without pairs."""
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +12,13 @@ from imtrans.errors import ArgumentError
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
-from imtrans.methods.optim import adam
 from imtrans.nn.losses import GANLoss
 
 
 class CycleGAN(nn.Module):
     """CycleGAN: a generator and a discriminator for each direction, trained without pairs.
 
-    The source and target of a sample are unrelated. Each generator learns to fool the discriminator of its output
-    domain, and to invert the other generator (cycle consistency).
+    Each generator learns to fool the discriminator of its output domain, and to invert the other generator.
 
     Args:
         to_target: generator from source ``(b, c, h, w)`` to target ``(b, c', h, w)``.
@@ -76,9 +73,12 @@ class CycleGAN(nn.Module):
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
         """Make one Adam optimizer for both generators, and one for both discriminators."""
-        generators = chain(self.to_target.parameters(), self.to_source.parameters())
-        discriminators = chain(self.target_discriminator.parameters(), self.source_discriminator.parameters())
-        return {"generators": adam(generators, lr, betas), "discriminators": adam(discriminators, lr, betas)}
+        generators = [*self.to_target.parameters(), *self.to_source.parameters()]
+        critics = [*self.target_discriminator.parameters(), *self.source_discriminator.parameters()]
+        return {
+            "generators": optim.adam(generators, lr, betas),
+            "discriminators": optim.adam(critics, lr, betas),
+        }
 
     def step(self, batch: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
         """Train on one batch: translate both ways and back, update both generators, then both discriminators.
@@ -132,13 +132,12 @@ class CycleGAN(nn.Module):
         source, target = getattr(self.to_target, "in_channels", None), getattr(self.to_target, "out_channels", None)
         if source is None or target is None:
             return  # not a network of imtrans
-        required = {
-            ("to_source", "in_channels"): target,
-            ("to_source", "out_channels"): source,
-            ("target_discriminator", "in_channels"): target,
-            ("source_discriminator", "in_channels"): source,
-        }
-        for (name, attribute), channels in required.items():
+        for name, attribute, channels in (
+            ("to_source", "in_channels", target),
+            ("to_source", "out_channels", source),
+            ("target_discriminator", "in_channels", target),
+            ("source_discriminator", "in_channels", source),
+        ):
             if (found := getattr(getattr(self, name), attribute, channels)) != channels:
                 raise ArgumentError(
                     f"CycleGAN: to_target maps {source} channels to {target}, and {name} has {attribute}={found}. "

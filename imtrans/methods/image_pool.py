@@ -17,9 +17,8 @@ class ImagePool(nn.Module):
     - When it is full, with probability 1/2 a random stored image is returned, and this one stored in its place.
     - Otherwise the image is returned, and the pool does not change.
 
-    The choice for the n-th image depends on (seed, n) alone, and is computed with tensor operations on the images'
-    device. The host never waits, and a captured step can be replayed. In a distributed step all ranks have the same
-    pool: it receives the images of the whole batch in order.
+    The choice for the n-th image depends on (seed, n) alone, and is computed on the images' device. The host never
+    waits, and a captured step can be replayed. In a distributed step all ranks hold the same pool, of whole batches.
 
     Args:
         size: number of images stored; 0 returns every image unchanged.
@@ -51,10 +50,10 @@ class ImagePool(nn.Module):
         Raises:
             ShapeError: the images have another shape than the stored ones.
         """
+        images, shard = images.detach(), current_shard()
         if self.size == 0:
-            return images.detach()
-        shard = current_shard()
-        batch = images.detach() if shard is None else shard.gather(images.detach())
+            return images
+        batch = images if shard is None else shard.gather(images)
         stored, seen = self._storage(batch)
         returned = []
         for image in batch:
@@ -66,42 +65,36 @@ class ImagePool(nn.Module):
             stored.index_copy_(0, slot, torch.where(swap | filling, image, old)[None])
             seen += 1
         pooled = torch.stack(returned)
-        return pooled if shard is None else shard.local(pooled, default=images.detach())
+        return pooled if shard is None else shard.local(pooled, default=images)
 
     def _storage(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        shape, device = images.shape[1:], images.device
+        shape = images.shape[1:]
         if self._images is None or self._seen is None:
             self._images = images.new_zeros((self.size, *shape))
-            self._seen = torch.zeros(1, dtype=torch.int64, device=device)
+            self._seen = torch.zeros(1, dtype=torch.int64, device=images.device)
         if self._images.shape[1:] != shape:
             raise ShapeError(
                 f"ImagePool: holds images of shape {tuple(self._images.shape[1:])}, got {tuple(shape)}. "
                 "A pool mixes images of one shape: use one pool for each, or size=0."
             )
-        if self._images.device != device:
-            self._images, self._seen = self._images.to(device), self._seen.to(device)
+        self._images, self._seen = self._images.to(images.device), self._seen.to(images.device)
         return self._images, self._seen
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return the stored images, the count of images seen and the seed; empty before the first image."""
         if self._images is None or self._seen is None:
             return {}
-        seed = torch.tensor(self.seed, dtype=torch.int64)
-        return {"images": self._images, "seen": self._seen, "seed": seed}
+        return {"images": self._images, "seen": self._seen, "seed": torch.tensor(self.seed, dtype=torch.int64)}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `get_extra_state` returned.
-
-        Raises:
-            ShapeError: the state belongs to a pool of another size.
-        """
+        """Load what `get_extra_state` returned; a ShapeError says that it belongs to a pool of another size."""
         if state and len(state["images"]) != self.size:
             raise ShapeError(
                 f"ImagePool: the state is of a pool of {len(state['images'])} images, this one keeps {self.size}."
             )
         self._images = state["images"].clone() if state else None
         self._seen = state["seen"].clone() if state else None
-        self.seed = int(state["seed"]) if state else self.seed
+        self.seed = int(state.get("seed", self.seed))
 
     def extra_repr(self) -> str:
         """Return the size, for ``print``."""
@@ -109,9 +102,7 @@ class ImagePool(nn.Module):
 
 
 def draws(count: Tensor, seed: int, size: int) -> tuple[Tensor, Tensor]:
-    """Draw an integer below `size` and a bool, as a function of `count` and `seed` alone.
-
-    Shape: ``count``, int64 of any shape -> two tensors of the same shape.
+    """Draw an integer below `size` and a bool for each element of `count`, int64, as a function of it and `seed` alone.
 
     Source: Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators" (splitmix64); int64 wraps around.
     """

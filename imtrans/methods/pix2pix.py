@@ -13,7 +13,6 @@ from imtrans.errors import ArgumentError
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
-from imtrans.methods.optim import adam
 from imtrans.nn.losses import GANLoss, feature_matching_loss, logits_of
 
 
@@ -26,8 +25,8 @@ class Pix2Pix(nn.Module):
     - GAN, L1 + GAN: ``conditional=False``, where the discriminator sees the image alone.
     - L1: ``discriminator=None``.
 
-    With a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term and ``GANLoss("lsgan", scales="sum")`` it
-    is pix2pixHD without the perceptual term. (pix2pixHD updates the generator before the discriminator.)
+    pix2pixHD without its perceptual term: a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term and
+    ``GANLoss("lsgan", scales="sum")``. (pix2pixHD updates the generator before the discriminator.)
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``.
@@ -35,14 +34,14 @@ class Pix2Pix(nn.Module):
         gan_loss: a `GANLoss`, or its mode.
         gan_weight: weight of the generator's adversarial term.
         l1_weight: weight of the L1 term.
-        feature_weight: weight of pix2pixHD's feature matching term (10 there); see `imtrans.feature_matching_loss`. The
-            discriminator needs a method ``features``.
+        feature_weight: weight of `imtrans.feature_matching_loss`, 10 in pix2pixHD. The discriminator needs a method
+            ``features``.
         conditional: whether the discriminator sees the source.
         pool_size: size of the `ImagePool` for the discriminator's fakes; 0 in the paper.
 
     Raises:
-        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or without
-            features to match, or no loss term at all.
+        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or that has no
+            features to match, or no loss term.
 
     Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
     """
@@ -60,8 +59,7 @@ class Pix2Pix(nn.Module):
         pool_size: int = 0,
     ) -> None:
         super().__init__()
-        self.generator = generator
-        self.discriminator = discriminator
+        self.generator, self.discriminator = generator, discriminator
         self.gan_loss = gan_loss if isinstance(gan_loss, GANLoss) else GANLoss(gan_loss)
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
@@ -88,9 +86,7 @@ class Pix2Pix(nn.Module):
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
         """Make an Adam optimizer for each network."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
-        return {
-            name: adam(network.parameters(), lr, betas) for name, network in networks.items() if network is not None
-        }
+        return {name: optim.adam(net.parameters(), lr, betas) for name, net in networks.items() if net is not None}
 
     def step(self, batch: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
         """Train on one batch: translate, update the discriminator, update the generator against the new one.
@@ -116,11 +112,8 @@ class Pix2Pix(nn.Module):
                 losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
             optim.step(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
 
-            generator_losses = self._generator_losses(self._pair(source, fake), real_pair)
-            losses.update(generator_losses)
-            adversarial = self.gan_weight * generator_losses["G_gan"]
-            if "G_features" in generator_losses:
-                adversarial = adversarial + generator_losses["G_features"]
+            losses |= self._generator_losses(self._pair(source, fake), real_pair)
+            adversarial = self.gan_weight * losses["G_gan"] + losses.get("G_features", 0.0)
         losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
         optim.step(optimizers["generator"], adversarial + losses["G_l1"])
         return {name: loss.detach() for name, loss in losses.items()}

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import TrainingError
-from imtrans.methods.loss_scale import without_scale
+from imtrans.methods.optim import without_scale
 
 Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 NEVER = 2**62
