@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imtrans.data.crop_dataset import CropDataset, ImageSource
-from imtrans.data.sampling import Batch, batch_indices, length_of
+from imtrans.data.crop_dataset import Batch, CropDataset, ImageSource
+from imtrans.data.sampling import batch_indices, length_of
 from imtrans.distributed.torchrun import local_world_size
 
 MEMORY_FRACTION = 0.25

@@ -4,10 +4,8 @@ from os import PathLike
 
 from imtrans.checks import at_least
 from imtrans.colours import LAB
-from imtrans.data.crop_dataset import SingleSourceDataset
+from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
 from imtrans.data.image_folder import ImageFolder
-from imtrans.data.jitter import Jitter
-from imtrans.data.sampling import Batch
 
 
 class LabDataset(SingleSourceDataset):

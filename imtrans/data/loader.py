@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from imtrans.checks import at_least, check_bool
 from imtrans.data.cache import ImageCache, make_cache
-from imtrans.data.sampling import Batch as Batch
+from imtrans.data.crop_dataset import Batch as Batch
 from imtrans.data.sampling import batch_indices
 from imtrans.data.sampling import length_of as length_of
 from imtrans.errors import ImtransError

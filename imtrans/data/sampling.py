@@ -3,11 +3,8 @@
 from collections.abc import Sized
 
 import numpy as np
-from torch import Tensor
 
 from imtrans.distributed.data_parallel import shard_range
-
-Batch = dict[str, Tensor]
 
 
 def length_of(data: object) -> int:
