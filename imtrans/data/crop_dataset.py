@@ -128,9 +128,9 @@ class CropDataset(Dataset[Batch], ABC):
 
 
 class SingleSourceDataset(CropDataset):
-    """A `CropDataset` that is its own image source: sample i is a crop of the images at index i.
+    """A `CropDataset` that is its own image source.
 
-    All images of a sample get the same crop, a function of (seed, epoch, index).
+    All images at index i get the same crop, a function of (seed, epoch, i).
     """
 
     @abstractmethod

@@ -24,30 +24,19 @@ DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the files in `folder` that have the suffix of an image, sorted by name; hidden files are left out.
-
-    Broken links, FIFOs and the like are included: opening them raises an error that names them.
+    """Return the files in `folder` with an image suffix, sorted by name, without hidden ones.
 
     Raises:
-        DataError: the folder does not exist, or cannot be read.
+        DataError: the folder does not exist, or cannot be read. Broken links and FIFOs raise one only when opened.
     """
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _is_image_name(entry)]
+        paths = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError as error:
         raise DataError(
             f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
         ) from error
-    return [folder / name for name in sorted(names)]
-
-
-def _is_image_name(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
-        return False
-    try:
-        return not entry.is_dir()
-    except OSError:  # a link to itself
-        return True
+    # Not Path.is_dir, which raises for some broken links.
+    return [path for path in paths if path.suffix.lower() in SUFFIXES and not os.path.isdir(path)]
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -80,7 +69,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with os.fdopen(_open_file(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise OSError("no regular file")  # opening a FIFO would wait for a writer
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 if 0 in image.size:
                     raise ValueError("no pixels")
                 yield image
@@ -91,15 +82,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if isinstance(error, Image.DecompressionBombError):
             way_out = "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
         raise DataError(f"{printable(path)} cannot be read as a picture ({_reason(error)}). {way_out}") from error
-
-
-def _open_file(path: Path) -> int:
-    # Without O_NONBLOCK, opening a FIFO waits for a writer.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        return handle
-    os.close(handle)
-    raise OSError("no regular file")
 
 
 def _reason(error: Exception) -> str:

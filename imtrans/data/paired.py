@@ -69,8 +69,9 @@ class PairedImages(SingleSourceDataset):
         folder: the folder of pairs.
         direction: ``"AtoB"``: A is the source and B the target; or ``"BtoA"``.
         size: height and width of a sample.
-        load_size, flip: see `imtrans.data.crop_dataset.Jitter`.
+        load_size: see `imtrans.data.crop_dataset.Jitter`.
         augment: whether to crop and flip; if False, images are only resized.
+        flip: whether to mirror left and right with probability 1/2.
         seed: the seed of the augmentation.
         on_bad_image: what to do with an unreadable file, a file without partner, or a pair that cannot be halved or
             differs in size. ``"error"`` reads the headers and raises an error. ``"skip"`` decodes every file, which

@@ -57,7 +57,8 @@ class UnpairedImages(Unpaired):
     Every file is checked once, when the data set is made.
 
     Args:
-        folder_a, folder_b: the folders of images.
+        folder_a: a folder of images.
+        folder_b: a folder of images.
         direction: ``"AtoB"``: A has the sources and B the targets; or ``"BtoA"``.
         augment: whether to draw the image of B at random, and to crop and flip; if False, images are only resized.
 

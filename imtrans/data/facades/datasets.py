@@ -87,10 +87,6 @@ class UnpairedFacades(Unpaired):
         length: the number of label maps, and of pictures.
         direction: ``"AtoB"``: label maps are the sources and pictures the targets; or ``"BtoA"``. Another one raises
             an ArgumentError.
-
-    >>> sample = UnpairedFacades(4, size=32)[0]
-    >>> sample["source"].shape, sample["target"].shape
-    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
 
     def __init__(
