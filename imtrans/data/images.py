@@ -69,9 +69,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise OSError("no regular file")  # opening a FIFO would wait for a writer
-            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            with os.fdopen(_open_file(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
                 if 0 in image.size:
                     raise ValueError("no pixels")
                 yield image
@@ -82,6 +80,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if isinstance(error, Image.DecompressionBombError):
             way_out = "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
         raise DataError(f"{printable(path)} cannot be read as a picture ({_reason(error)}). {way_out}") from error
+
+
+def _open_file(path: Path) -> int:
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError("no regular file")
 
 
 def _reason(error: Exception) -> str:
