@@ -46,9 +46,8 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
 def _grey_or_colour(owner: str, image: Picture) -> int:
     if not isinstance(image, (np.ndarray, Tensor)):
         return 3
-    if image.ndim < 3:
-        return 1
-    channels = image.shape[-3 if isinstance(image, Tensor) else -1]
+    axis = -3 if isinstance(image, Tensor) else -1
+    channels = image.shape[axis] if image.ndim > 2 else 1
     if channels not in (1, 3):
         raise ShapeError(
             f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "

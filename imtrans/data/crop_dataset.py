@@ -78,8 +78,7 @@ class ImageSource(Protocol):
 class CropDataset(Dataset[Batch], ABC):
     """Base class of data sets whose samples are crops of images that never change.
 
-    Only `crop_params` is random, so the images can be cached: see `imtrans.data.cache.make_cache`. A subclass that
-    overrides ``draw`` or ``__getitem__`` is not cached.
+    Only `crop_params` is random, so that `imtrans.data.cache.make_cache` can cache the images.
     """
 
     jitter: Jitter

@@ -20,12 +20,8 @@ MAX_LISTED = 3
 class ImageFolder:
     """The images of a folder, sorted by name; an `imtrans.data.crop_dataset.ImageSource`.
 
-    Args:
-        owner: the name of the data set, for error texts.
-        folder: the folder of images.
-        name: the key of an image in the dict that `load` returns.
-        size: height and width that images are resized to.
-        on_bad_image: see `check_files`; `bad_images` has a report of each file left out.
+    `load` resizes an image to `size` and returns it as `name`. See `check_files` for `owner` and `on_bad_image`;
+    `bad_images` has a report of each file left out.
 
     Raises:
         ArgumentError: an unknown `on_bad_image`.
@@ -69,7 +65,6 @@ def check_files(
 
     Args:
         owner: the name of the data set, for error texts.
-        samples: the samples, in order.
         check_header: reads the headers of a sample's files. It raises a DataError for a bad sample.
         decode: reads the files whole, with the same error.
         on_bad_image: ``"error"`` calls `check_header` and raises the first error; ``"skip"`` calls `decode`, leaves

@@ -72,7 +72,7 @@ def ids_from_colours(image: Tensor, palette: Palette) -> Tensor:
     Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, h, w)``, int64.
 
     Raises:
-        ArgumentError: an invalid or repeated colour in the palette, or an empty palette.
+        ArgumentError: an empty palette, or an invalid or repeated colour.
         ShapeError: not a batch of RGB images.
 
     >>> image = torch.tensor([-1.0, -0.9, 0.8])[None, :, None, None]  # nearly blue
@@ -90,10 +90,7 @@ def colours_from_ids(ids: Tensor, palette: Palette) -> Tensor:
     """Paint a label map in the colours of `palette`, the inverse of `ids_from_colours`.
 
     Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, 3, h, w)`` in [-1, 1].
-
-    Raises:
-        ArgumentError: an id without a colour, ids that are not integers, or a palette as for `ids_from_colours`.
-        ShapeError: a tensor of another shape.
+    Errors as for `one_hot` and `ids_from_colours`.
 
     >>> colours_from_ids(torch.tensor([[[1]]]), [(0, 0, 0), (255, 0, 0)]).flatten().tolist()
     [1.0, -1.0, -1.0]

@@ -15,15 +15,15 @@ from imtrans.errors import ImtransError
 
 
 class BatchLoader:
-    """Batches of data sets: from a cache for each data set that can be cached, else from `batches`.
+    """Batches for the training device: from an `imtrans.data.cache.ImageCache` of each data set, else from `batches`.
 
     Args:
         device: the training device.
-        cache: whether to cache images; see `imtrans.data.cache.make_cache`.
-        num_workers: worker processes for data sets that are not cached, at least 0.
+        cache: whether to cache the data sets that can be cached.
+        num_workers: worker processes for the other data sets, at least 0.
 
     Raises:
-        ArgumentError: another value.
+        ArgumentError: `cache` or `num_workers` has another value.
     """
 
     def __init__(self, device: torch.device, *, cache: bool, num_workers: int) -> None:

@@ -54,15 +54,7 @@ class UnpairedImages(Unpaired):
     """Two folders of images of any sizes and counts.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired` for its images.
-    Every file is checked once, when the data set is made.
-
-    Args:
-        folder_a: a folder of images.
-        folder_b: a folder of images.
-        direction: ``"AtoB"``: A has the sources and B the targets; or ``"BtoA"``.
-        augment: whether to draw the image of B at random, and to crop and flip; if False, images are only resized.
-
-    The other arguments and the errors are as for `imtrans.data.paired.PairedImages`.
+    Arguments and errors are as for `imtrans.data.paired.PairedImages`.
     """
 
     def __init__(

@@ -150,9 +150,8 @@ def _cat(call: Call, made: Tensor) -> Layout:
     before, layouts = 0, []
     for piece in (piece for piece in call.args["tensors"] if piece.ndim == made.ndim):
         layout, size = list(call.of(piece)), piece.shape[dim]
-        along_image = bool(names([layout[dim]]))
         # Narrow pieces next to the image are padding, and borders do not count.
-        if not along_image or size * 4 >= made.shape[dim] * 3:
+        if not names([layout[dim]]) or size * 4 >= made.shape[dim] * 3:
             layout[dim] = spans.resample(layout[dim], made.shape[dim], spans.window(1, padding=before))
             layouts.append(tuple(layout))
         before += size

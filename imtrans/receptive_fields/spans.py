@@ -111,9 +111,8 @@ class Axis(NamedTuple):
         if self == other:
             return self
         if self.stride != other.stride:
-            raise NoFixedFieldError(
-                f"joins branches of different strides ({self.stride} and {other.stride} input pixels)"
-            )
+            strides = f"{self.stride} and {other.stride}"
+            raise NoFixedFieldError(f"joins branches of different strides ({strides} input pixels)")
         period = lcm(len(self.phases), len(other.phases))
         return _periodic(self.stride, period, lambda j: _hull((self.at(j), other.at(j))))
 

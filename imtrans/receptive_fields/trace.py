@@ -69,11 +69,10 @@ def receptive_field(
     >>> receptive_field(nn.MaxPool2d((3, 1)))
     ReceptiveField(size=(3, 1), stride=(3, 1), offset=0)
     """
-    channels = _in_channels(module, in_channels)
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
     for size in (height, width):
         at_least("receptive_field", "input_size", size, 1)
-    shape = (1, channels, height, width)
+    shape = (1, _in_channels(module, in_channels), height, width)
     try:
         output, layout = _trace(module, shape)
     except NoFixedFieldError as reason:

@@ -62,9 +62,7 @@ class ProceduralFacades(SingleSourceDataset):
 
 
 class LabFacades(LabDataset, ProceduralFacades):
-    """The pictures of `ProceduralFacades` in CIE Lab; samples as in `imtrans.data.lab_images.LabImages`.
-
-    Arguments and errors are as for `ProceduralFacades`.
+    """`ProceduralFacades`, with the pictures alone in CIE Lab: samples as in `imtrans.data.lab_images.LabImages`.
 
     >>> sample = LabFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
