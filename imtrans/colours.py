@@ -86,18 +86,16 @@ def decode_lab(encoded: Tensor) -> Tensor:
 def split_lab(image: Tensor) -> tuple[Tensor, Tensor]:
     """Split sRGB images into lightness and colour, scaled as by `encode_lab`.
 
-    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, 1, h, w)`` and ``(b, 2, h, w)``, both in [-1, 1]. Errors as for
-    `rgb_to_lab`.
+    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, 1, h, w)`` and ``(b, 2, h, w)`` in [-1, 1]. Errors as for `rgb_to_lab`.
     """
     lightness, ab = encode_lab(rgb_to_lab(image)).split([1, 2], dim=-3)
     return lightness.contiguous(), ab.contiguous()
 
 
 def join_lab(lightness: Tensor, ab: Tensor) -> Tensor:
-    """Invert `split_lab`. The image has the given lightness for any `ab`.
+    """Invert `split_lab`. The image has the given lightness for any `ab`, and is on its device.
 
-    Shape: ``(b, 1, h, w)`` and ``(b, 2, h, w)``, of any dtype and on any device -> ``(b, 3, h, w)`` in [-1, 1], on the
-    device of `lightness`.
+    Shape: ``(b, 1, h, w)`` and ``(b, 2, h, w)`` -> ``(b, 3, h, w)`` in [-1, 1].
 
     >>> join_lab(torch.ones(1, 1, 1, 1), torch.rand(1, 2, 1, 1)).flatten().round(decimals=3)
     tensor([1., 1., 1.])

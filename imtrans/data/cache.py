@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imtrans.data.crop_dataset import CropDataset, ImageSource
-from imtrans.data.sampling import Batch, batch_indices, length_of
+from imtrans.data.crop_dataset import Batch, CropDataset, ImageSource
+from imtrans.data.sampling import batch_indices
 from imtrans.distributed.torchrun import local_world_size
 
 MEMORY_FRACTION = 0.25
@@ -19,13 +19,7 @@ MEMORY_FRACTION = 0.25
 
 
 class ImageCache:
-    """The images of a data set, each decoded when it is first needed.
-
-    Args:
-        data: a data set that `make_cache` accepts.
-        store: the device that holds the images.
-        device: the device that batches are made on.
-    """
+    """The images of `data`, each decoded when it is first needed; `store` holds them, `device` gets the batches."""
 
     def __init__(self, data: CropDataset, store: torch.device, device: torch.device) -> None:
         self.data, self.store, self.device = data, store, device
@@ -79,7 +73,7 @@ def make_cache(data: object, device: torch.device) -> ImageCache | None:
 
     None if they fit neither, or if `data` is no `CropDataset` or overrides ``draw`` or ``__getitem__``.
     """
-    if not isinstance(data, CropDataset) or length_of(data) == 0:
+    if not isinstance(data, CropDataset) or len(data) == 0:
         return None
     kind = type(data)
     if kind.draw is not CropDataset.draw or kind.__getitem__ is not CropDataset.__getitem__:

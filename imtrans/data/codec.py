@@ -32,8 +32,8 @@ class Decoded:
 def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     """Convert an image to a batch with the input channels of `network`; errors as for `decode`.
 
-    A network with a colour space (see `imtrans.colours.colour_space`) gets the source channels of a grey or RGB image,
-    and `Decoded.encode` joins them with the network's output.
+    A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
+    `Decoded.encode` joins them with the network's output.
     """
     space = colour_space(network)
     if space is None:
@@ -46,9 +46,8 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
 def _grey_or_colour(owner: str, image: Picture) -> int:
     if not isinstance(image, (np.ndarray, Tensor)):
         return 3
-    if image.ndim < 3:
-        return 1
-    channels = image.shape[-3 if isinstance(image, Tensor) else -1]
+    axis = -3 if isinstance(image, Tensor) else -1
+    channels = image.shape[axis] if image.ndim > 2 else 1
     if channels not in (1, 3):
         raise ShapeError(
             f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "
@@ -94,12 +93,9 @@ def _from_tensor(owner: str, image: Tensor, channels: int) -> Decoded:
             f"{owner}: expects a float tensor in [-1, 1], got {image.dtype}. For uint8 pixels: x.float() / 127.5 - 1."
         )
     _check_values(owner, image, -1.0)
-    single, dtype, device = image.ndim == 3, image.dtype, image.device
-
-    def encode(batch: Tensor) -> Tensor:
-        return batch.to(device, dtype)[0] if single else batch.to(device, dtype)
-
-    return Decoded(image[None] if single else image, encode)
+    if image.ndim == 3:
+        return Decoded(image[None], lambda batch: batch.to(image)[0])
+    return Decoded(image, lambda batch: batch.to(image))
 
 
 def _from_array(owner: str, image: np.ndarray[Any, Any], channels: int) -> Decoded:
@@ -152,16 +148,16 @@ def _from_pil(owner: str, image: Image.Image, channels: int) -> Decoded:
 
 def _pixels(owner: str, image: Image.Image, channels: int) -> np.ndarray[Any, Any]:
     """Return an array ``(1, h, w, channels)``: uint8, or uint16 or float32 for images with one value a pixel."""
-    if image.mode == "F" or image.mode.startswith("I"):
+    if image.mode == "F":
+        return repeat(np.asarray(image), "h w -> 1 h w c", c=channels)
+    if image.mode.startswith("I"):
         deep = np.asarray(image)
-        if image.mode != "F":
-            if deep.size and not (deep.min() >= 0 and deep.max() <= 65535):
-                raise ArgumentError(
-                    f"{owner}: an image of mode {image.mode!r} is read as 16-bit, but this one has values from "
-                    f"{deep.min()} to {deep.max()}. Scale them to 0 ... 65535, or give an array of floats in [0, 1]."
-                )
-            deep = deep.astype(np.uint16)
-        return repeat(deep, "h w -> 1 h w c", c=channels)
+        if deep.size and not (deep.min() >= 0 and deep.max() <= 65535):
+            raise ArgumentError(
+                f"{owner}: an image of mode {image.mode!r} is read as 16-bit, but this one has values from "
+                f"{deep.min()} to {deep.max()}. Scale them to 0 ... 65535, or give an array of floats in [0, 1]."
+            )
+        return repeat(deep.astype(np.uint16), "h w -> 1 h w c", c=channels)
     try:
         pixels = np.asarray(converted(image, PIL_MODES[channels]))
     except ValueError as error:
@@ -175,10 +171,9 @@ def _check_values(owner: str, values: Tensor, low: float | None) -> None:
     """Raise for an empty image, or for values outside [`low`, 1]; None checks no range."""
     if values.numel() == 0:
         raise ShapeError(f"{owner}: got an empty picture, shape {tuple(values.shape)}.")
-    if low is not None:
-        least, most = values.min().item(), values.max().item()
-        # Resampling and rounding overshoot a little; NaN fails every comparison.
-        if not (low - 0.01 <= least and most <= 1.01):
-            raise ArgumentError(
-                f"{owner}: float values must lie in [{low:g}, 1], got {least:g} to {most:g}. Scale them first."
-            )
+    least, most = values.min().item(), values.max().item()
+    # Resampling and rounding overshoot a little; NaN fails every comparison.
+    if low is not None and not (low - 0.01 <= least and most <= 1.01):
+        raise ArgumentError(
+            f"{owner}: float values must lie in [{low:g}, 1], got {least:g} to {most:g}. Scale them first."
+        )

@@ -1,18 +1,69 @@
-"""Base classes of data sets whose samples are crops of images of a fixed size."""
+"""Random crops of square images, and the base classes of data sets whose samples are such crops."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from imtrans.data.jitter import Jitter
-from imtrans.data.sampling import Batch
+from imtrans.checks import at_least
+from imtrans.data.images import to_float
 
+Batch = dict[str, Tensor]
 CropParams = tuple[int, int, int, bool]
 """The index of an image, the left and top edge of a crop, and whether the crop is mirrored."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """The random jitter of pix2pix: crops of square images, flipped or not.
+
+    Args:
+        size: height and width of a crop.
+        load_size: height and width of the images, which are resized to it; ``size * 286 / 256`` if None.
+        flip: whether to mirror left and right with probability 1/2.
+
+    Raises:
+        ArgumentError: a `size` below 1, or a `load_size` below `size`.
+
+    Source: Isola et al. 2017, section 6.2.
+    """
+
+    size: int
+    load_size: int | None = None
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        at_least("Jitter", "size", self.size, 1)
+        at_least("Jitter", "load_size", self.loaded_size, self.size)
+
+    @property
+    def loaded_size(self) -> int:
+        """Height and width of the images that crops are taken from."""
+        return round(self.size * 286 / 256) if self.load_size is None else self.load_size
+
+    def random_crop(self, rng: np.random.Generator) -> tuple[int, int, bool]:
+        """Draw a crop: its left and top edge, and whether it is mirrored."""
+        left, top = (int(n) for n in rng.integers(0, self.loaded_size - self.size, size=2, endpoint=True))
+        return left, top, bool(self.flip and rng.random() < 0.5)
+
+    def crop(self, pixels: Tensor, params: Tensor) -> Tensor:
+        """Take a crop of each image, on the device of the images, without reading a value of `params`.
+
+        Shape: uint8 ``(b, c, loaded_size, loaded_size)``, and integers ``(b, 3)`` as `random_crop` draws them ->
+        ``(b, c, size, size)`` in [-1, 1].
+        """
+        left, top, mirrored = (column[:, None] for column in params.unbind(1))
+        along = torch.arange(self.size, device=pixels.device)
+        columns = left + torch.where(mirrored.bool(), self.size - 1 - along, along)
+        at = ((top + along)[:, :, None] * pixels.shape[-1] + columns[:, None, :]).flatten(1)
+        # One flat gather takes a quarter of the time of an index for each axis, on a CPU.
+        crops = pixels.flatten(2).gather(2, at[:, None].expand(-1, pixels.shape[1], -1))
+        return to_float(crops.unflatten(2, (self.size, self.size)))
 
 
 class ImageSource(Protocol):
@@ -27,8 +78,7 @@ class ImageSource(Protocol):
 class CropDataset(Dataset[Batch], ABC):
     """Base class of data sets whose samples are crops of images that never change.
 
-    Only `crop_params` is random, so the images can be cached: see `imtrans.data.cache.make_cache`. A subclass that
-    overrides ``draw`` or ``__getitem__`` is not cached.
+    Only `crop_params` is random, so that `imtrans.data.cache.make_cache` can cache the images.
     """
 
     jitter: Jitter
@@ -56,11 +106,7 @@ class CropDataset(Dataset[Batch], ABC):
         return crops
 
     def check_index(self, index: int) -> int:
-        """Return `index` as a number from 0; a negative one counts from the end.
-
-        Raises:
-            IndexError: there is no such sample.
-        """
+        """Return `index` as a number from 0; a negative one counts from the end. Others raise an IndexError."""
         return range(len(self))[index]
 
     @property
@@ -81,9 +127,9 @@ class CropDataset(Dataset[Batch], ABC):
 
 
 class SingleSourceDataset(CropDataset):
-    """A `CropDataset` that is its own image source: sample i is a crop of the images at index i.
+    """A `CropDataset` that is its own image source.
 
-    All images of a sample get the same crop, a function of (seed, epoch, index).
+    All images at index i get the same crop, a function of (seed, epoch, i).
     """
 
     @abstractmethod

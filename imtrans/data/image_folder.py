@@ -1,23 +1,27 @@
-"""A folder of images as an image source."""
+"""Folders of image files: checked once, when a data set is made, and read as an image source."""
 
+import warnings
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
-from imtrans.data.file_checks import check_files, describe_found
+from imtrans.checks import one_of
+from imtrans.data.crop_dataset import Batch
 from imtrans.data.images import image_files, image_size, read_image, resized
-from imtrans.data.sampling import Batch
-from imtrans.errors import DataError, printable
+from imtrans.errors import DataError, join_names, printable
+
+T = TypeVar("T")
+R = TypeVar("R")
+ON_BAD_IMAGE = ("error", "skip")
+MAX_LISTED = 3
 
 
 class ImageFolder:
     """The images of a folder, sorted by name; an `imtrans.data.crop_dataset.ImageSource`.
 
-    Args:
-        owner: the name of the data set, for error texts.
-        folder: the folder of images.
-        name: the key of an image in the dict that `load` returns.
-        size: height and width that images are resized to.
-        on_bad_image: see `imtrans.data.file_checks.check_files`; `bad_images` has a report of each file left out.
+    `load` resizes an image to `size` and returns it as `name`. See `check_files` for `owner` and `on_bad_image`;
+    `bad_images` has a report of each file left out.
 
     Raises:
         ArgumentError: an unknown `on_bad_image`.
@@ -30,7 +34,7 @@ class ImageFolder:
         if not paths:
             raise DataError(f"{printable(self.folder)} holds no pictures. Put some (.png, .jpg, .tif, .webp) in it.")
         good, self.bad_images = check_files(
-            owner, paths, check_header=image_size, decode=lambda path: read_image(path).size, on_bad_image=on_bad_image
+            owner, paths, image_size, lambda path: read_image(path).size, on_bad_image=on_bad_image
         )
         self.paths = [path for path, _ in good]
         self.sizes = sorted({size for _, size in good})
@@ -44,3 +48,59 @@ class ImageFolder:
 
     def __repr__(self) -> str:
         return f"{len(self)} pictures {describe_found(self.folder, self.bad_images, self.sizes)}"
+
+
+def check_files(
+    owner: str,
+    samples: Sequence[T],
+    check_header: Callable[[T], R],
+    decode: Callable[[T], R],
+    *,
+    on_bad_image: str,
+    known: Sequence[str] = (),
+) -> tuple[list[tuple[T, R]], list[str]]:
+    """Check each sample, so that the length of a data set is fixed from then on.
+
+    Returns the good samples, in order, each with the value that its check returned; and a report of each bad sample.
+
+    Args:
+        owner: the name of the data set, for error texts.
+        check_header: reads the headers of a sample's files. It raises a DataError for a bad sample.
+        decode: reads the files whole, with the same error.
+        on_bad_image: ``"error"`` calls `check_header` and raises the first error; ``"skip"`` calls `decode`, leaves
+            bad samples out, and warns.
+        known: reports of bad samples that the caller has found.
+
+    Raises:
+        ArgumentError: an unknown `on_bad_image`.
+        DataError: a bad sample, or with ``"skip"``, no good one.
+
+    >>> check_files("Words", ["a", "b"], check_header=len, decode=len, on_bad_image="error")
+    ([('a', 1), ('b', 1)], [])
+    """
+    if one_of(owner, "on_bad_image", on_bad_image, ON_BAD_IMAGE) == "error":
+        if known:
+            raise DataError(known[0])
+        return [(sample, check_header(sample)) for sample in samples], []
+    good: list[tuple[T, R]] = []
+    reports = [*known]
+    for sample in samples:
+        try:
+            good.append((sample, decode(sample)))
+        except DataError as error:
+            reports.append(str(error))
+    total = len(good) + len(reports)
+    more = f" And {len(reports) - MAX_LISTED} more." if len(reports) > MAX_LISTED else ""
+    listed = " ".join(reports[:MAX_LISTED]) + more
+    if not good:
+        raise DataError(f"{owner}: not one of {total} samples can be used. {listed}")
+    if reports:
+        warnings.warn(f"{owner}: {len(reports)} of {total} samples are bad and left out. {listed}", stacklevel=3)
+    return good, reports
+
+
+def describe_found(folder: Path, bad: Sequence[str], sizes: Sequence[tuple[int, int]]) -> str:
+    """Return the part of a data set's ``repr`` about its files."""
+    left_out = f" ({len(bad)} bad ones left out)" if bad else ""
+    shown = join_names([f"{width}x{height}" for width, height in sizes], most=3)
+    return f"in {printable(folder)}{left_out}, {shown} pixels"

@@ -24,38 +24,23 @@ DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the files in `folder` that have the suffix of an image, sorted by name; hidden files are left out.
-
-    Broken links, FIFOs and the like are included: an error names them when they are opened.
+    """Return the files in `folder` with an image suffix, sorted by name, without hidden ones.
 
     Raises:
-        DataError: the folder does not exist, or cannot be read.
+        DataError: the folder does not exist, or cannot be read. Broken links and FIFOs raise one only when opened.
     """
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _is_image_name(entry)]
+        paths = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError as error:
         raise DataError(
             f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
         ) from error
-    return [folder / name for name in sorted(names)]
-
-
-def _is_image_name(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
-        return False
-    try:
-        return not entry.is_dir()
-    except OSError:  # a link to itself
-        return True
+    # Not Path.is_dir, which raises for some broken links.
+    return [path for path in paths if path.suffix.lower() in SUFFIXES and not os.path.isdir(path)]
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height of the upright image, from its header alone.
-
-    Raises:
-        DataError: the file is not an image, or cannot be read.
-    """
+    """Return width and height of the upright image, from its header alone; errors as for `open_image`."""
     with _opened(path) as image:
         # Some versions of Pillow apply the orientation of a TIFF to `size` already in the header.
         tags = getattr(image, "tag_v2", None)
@@ -72,7 +57,7 @@ def open_image(path: Path) -> Image.Image:
     """Read the first image of a file in its own mode, upright.
 
     Raises:
-        DataError: the file is not an image, or is damaged.
+        DataError: the file is not an image, is damaged, or cannot be read.
     """
     with _opened(path) as image:
         return upright(image.copy())
@@ -115,22 +100,19 @@ def _reason(error: Exception) -> str:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read an image as 8-bit RGB, upright.
-
-    Values of 16 bit, and floats in [0, 1], are scaled; transparency is dropped.
+    """Read an image as 8-bit RGB, upright: 16-bit values and floats in [0, 1] are scaled, transparency is dropped.
 
     Raises:
-        DataError: the file is not an image, is damaged, or has values out of range.
+        DataError: as for `open_image`, or values out of range.
     """
     image = open_image(path)
-    top = 1 if image.mode == "F" else 65535 if image.mode.startswith("I") else None
-    if top is None:
+    if image.mode != "F" and not image.mode.startswith("I"):
         try:
             return converted(image, "RGB")
         except (ValueError, ImageCms.PyCMSError) as error:
             raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be converted to RGB ({error}).") from error
     values = np.asarray(image)
-    margin = 0.01 if image.mode == "F" else 0  # resampling overshoots a little
+    top, margin = (1, 0.01) if image.mode == "F" else (65535, 0)  # resampling overshoots a little
     if not (values.min() >= -margin and values.max() <= top + margin):  # false for NaN too
         raise DataError(
             f"{printable(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
@@ -165,8 +147,7 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
 
 def resized(image: Image.Image, size: int) -> Tensor:
     """Resize an 8-bit image (bicubic) to a uint8 tensor ``(c, size, size)``."""
-    same = image.size == (size, size)
-    return to_uint8(image if same else image.resize((size, size), Image.Resampling.BICUBIC))
+    return to_uint8(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def to_uint8(image: Image.Image) -> Tensor:

@@ -4,32 +4,24 @@ from os import PathLike
 
 from imtrans.checks import at_least
 from imtrans.colours import LAB
-from imtrans.data.crop_dataset import SingleSourceDataset
+from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
 from imtrans.data.image_folder import ImageFolder
-from imtrans.data.jitter import Jitter
-from imtrans.data.sampling import Batch
 
 
 class LabDataset(SingleSourceDataset):
-    """Base class of data sets that load RGB images as ``"rgb"`` and return samples in CIE Lab.
-
-    Images are cached and cropped in RGB, and converted to Lab on the training device.
-    """
+    """Base class of data sets that load and cache RGB images as ``"rgb"`` and return samples in CIE Lab."""
 
     def sample(self, crops: Batch) -> Batch:
-        """Split RGB crops into lightness and colour; see `imtrans.colours.split_lab`."""
+        """Split RGB crops into lightness and colour."""
         source, target = LAB.split(crops["rgb"])
         return {"source": source, "target": target}
 
 
-class LabImages(LabDataset):
-    """A folder of images in CIE Lab.
+class LabImages(ImageFolder, LabDataset):
+    """A folder of images in CIE Lab; arguments and errors as for `imtrans.data.paired.PairedImages`.
 
     A sample is ``{"source": (1, size, size), "target": (2, size, size)}`` in [-1, 1]: L, and a and b, scaled as in
     `imtrans.colours.split_lab`. It is a function of (seed, epoch, index).
-
-    Args:
-        folder: a folder of images. The other arguments and the errors are as for `imtrans.data.paired.PairedImages`.
     """
 
     def __init__(
@@ -45,15 +37,7 @@ class LabImages(LabDataset):
     ) -> None:
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
         self.seed = at_least("LabImages", "seed", seed, 0)
-        self.images = ImageFolder("LabImages", folder, name="rgb", size=self.loaded_size, on_bad_image=on_bad_image)
-        self.bad_images = self.images.bad_images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Batch:
-        """Return image `index` in RGB, decoded and resized."""
-        return self.images.load(index)
+        super().__init__("LabImages", folder, name="rgb", size=self.loaded_size, on_bad_image=on_bad_image)
 
     def __repr__(self) -> str:
-        return f"{self.images!r}, grey to colour, as {self.jitter}"
+        return f"{super().__repr__()}, grey to colour, as {self.jitter}"

@@ -20,12 +20,11 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
 
     It checks the ids, which waits for a CUDA device: use it when data is prepared, not in a training step.
 
-    Shape: ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, num_classes, h, w)`` in {0, 1}, float32; one channel more with
-    `instances`.
+    Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, num_classes, h, w)`` in {0, 1}, float32; one channel
+    more with `instances`.
 
     Args:
-        ids: integers from 0 to ``num_classes - 1``.
-        num_classes: the number of classes.
+        ids: from 0 to ``num_classes - 1``.
         instances: an integer for each object, in the shape of `ids`. Its `edges` become the last channel, which
             separates adjacent objects of one class.
 
@@ -33,15 +32,13 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
         ArgumentError: ids out of range; ids or instances that are not integers.
         ShapeError: a tensor of another shape.
 
-    Source: Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
-    section 3.3.
+    Source: Wang et al. 2018 (arXiv:1711.11585), section 3.3.
 
     >>> one_hot(torch.tensor([[[0, 2]]]), 3)[0, :, 0].tolist()
     [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
     """
     at_least("one_hot", "num_classes", num_classes, 1)
-    flat = _whole_numbers("one_hot", "ids", ids)
-    _check_ids("one_hot", flat, num_classes, "num_classes")
+    flat = _class_ids("one_hot", ids, num_classes, "num_classes")
     channels = rearrange(F.one_hot(flat, num_classes), "b h w k -> b k h w").float()
     if instances is None:
         return channels
@@ -56,34 +53,26 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
 def edges(instances: Tensor) -> Tensor:
     """Mark the pixels with a neighbour (of four) that belongs to another object.
 
-    Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, 1, h, w)`` in {0, 1}, float32.
-
-    Raises:
-        ArgumentError: not integers.
-        ShapeError: a tensor of another shape.
-
-    Source: Wang et al. 2018, section 3.3.
+    Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, 1, h, w)`` in {0, 1}, float32. Errors and source as for
+    `one_hot`.
 
     >>> edges(torch.tensor([[[7, 7, 7, 9]]])).tolist()
     [[[[0.0, 0.0, 1.0, 1.0]]]]
     """
     objects = _whole_numbers("edges", "instances", instances)
-    differ_down = objects[:, 1:] != objects[:, :-1]
-    differ_right = objects[:, :, 1:] != objects[:, :, :-1]
-    rows = F.pad(differ_down, (0, 0, 1, 0)) | F.pad(differ_down, (0, 0, 0, 1))
-    columns = F.pad(differ_right, (1, 0)) | F.pad(differ_right, (0, 1))
+    down, right = objects.diff(dim=1) != 0, objects.diff(dim=2) != 0
+    rows = F.pad(down, (0, 0, 1, 0)) | F.pad(down, (0, 0, 0, 1))
+    columns = F.pad(right, (1, 0)) | F.pad(right, (0, 1))
     return (rows | columns)[:, None].float()
 
 
 def ids_from_colours(image: Tensor, palette: Palette) -> Tensor:
     """Convert a painted label map to class ids: for each pixel, the class with the nearest colour.
 
-    Small errors, such as JPEG artifacts, do no harm.
-
     Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, h, w)``, int64.
 
     Raises:
-        ArgumentError: an invalid or repeated colour in the palette, or an empty palette.
+        ArgumentError: an empty palette, or an invalid or repeated colour.
         ShapeError: not a batch of RGB images.
 
     >>> image = torch.tensor([-1.0, -0.9, 0.8])[None, :, None, None]  # nearly blue
@@ -101,17 +90,13 @@ def colours_from_ids(ids: Tensor, palette: Palette) -> Tensor:
     """Paint a label map in the colours of `palette`, the inverse of `ids_from_colours`.
 
     Shape: integers ``(b, h, w)`` or ``(b, 1, h, w)`` -> ``(b, 3, h, w)`` in [-1, 1].
-
-    Raises:
-        ArgumentError: an id without a colour, ids that are not integers, or a palette as for `ids_from_colours`.
-        ShapeError: a tensor of another shape.
+    Errors as for `one_hot` and `ids_from_colours`.
 
     >>> colours_from_ids(torch.tensor([[[1]]]), [(0, 0, 0), (255, 0, 0)]).flatten().tolist()
     [1.0, -1.0, -1.0]
     """
-    flat = _whole_numbers("colours_from_ids", "ids", ids)
     colours = _colours("colours_from_ids", palette, ids.device)
-    _check_ids("colours_from_ids", flat, len(colours), "len(palette)")
+    flat = _class_ids("colours_from_ids", ids, len(colours), "len(palette)")
     return rearrange(colours[flat], "b h w c -> b c h w").contiguous()
 
 
@@ -132,13 +117,16 @@ def _whole_numbers(owner: str, argument: str, ids: Tensor) -> Tensor:
     return ids.long()
 
 
-def _check_ids(owner: str, ids: Tensor, classes: int, argument: str) -> None:
-    wrong = ids[(ids < 0) | (ids >= classes)].unique().tolist()
+def _class_ids(owner: str, ids: Tensor, classes: int, argument: str) -> Tensor:
+    """Return the ids as int64 ``(b, h, w)``, each below `classes`."""
+    flat = _whole_numbers(owner, "ids", ids)
+    wrong = flat[(flat < 0) | (flat >= classes)].unique().tolist()
     if wrong:
         raise ArgumentError(
             f"{owner}: ids {join_names(wrong)} are out of range: with {argument}={classes} they go from 0 to "
             f"{classes - 1}. Raise the number of classes, or map such pixels to a class of their own first."
         )
+    return flat
 
 
 def _colours(owner: str, palette: Palette, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """Batches of one epoch, from worker processes or from the cache."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -9,22 +9,21 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from imtrans.checks import at_least, check_bool
 from imtrans.data.cache import ImageCache, make_cache
-from imtrans.data.sampling import Batch as Batch
+from imtrans.data.crop_dataset import Batch as Batch
 from imtrans.data.sampling import batch_indices
-from imtrans.data.sampling import length_of as length_of
 from imtrans.errors import ImtransError
 
 
 class BatchLoader:
-    """Batches of data sets: from a cache for each data set that can be cached, else from `batches`.
+    """Batches for the training device: from an `imtrans.data.cache.ImageCache` of each data set, else from `batches`.
 
     Args:
         device: the training device.
-        cache: whether to cache images; see `imtrans.data.cache.make_cache`.
-        num_workers: worker processes for data sets that are not cached.
+        cache: whether to cache the data sets that can be cached.
+        num_workers: worker processes for the other data sets, at least 0.
 
     Raises:
-        ArgumentError: `cache` is no bool, or `num_workers` no whole number of at least 0.
+        ArgumentError: `cache` or `num_workers` has another value.
     """
 
     def __init__(self, device: torch.device, *, cache: bool, num_workers: int) -> None:
@@ -43,6 +42,11 @@ class BatchLoader:
             return cache.batches(batch_size, **order)
         pinned = self.device.type == "cuda"
         return batches(data, batch_size, num_workers=self.num_workers, pin_memory=pinned, **order)
+
+
+def length_of(data: object) -> int:
+    """Return the number of samples in `data`; 0 for an object without a length."""
+    return len(data) if isinstance(data, Sized) else 0
 
 
 def batches(
@@ -65,11 +69,8 @@ def batches(
         epoch: the order and the augmentation depend on it.
         shuffle_seed: the order depends on it; None for the order of `data`.
         skip: the number of batches to leave out at the start, without loading them.
-        rank: the rank of this process. It gets its part of each batch, see
-            `imtrans.distributed.data_parallel.shard_range`, or the last sample of the batch if that is empty.
-        world_size: the number of processes.
-        num_workers: worker processes.
-        pin_memory: whether batches are in pinned memory.
+        rank: this process of `world_size` gets its `imtrans.distributed.data_parallel.shard_range` of each batch, or
+            the last sample of the batch if that is empty.
 
     Raises:
         ImtransError: `data` raised it, here or in a worker process.
@@ -118,9 +119,7 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Keep a worker alive when the whole process group gets a signal: the run still finishes its step and saves.
-
-    A second SIGTERM, which the DataLoader sends at its end, ends the worker.
-    """
+    """Keep a worker alive when the whole process group gets a signal: the run still finishes its step and saves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A second SIGTERM, which the DataLoader sends at its end, ends the worker.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -8,11 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import SingleSourceDataset
-from imtrans.data.file_checks import check_files, describe_found
+from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
+from imtrans.data.image_folder import check_files, describe_found
 from imtrans.data.images import image_files, image_size, read_image, resized
-from imtrans.data.jitter import Jitter
-from imtrans.data.sampling import Batch
 from imtrans.errors import DataError, join_names, printable
 
 DIRECTIONS = ("AtoB", "BtoA")
@@ -63,17 +61,17 @@ class PairedImages(SingleSourceDataset):
     - `folder` holds images with A in the left half and B in the right half, as in the data sets of pix2pix.
     - `folder` holds two folders, ``A`` and ``B``, of files with the same names; the suffixes may differ.
 
-    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]. It is a function of
-    (seed, epoch, index), the same with any number of workers. Every file is checked once, when the data set is made.
-    Images are rotated as their EXIF orientation says.
+    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1], a function of
+    (seed, epoch, index). Every file is checked once, when the data set is made. Images are rotated as their EXIF
+    orientation says.
 
     Args:
         folder: the folder of pairs.
         direction: ``"AtoB"``: A is the source and B the target; or ``"BtoA"``.
         size: height and width of a sample.
-        load_size: see `imtrans.data.jitter.Jitter`.
+        load_size: see `imtrans.data.crop_dataset.Jitter`.
         augment: whether to crop and flip; if False, images are only resized.
-        flip: see `imtrans.data.jitter.Jitter`.
+        flip: whether to mirror left and right with probability 1/2.
         seed: the seed of the augmentation.
         on_bad_image: what to do with an unreadable file, a file without partner, or a pair that cannot be halved or
             differs in size. ``"error"`` reads the headers and raises an error. ``"skip"`` decodes every file, which
@@ -106,12 +104,7 @@ class PairedImages(SingleSourceDataset):
         if alone and on_bad_image != "skip":
             reports = [without_partner(self.folder / "A", self.folder / "B", alone)]
         good, self.bad_images = check_files(
-            "PairedImages",
-            pairs,
-            check_header=_Pair.check_header,
-            decode=_Pair.decode,
-            on_bad_image=on_bad_image,
-            known=reports,
+            "PairedImages", pairs, _Pair.check_header, _Pair.decode, on_bad_image=on_bad_image, known=reports
         )
         self.pairs = [pair for pair, _ in good]
         self.sizes = sorted({size for _, size in good})

@@ -1,18 +1,8 @@
 """Which samples make up each batch of an epoch: a function of the seed, the epoch and the rank."""
 
-from collections.abc import Sized
-
 import numpy as np
-from torch import Tensor
 
 from imtrans.distributed.data_parallel import shard_range
-
-Batch = dict[str, Tensor]
-
-
-def length_of(data: object) -> int:
-    """Return the number of samples in `data`; 0 for an object without a length."""
-    return len(data) if isinstance(data, Sized) else 0
 
 
 def batch_indices(

@@ -6,17 +6,16 @@ from os import PathLike
 import numpy as np
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource
+from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource, Jitter
 from imtrans.data.image_folder import ImageFolder
-from imtrans.data.jitter import Jitter
 from imtrans.data.paired import DIRECTIONS
 
 
 class Unpaired(CropDataset):
     """Base class of data sets with two sources, A and B; there are as many samples as images in the longer one.
 
-    - Sample i has image i of A, counted modulo its length, and a random image of B.
-    - Each of the two images has a crop of its own. The image of B and the crops are functions of (seed, epoch, index).
+    - Sample i has image i of A, counted modulo its length, and a random image of B, each with its own crop. The
+      choices are functions of (seed, epoch, index).
     - Without augmentation nothing is random: sample i has image i of B too, modulo its length.
 
     Source: the data set in the code of Zhu et al. 2017.
@@ -55,15 +54,7 @@ class UnpairedImages(Unpaired):
     """Two folders of images of any sizes and counts.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired` for its images.
-    Every file is checked once, when the data set is made.
-
-    Args:
-        folder_a: a folder of images.
-        folder_b: a folder of images.
-        direction: ``"AtoB"``: A has the sources and B the targets; or ``"BtoA"``.
-        augment: whether to draw the image of B at random, and to crop and flip; if False, images are only resized.
-
-    The other arguments and the errors are as for `imtrans.data.paired.PairedImages`.
+    Arguments and errors are as for `imtrans.data.paired.PairedImages`.
     """
 
     def __init__(

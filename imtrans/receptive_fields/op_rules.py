@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from imtrans.receptive_fields import spans
 from imtrans.receptive_fields.spans import Layout, NoFixedFieldError, Resampling, names, plain
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A call of an operation: its arguments by name, and the layouts of all tensors that depend on the image."""
 
     func: Any
@@ -43,9 +41,9 @@ class Call:
         rule = _RULES.get(self.name)
         if rule is None and torch.Tag.pointwise in self.func.tags:
             rule = _pointwise
-        if rule is None and "self" in self.args and ("dim" in self.args or "dims" in self.args):
+        elif rule is None and "self" in self.args and ("dim" in self.args or "dims" in self.args):
             rule = _along
-        if rule is None:
+        elif rule is None:
             raise NoFixedFieldError("mixes positions in a way that no convolution, pooling or resampling does")
         alone = rule is not _pointwise and self.name not in _SYMMETRIC
         if alone and any(tensor is not self.image for tensor in self.tracked):
@@ -90,8 +88,7 @@ def _view(call: Call, made: Tensor) -> Layout:
 
 @_rule("permute")
 def _permute(call: Call, made: Tensor) -> Layout:
-    layout = call.of(call.image)
-    return tuple(layout[k] for k in call.args["dims"])
+    return tuple(call.of(call.image)[k] for k in call.args["dims"])
 
 
 @_rule("transpose t")
@@ -143,9 +140,8 @@ def _roll(call: Call, made: Tensor) -> Layout:
 
 @_rule("unfold")
 def _unfold(call: Call, made: Tensor) -> Layout:
-    size = call.args["size"]
-    windows = [spans.window(size, call.args["step"])]
-    return (*_resampled(call, made, windows, first=call.args["dimension"] % call.image.ndim), plain(size))
+    size, step, dim = (call.args[key] for key in ("size", "step", "dimension"))
+    return (*_resampled(call, made, [spans.window(size, step)], first=dim % call.image.ndim), plain(size))
 
 
 @_rule("cat")
@@ -154,9 +150,8 @@ def _cat(call: Call, made: Tensor) -> Layout:
     before, layouts = 0, []
     for piece in (piece for piece in call.args["tensors"] if piece.ndim == made.ndim):
         layout, size = list(call.of(piece)), piece.shape[dim]
-        along_image = bool(names([layout[dim]]))
         # Narrow pieces next to the image are padding, and borders do not count.
-        if not along_image or size * 4 >= made.shape[dim] * 3:
+        if not names([layout[dim]]) or size * 4 >= made.shape[dim] * 3:
             layout[dim] = spans.resample(layout[dim], made.shape[dim], spans.window(1, padding=before))
             layouts.append(tuple(layout))
         before += size

@@ -2,14 +2,13 @@
 
 `Axis` holds these spans along one image axis, `Layout` places both axes in the dimensions of a tensor. Images have no
 borders here, and all channels of a map read the same span. Height and width are independent; this is exact if all rows
-and all columns read the same spans. A sum of branches is an upper bound if a deconvolution leaves positions that read
-nothing.
+and all columns read the same spans.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, gcd, lcm, prod
+from typing import NamedTuple
 
 Span = tuple[int, int] | None
 """First and last input position that is read; None if there is none."""
@@ -21,8 +20,7 @@ class NoFixedFieldError(Exception):
     """The result of an operation has no fixed receptive field; the text says what the operation does."""
 
 
-@dataclass(frozen=True)
-class Resampling:
+class Resampling(NamedTuple):
     """An operation along one axis: output position j reads the input positions ``reads(j)``.
 
     `step` is the number of input positions per output position. For every n with a whole ``step * n``, ``reads(j + n)``
@@ -83,8 +81,7 @@ def _shifted(span: Span, by: int) -> Span:
     return None if span is None else (span[0] + by, span[1] + by)
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """Spans that the positions of a map read along one input axis; `phases` is the smallest period.
 
     With P phases, position ``P * q + r`` reads the span ``phases[r]`` shifted by ``shift * q``.
@@ -134,8 +131,7 @@ def _periodic(stride: Fraction, total: int, span: Callable[[int], Span]) -> Axis
     return Axis(int(stride * total), tuple(phases))
 
 
-@dataclass(frozen=True)
-class Factor:
+class Factor(NamedTuple):
     """A factor of a tensor's dimension: an image axis with its `name`, or anything else with no name."""
 
     size: int

@@ -29,8 +29,7 @@ class ReceptiveField:
     Attributes:
         size: pixels from the first to the last that an output position reads; the maximum over all positions.
         stride: pixels from one output position to the next; a fraction below 1 if the module upsamples.
-        offset: first pixel that output position 0 reads; negative in the padding. If position 0 reads nothing, as in
-            some deconvolutions, the first position that reads any pixel counts.
+        offset: first pixel that output position 0 reads, or the first position that reads any; negative in the padding.
     """
 
     size: int | tuple[int, int]
@@ -46,11 +45,10 @@ def receptive_field(
     The forward pass runs once, on tensors without data, and is traced by tensor operation, not by layer. No weight is
     copied and no state changes.
 
-    - The field is measured at a position far from the borders. It includes the holes of dilated kernels.
-    - Statistics that a norm computes over the image do not count.
+    - The field is measured far from the borders. It includes the holes of dilated kernels, but not the statistics that
+      a norm computes over the image.
     - It is the theoretical, not the effective, receptive field of Luo et al. 2016 (arXiv:1701.04128). The arithmetic
-      of Araujo et al. 2019 (doi:10.23915/distill.00021) is applied to each output phase, so that it is exact for
-      deconvolutions and resampling too.
+      of Araujo et al. 2019 (doi:10.23915/distill.00021), applied to each output phase, is exact for resampling too.
     - It is an upper bound if a deconvolution with a kernel below its stride is added to another map.
 
     Args:
@@ -71,11 +69,10 @@ def receptive_field(
     >>> receptive_field(nn.MaxPool2d((3, 1)))
     ReceptiveField(size=(3, 1), stride=(3, 1), offset=0)
     """
-    channels = _in_channels(module, in_channels)
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
     for size in (height, width):
         at_least("receptive_field", "input_size", size, 1)
-    shape = (1, channels, height, width)
+    shape = (1, _in_channels(module, in_channels), height, width)
     try:
         output, layout = _trace(module, shape)
     except NoFixedFieldError as reason:
@@ -153,9 +150,7 @@ def _one_or_both(pair: tuple[Any, ...]) -> Any:
 class _CircularAsReplicate(TorchFunctionMode):
     """Replaces circular by replication padding: a single operation, which differs only at the borders."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (F.pad, torch._C._nn.pad) and "circular" in (*args[2:3], kwargs.get("mode")):
             args, kwargs = (*args[:2], "replicate"), {k: v for k, v in kwargs.items() if k in ("input", "pad")}
@@ -169,9 +164,7 @@ class _Trace(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.layouts: MutableMapping[Tensor, Layout] = WeakTensorKeyDictionary()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if any(tensor.is_meta for tensor in tensors) and not func._schema.is_mutable:

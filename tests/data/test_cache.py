@@ -10,8 +10,7 @@ from PIL import Image
 from imtrans import LabFacades, LabImages, PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
 from imtrans.data import cache as cache_module
 from imtrans.data.cache import ImageCache, make_cache
-from imtrans.data.crop_dataset import SingleSourceDataset
-from imtrans.data.jitter import Jitter
+from imtrans.data.crop_dataset import Jitter, SingleSourceDataset
 from imtrans.data.loader import BatchLoader, batches
 from imtrans.errors import ArgumentError
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imtrans import PairedImages
-from imtrans.data.file_checks import check_files
+from imtrans.data.image_folder import check_files
 from imtrans.errors import ArgumentError, DataError
 
 

@@ -6,8 +6,8 @@ from torch.utils.data import DataLoader
 
 from imtrans import LabFacades, LabImages, ProceduralFacades
 from imtrans.colours import join_lab, split_lab
+from imtrans.data.crop_dataset import Jitter
 from imtrans.data.images import read_image, resized, to_tensor
-from imtrans.data.jitter import Jitter
 from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 

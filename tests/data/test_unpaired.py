@@ -7,8 +7,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imtrans import ProceduralFacades, UnpairedFacades, UnpairedImages
+from imtrans.data.crop_dataset import Jitter
 from imtrans.data.images import to_tensor
-from imtrans.data.jitter import Jitter
 from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
 

@@ -3,13 +3,11 @@
 from PIL import Image
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import SingleSourceDataset
+from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
 from imtrans.data.facades.plan import draw_facade
 from imtrans.data.images import resized
-from imtrans.data.jitter import Jitter
 from imtrans.data.lab_images import LabDataset
 from imtrans.data.paired import DIRECTIONS
-from imtrans.data.sampling import Batch
 from imtrans.data.unpaired import Unpaired
 
 
@@ -32,6 +30,8 @@ class ProceduralFacades(SingleSourceDataset):
     >>> sample["source"].shape, sample["target"].shape
     (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
+
+    _shown = "labels to pictures"
 
     def __init__(self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True) -> None:
         self.length = at_least("ProceduralFacades", "length", length, 1)
@@ -58,46 +58,33 @@ class ProceduralFacades(SingleSourceDataset):
         return self._drawn[index]
 
     def __repr__(self) -> str:
-        return f"{self.length} procedural facades of seed {self.seed}, labels to pictures, as {self.jitter}"
+        return f"{self.length} procedural facades of seed {self.seed}, {self._shown}, as {self.jitter}"
 
 
 class LabFacades(LabDataset, ProceduralFacades):
     """The pictures of `ProceduralFacades` in CIE Lab; samples as in `imtrans.data.lab_images.LabImages`.
-
-    Arguments and errors as for `ProceduralFacades`.
 
     >>> sample = LabFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
     (torch.Size([1, 32, 32]), torch.Size([2, 32, 32]))
     """
 
+    _shown = "grey to colour"
+
     def load(self, index: int) -> Batch:
         """Return the picture of facade `index` in RGB."""
         return {"rgb": super().load(index)["target"]}
-
-    def __repr__(self) -> str:
-        return f"{self.length} procedural facades of seed {self.seed}, grey to colour, as {self.jitter}"
 
 
 class UnpairedFacades(Unpaired):
     """Label maps of some procedural facades, and pictures of other ones.
 
-    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see
-    `imtrans.data.unpaired.Unpaired`.
+    Samples are as in `imtrans.data.unpaired.UnpairedImages`. Other arguments and errors are as for `ProceduralFacades`.
 
     Args:
         length: the number of label maps, and of pictures.
-        size: height and width of a sample.
-        seed: the seed of the buildings and of the augmentation. Data sets with different seeds share no building.
-        augment: see `imtrans.data.unpaired.UnpairedImages`.
-        direction: ``"AtoB"``: label maps are the sources and pictures the targets; or ``"BtoA"``.
-
-    Raises:
-        ArgumentError: a `length` below 1, a `size` below 16, a negative `seed`, or an unknown direction.
-
-    >>> sample = UnpairedFacades(4, size=32)[0]
-    >>> sample["source"].shape, sample["target"].shape
-    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
+        direction: ``"AtoB"``: label maps are the sources and pictures the targets; or ``"BtoA"``. Another one raises
+            an ArgumentError.
     """
 
     def __init__(

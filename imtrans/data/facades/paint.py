@@ -5,8 +5,8 @@ separate layer holds the light on each pixel; `Canvas.render` multiplies the pic
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,11 +16,20 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
 THIN = 0.0035  # the width of a glazing bar
+LABELS: dict[str, Colour] = {
+    "unknown": (0, 0, 0),
+    "door": (0, 170, 255),
+    "shop": (170, 0, 0),
+    "balcony": (170, 255, 85),
+    "window": (0, 85, 255),
+    "wall": (0, 0, 255),
+    "sky": (0, 0, 170),
+    "roof": (255, 85, 0),
+}
 CREAM, LAMP, VOID = (240, 232, 214), (255, 206, 128), (34, 38, 46)
 
 
-@dataclass(frozen=True)
-class Weather:
+class Weather(NamedTuple):
     """Colours of the sky, tints of light and shade, and the fraction of windows that are lit."""
 
     zenith: Colour
@@ -31,8 +40,7 @@ class Weather:
     lit: float
 
 
-@dataclass(frozen=True)
-class Courses:
+class Courses(NamedTuple):
     """Rows of bricks or tiles: height and length of one, variation of the tones, darkness of the joints."""
 
     course: float
@@ -41,8 +49,7 @@ class Courses:
     joint: float
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """The colours of one building."""
 
     wall: Colour
@@ -78,32 +85,28 @@ class Canvas:
         left, top, side = int(x0 * self.side + 0.5), int(y0 * self.side + 0.5), self.side
         return left, top, max(left, int(x1 * side - 0.5)), max(top, int(y1 * side - 0.5))
 
-    def mark(self, box: Box, label: Colour, *, arched: bool = False) -> None:
-        """Fill `box` of the label map."""
-        _fill(self._mark, self.pixels(box), label, arched)
-
-    def box(self, box: Box, colour: Colour, *, arched: bool = False) -> None:
-        """Fill `box` of the picture."""
-        _fill(self._draw, self.pixels(box), colour, arched)
-
-    def shade(self, box: Box, light: int, *, arched: bool = False) -> None:
-        """Set the light on `box`, from 0 to 255."""
-        _fill(self._light, self.pixels(box), light, arched)
+    def box(
+        self, box: Box, colour: Colour | None = None, *, light: int | None = None, label: str = "", arched: bool = False
+    ) -> None:
+        """Fill `box` in the layers for which a value is given; light is from 0 to 255."""
+        mark = LABELS[label] if label else None
+        for draw, value in ((self._draw, colour), (self._light, light), (self._mark, mark)):
+            if value is not None:
+                _fill(draw, self.pixels(box), value, arched)
 
     def relief(self, box: Box, colour: Colour, depth: float, *, arched: bool = False) -> None:
         """Paint a fully lit surface that stands out by `depth`, and its shadow."""
         x0, y0, x1, y1 = box
         reach = 0.6 * depth * self.sun
-        self.shade((x0 + reach, y0 + depth, x1 + reach, y1 + depth), 40, arched=arched)
-        self.shade(box, 255, arched=arched)
-        self.box(box, colour, arched=arched)
+        self.box((x0 + reach, y0 + depth, x1 + reach, y1 + depth), light=40, arched=arched)
+        self.box(box, colour, light=255, arched=arched)
 
     def recess(self, box: Box, depth: float, *, arched: bool = False) -> None:
         """Shade the inside of an opening along the top and the side of the sun."""
         x0, y0, x1, y1 = box
-        self.shade(box, 70, arched=arched)
         left, right = (0.6 * depth, 0.0) if self.sun > 0 else (0.0, 0.6 * depth)
-        self.shade((x0 + left, y0 + depth, x1 - right, y1), 255, arched=arched)
+        self.box(box, light=70, arched=arched)
+        self.box((x0 + left, y0 + depth, x1 - right, y1), light=255, arched=arched)
 
     def paste(self, texture: Image.Image, box: Box, *, arched: bool = False) -> None:
         """Fill `box` with a texture: cropped if it is as wide as the canvas, else resized."""
@@ -115,13 +118,13 @@ class Canvas:
         _fill(ImageDraw.Draw(mask), (0, 0, size[0] - 1, size[1] - 1), 1, arched)
         self.picture.paste(patch, (x0, y0), mask)
 
-    def slope(self, texture: Image.Image, corners: Sequence[tuple[float, float]], label: Colour) -> None:
+    def slope(self, texture: Image.Image, corners: Sequence[tuple[float, float]], label: str) -> None:
         """Paint and mark a polygon, with a texture as wide as the canvas."""
         points = [(round(x * self.side), round(y * self.side)) for x, y in corners]
         mask = Image.new("1", texture.size)
         ImageDraw.Draw(mask).polygon(points, fill=1)
         self.picture.paste(texture, (0, 0), mask)
-        self._mark.polygon(points, fill=label)
+        self._mark.polygon(points, fill=LABELS[label])
         self._light.polygon(points, fill=255)
 
     def zigzags(self, box: Box, step: float, colour: Colour) -> None:
@@ -209,8 +212,9 @@ def glass(rng: np.random.Generator, weather: Weather) -> Iterator[Image.Image]:
 
 
 def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool, shutters: bool) -> None:
-    """Paint a window that fills `box`, with its shutters."""
+    """Paint and label a window that fills `box`, with its shutters."""
     x0, y0, x1, y1 = box
+    canvas.box(box, label="window", arched=arched)
     if shutters:
         leaf = 0.23 * (x1 - x0)
         for left in (x0, x1 - leaf):
@@ -228,19 +232,20 @@ def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: b
     bars += [(middle - THIN * 0.8, y0, middle + THIN * 0.8, y1), (x0, transom, x1, transom + THIN)]
     for bar in bars if arched else [*bars, (x0, y0, x1, y0 + THIN)]:
         canvas.box(bar, look.frame)
-    canvas.shade((x0, y1, x1, y1 + 0.016), 215)
+    canvas.box((x0, y1, x1, y1 + 0.016), light=215)
     canvas.relief((x0 - 2 * THIN, y1, x1 + 2 * THIN, y1 + 2 * THIN), tone(look.trim, 1.06), 2 * THIN)
 
 
 def balcony(canvas: Canvas, box: Box, look: Look) -> None:
-    """Paint an iron railing that fills `box`, on a stone slab."""
+    """Paint and label an iron railing that fills `box`, on a stone slab."""
     x0, y0, x1, y1 = box
     slab = y1 - 2.5 * THIN
     for at in np.linspace(x0 + 0.012, x1 - 0.012, max(2, round((x1 - x0) / 0.09))):
         canvas.relief((at - 0.005, y1, at + 0.005, y1 + 0.012), tone(look.trim, 0.92), 0.008)
-    canvas.shade((x0, y1, x1, y1 + 0.02), 60)
+    canvas.box((x0, y1, x1, y1 + 0.02), light=60)
     canvas.relief((x0, slab, x1, y1), look.trim, 0.02)
-    canvas.shade((x0, y0, x1, slab), 165)
+    canvas.box((x0, y0, x1, slab), light=165)
+    canvas.box(box, label="balcony")
     for at in np.linspace(x0, x1 - THIN, max(3, round((x1 - x0) / 0.0105))):
         canvas.box((at, y0, at + 0.75 * THIN, slab), look.iron)
     canvas.zigzags((x0, y0 + 0.3 * (slab - y0), x1, y0 + 0.8 * (slab - y0)), 0.0105, look.iron)
@@ -249,8 +254,9 @@ def balcony(canvas: Canvas, box: Box, look: Look) -> None:
 
 
 def door(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool) -> None:
-    """Paint a double door that fills `box`, with a pane above it."""
+    """Paint and label a double door that fills `box`, with a pane above it."""
     x0, y0, x1, y1 = box
+    canvas.box(box, label="door", arched=arched)
     canvas.relief((x0 - 0.011, y0 - 0.011, x1 + 0.011, y1), look.trim, 0.008, arched=arched)
     canvas.paste(pane, box, arched=arched)
     canvas.recess(box, 0.012, arched=arched)
@@ -269,8 +275,9 @@ def door(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: boo
 
 
 def shop(canvas: Canvas, box: Box, look: Look) -> None:
-    """Paint a shop that fills `box`: sign, awning and display windows."""
+    """Paint and label a shop that fills `box`: sign, awning and display windows."""
     x0, y0, x1, y1 = box
+    canvas.box(box, label="shop")
     sign, sill = y0 + 0.2 * (y1 - y0), y1 - 0.14 * (y1 - y0)
     canvas.relief(box, look.shop, 0.006)
     y, x = np.mgrid[0:1:24j, 0:1:24j].astype(np.float32)[..., None]
@@ -288,8 +295,8 @@ def shop(canvas: Canvas, box: Box, look: Look) -> None:
     for at in np.arange(middle - word, middle + word, 0.013):
         canvas.box((at, y0 + 0.012, at + 0.0075, sign - 0.007), tone(CREAM, 0.92))
     hem = sign + 0.24 * (y1 - y0)
-    canvas.shade((x0, hem, x1, hem + 0.022), 90)
-    canvas.shade((x0, sign, x1, hem), 255)
+    canvas.box((x0, hem, x1, hem + 0.022), light=90)
+    canvas.box((x0, sign, x1, hem), light=255)
     for i, (left, right) in enumerate(pairwise(np.linspace(x0, x1, round((x1 - x0) / 0.024) + 1))):
         cloth = tone(look.shop, 1.35) if i % 2 else CREAM
         canvas.box((left, sign, right, hem), cloth)

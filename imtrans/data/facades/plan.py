@@ -5,25 +5,15 @@ decides shapes, which the label map shows, and materials, which it does not: a n
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL.Image import Image
 
 from imtrans.checks import at_least
 from imtrans.data.facades import paint
+from imtrans.data.facades.paint import LABELS as LABELS
 from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Picture, Weather, tone
-
-LABELS: dict[str, Colour] = {
-    "unknown": (0, 0, 0),
-    "door": (0, 170, 255),
-    "shop": (170, 0, 0),
-    "balcony": (170, 255, 85),
-    "window": (0, 85, 255),
-    "wall": (0, 0, 255),
-    "sky": (0, 0, 170),
-    "roof": (255, 85, 0),
-}
 
 DOORS = ((34, 62, 54), (112, 32, 36), (30, 46, 78), (86, 54, 38), (44, 46, 50))
 SHUTTERS = ((84, 120, 106), (92, 118, 146), (124, 84, 62), (110, 134, 92))
@@ -35,8 +25,7 @@ WEATHERS = (
 )
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """The materials and shapes that buildings of one kind share."""
 
     walls: tuple[Colour, ...]
@@ -86,8 +75,7 @@ PLASTER = Family(
 )
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """One building, in unit coordinates from the upper left corner of the picture."""
 
     family: Family
@@ -103,18 +91,12 @@ class Plan:
 
 
 def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
-    """Draw a building.
+    """Draw building `index` of the series `seed`: the photo and the labels, uint8 ``(size, size, 3)``.
 
-    Args:
-        seed: the seed of a series of buildings; at least 0.
-        index: the index in that series; at least 0.
-        size: height and width in pixels; at least 16. The building does not depend on it.
-
-    Returns:
-        The photo and the labels, uint8 ``(size, size, 3)``. Each pixel of the labels has a colour of `LABELS`.
+    The building does not depend on `size`. Each pixel of the labels has a colour of `LABELS`.
 
     Raises:
-        ArgumentError: an argument is not an integer, or too small.
+        ArgumentError: a `seed` or `index` below 0, a `size` below 16, or one that is not an integer.
 
     >>> photo, labels = draw_facade(0, 7, 64)
     >>> photo.shape, photo.dtype, labels.shape
@@ -180,16 +162,14 @@ def _look(rng: np.random.Generator, family: Family) -> Look:
 def _surroundings(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
     """Paint the sky, the pavement, and the neighbouring houses."""
     canvas.paste(paint.sky(rng, canvas.side, plan.weather), (0, 0, 1, 1))
-    canvas.mark((0, 0, 1, 1), LABELS["sky"])
+    canvas.box((0, 0, 1, 1), label="sky")
     (left, right), street = plan.sides, plan.levels[-1]
     for x0, x1 in ((0.0, left), (right, 1.0)):
         top = rng.uniform(0.2, 0.5)
         if x1 > x0:
-            canvas.mark((x0, top, x1, 1), LABELS["unknown"])
-            canvas.box((x0, top, x1, 1), tone(plan.look.wall, 0.72))
+            canvas.box((x0, top, x1, 1), tone(plan.look.wall, 0.72), label="unknown")
             canvas.box((x0, top, x1, top + 0.015), tone(plan.look.wall, 0.5))
-    canvas.mark((0, street, 1, 1), LABELS["unknown"])
-    canvas.box((0, street, 1, 1), (150, 147, 142))
+    canvas.box((0, street, 1, 1), (150, 147, 142), label="unknown")
     canvas.box((0, 0.987, 1, 1), (96, 96, 100))
 
 
@@ -198,18 +178,16 @@ def _roof(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
     (left, right), (top, eaves), colour = plan.sides, plan.levels[:2], plan.look.roof
     for x in rng.choice(np.arange(left + 0.06, right - 0.06, 0.09), rng.integers(1, 4), replace=False):
         half, crown = rng.uniform(0.018, 0.032), top - rng.uniform(0.03, 0.055)
-        canvas.mark((x - half, crown, x + half, eaves), LABELS["roof"])
-        canvas.box((x - half, crown, x + half, eaves), (172, 118, 94))
+        canvas.box((x - half, crown, x + half, eaves), (172, 118, 94), label="roof")
         dark = (x, x + half) if plan.sun > 0 else (x - half, x)
         canvas.box((dark[0], crown, dark[1], eaves), (132, 90, 76))
         canvas.box((x - half - 0.003, crown, x + half + 0.003, crown + 0.007), (206, 190, 166))
         for pot in np.arange(x - half + 0.004, x + half - 0.008, 0.012):
-            canvas.mark((pot, crown - 0.013, pot + 0.008, crown), LABELS["roof"])
-            canvas.box((pot, crown - 0.013, pot + 0.008, crown), (186, 104, 72))
+            canvas.box((pot, crown - 0.013, pot + 0.008, crown), (186, 104, 72), label="roof")
     slates = paint.masonry(rng, (canvas.side, int(0.4 * canvas.side)), colour, plan.family.slates)
     inset = 0.3 * (eaves - top)
     upper = (left + inset * (left > 0), right - inset * (right < 1))
-    canvas.slope(slates, ((upper[0], top), (upper[1], top), (right, eaves), (left, eaves)), LABELS["roof"])
+    canvas.slope(slates, ((upper[0], top), (upper[1], top), (right, eaves), (left, eaves)), "roof")
     canvas.box((upper[0], top, upper[1], top + 2 * THIN), tone(colour, 1.25))
 
 
@@ -217,7 +195,7 @@ def _wall(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
     """Paint the front with cornices and corner stones."""
     trim, (left, right), lines = plan.look.trim, plan.sides, plan.levels[1:-1]
     front = (left, lines[0], right, plan.levels[-1])
-    canvas.mark(front, LABELS["wall"])
+    canvas.box(front, label="wall")
     canvas.paste(paint.masonry(rng, (canvas.side, canvas.side), plan.look.wall, plan.family.stone), front)
     if plan.family.trim is not None:
         for i, y in enumerate(np.arange(lines[0], lines[-1], 0.022)):
@@ -227,8 +205,8 @@ def _wall(canvas: Canvas, plan: Plan, rng: np.random.Generator) -> None:
     for y, depth in ((lines[0], 0.026), *((y, 0.009) for y in lines[1:-1]), (lines[-1], 0.018)):
         canvas.relief((left, y - 0.3 * depth, right, y + 0.4 * depth), tone(trim, 1.04), depth)
         canvas.box((left, y + 0.25 * depth, right, y + 0.4 * depth), tone(trim, 0.84))
-    canvas.shade((0, 0, left, 1), 255)
-    canvas.shade((right, 0, 1, 1), 255)
+    canvas.box((0, 0, left, 1), light=255)
+    canvas.box((right, 0, 1, 1), light=255)
     for x in np.arange(left + 0.006, right - 0.008, 0.021):
         canvas.box((x, lines[0] + 0.01, x + 0.01, lines[0] + 0.019), tone(trim, 0.95))
 
@@ -251,7 +229,6 @@ def _dormers(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
         x0, x1 = left + 0.1 * (right - left), right - 0.1 * (right - left)
         y0, y1 = top + 0.36 * (eaves - top), eaves - 0.16 * (eaves - top)
         canvas.relief((x0 - 0.011, y0 - 0.014, x1 + 0.011, eaves - 0.01), look.trim, 0.012)
-        canvas.mark((x0, y0, x1, y1), LABELS["window"])
         paint.window(canvas, (x0, y0, x1, y1), look, next(panes), arched=False, shutters=False)
         canvas.relief((x0 - 0.016, y0 - 0.02, x1 + 0.016, y0 - 0.009), tone(look.roof, 0.8), 0.006)
 
@@ -262,14 +239,12 @@ def _floors(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
     for storey, kind in enumerate(plan.balconies):
         railings = []
         for box in _openings(plan, storey):
-            canvas.mark(box, LABELS["window"], arched=arched)
             paint.window(canvas, box, plan.look, next(panes), arched=arched, shutters=shutters)
             rail = box[3] - 0.3 * (box[3] - box[1])
             railings.append((box[0] - 0.012, rail, box[2] + 0.012, box[3] + 0.004))
         if kind == 2:
             railings = [(plan.sides[0] + 0.012, rail, plan.sides[1] - 0.012, plan.levels[2 + storey])]
         for railing in railings if kind else ():
-            canvas.mark(railing, LABELS["balcony"])
             paint.balcony(canvas, railing, plan.look)
 
 
@@ -279,16 +254,13 @@ def _ground_floor(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
     arched = plan.family.arched or not plan.shops
     middle, half = (bays[at] + bays[at + 1]) / 2, min(0.05, 0.36 * (bays[at + 1] - bays[at]))
     entry = (middle - half, ground + 0.045, middle + half, street)
-    canvas.mark(entry, LABELS["door"], arched=arched)
     paint.door(canvas, entry, look, next(panes), arched=arched)
     for first, last in ((0, at), (at + 1, len(bays) - 1)) if plan.shops else ():
         if last > first:
             front = (bays[first] + 0.008, ground + 0.022, bays[last] - 0.008, street)
-            canvas.mark(front, LABELS["shop"])
             paint.shop(canvas, front, look)
     for bay, (left, _, right, _) in enumerate(_openings(plan, 0)):
         if bay != at and not plan.shops:
             middle, half = (left + right) / 2, min(0.035, (right - left) / 2)
             box = (middle - half, ground + 0.045, middle + half, street - 0.05)
-            canvas.mark(box, LABELS["window"], arched=arched)
             paint.window(canvas, box, look, next(panes), arched=arched, shutters=False)

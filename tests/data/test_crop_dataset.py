@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from imtrans.data.crop_dataset import Jitter
 from imtrans.data.images import resized, to_float, to_image, to_tensor
-from imtrans.data.jitter import Jitter
 from imtrans.errors import ArgumentError
 
 
