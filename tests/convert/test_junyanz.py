@@ -12,10 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import load_reference
 
 from imtrans import PatchDiscriminator, PixelDiscriminator, ResnetGenerator, UNetGenerator, load_pretrained
 from imtrans.convert.__main__ import main
-from imtrans.convert.junyanz import from_junyanz, load_reference, reference_names
+from imtrans.convert.junyanz import from_junyanz, reference_names
 from imtrans.errors import ArgumentError, SavedModelError
 
 UNET = {

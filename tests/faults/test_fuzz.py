@@ -16,9 +16,10 @@ import torch
 from fuzzing import NETWORKS, Watch, changed, encoded, legacy_files, safetensors_files, values, zipped_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reference import load_reference
 
 from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, load_pretrained
-from imtrans.convert.junyanz import from_junyanz, load_reference
+from imtrans.convert.junyanz import from_junyanz
 from imtrans.errors import ImtransError, SavedModelError
 from imtrans.training.checkpoint import DIGESTS, STATE, TENSORS, load_checkpoint
 from imtrans.training.report.gallery import write_gallery

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import load_reference
 from safetensors.torch import load_file
 from tape import Tape
 
@@ -26,7 +27,7 @@ from imtrans import (
     gradient_penalty,
     running_as,
 )
-from imtrans.convert.junyanz import from_junyanz, load_reference
+from imtrans.convert.junyanz import from_junyanz
 from imtrans.methods.optimizer_state import make_capturable
 from imtrans.training.cuda_graph import CapturedStep
 
