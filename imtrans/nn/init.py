@@ -98,8 +98,7 @@ def init_net(
     Args:
         network: any module. If it is on the meta device, its layers need a method ``reset_parameters``.
         device: ``"auto"`` or an argument of `torch.device`; see `imtrans.runtime.pick_device`.
-        scheme: see `init_weights`.
-        gain: see `init_weights`.
+        scheme: this and `gain` are as in `init_weights`.
         seed: seed of the weights; None for PyTorch's global generator.
 
     Raises:
