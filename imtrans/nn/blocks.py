@@ -108,15 +108,14 @@ class DownBlock(nn.Sequential):
         one_of("DownBlock", "downsample", downsample, DOWNSAMPLE)
         at_least("DownBlock", "num_convs", num_convs, 1)
         kernel_size, stride = (4, 2) if downsample == "conv" else (3, 1)
-        first = ConvNormAct(
-            in_channels, out_channels, kernel_size=kernel_size, stride=stride, norm=norm, act=act, bias=bias
-        )
+        settings: dict[str, Any] = {"norm": norm, "act": act, "bias": bias}
+        first = ConvNormAct(in_channels, out_channels, kernel_size=kernel_size, stride=stride, **settings)
         parts: dict[str, nn.Module] = {"pool": nn.MaxPool2d(2)} if downsample == "pool" else {}
         parts.update(first.named_children())
         if downsample == "blur":
             parts["blur"] = BlurPool(out_channels)
         for i in range(2, num_convs + 1):
-            parts[f"conv{i}"] = ConvNormAct(out_channels, out_channels, norm=norm, act=act, bias=bias)
+            parts[f"conv{i}"] = ConvNormAct(out_channels, out_channels, **settings)
         super().__init__(OrderedDict(parts))
 
 

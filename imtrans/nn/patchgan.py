@@ -149,7 +149,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         at_least(cls.__name__, "size", size, 1)
         n_layers, patch, below = 1, 16, "1 (PixelDiscriminator)"
         while patch < size:
-            n_layers, patch, below = n_layers + 1, 2 * patch + 2, str(patch)
+            n_layers, patch, below = n_layers + 1, 2 * patch + 2, str(patch)  # 16, 34, 70, 142, ...
         if patch == size:
             return cls(in_channels, n_layers=n_layers, **kwargs)
         raise ArgumentError(

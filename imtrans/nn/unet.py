@@ -126,7 +126,6 @@ class UNetGenerator(Pretrained):
         self.depth = len(self.channels)
         check_bool(OWNER, "bias", bias, unset=True)
         check_bool(OWNER, "stem", stem)
-        self._stem = stem
         self.size_multiple = 2 ** (self.depth - stem)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
@@ -196,7 +195,7 @@ class UNetGenerator(Pretrained):
         for level, (width, skip) in enumerate(zip(self.channels, skips, strict=True)):
             sees = receptive_field(self.encoder[: level + 1], in_channels=self.in_channels).size
             field = "whole image" if any(int(at) <= level for at in self.attention) else str(sees)
-            reduced = f"1/{2 ** (level + (not self._stem))}"
+            reduced = f"1/{2 ** (level + (not self.config['stem']))}"
             lines.append(f"{level:>5}  {reduced:<5} {width:>8}  {skip:<7} {field:>15}")
         return "\n".join(lines)
 
