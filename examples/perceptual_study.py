@@ -23,7 +23,7 @@ from imtrans.checks import at_least
 from imtrans.data.images import read_image
 from imtrans.data.paired import like_named, without_partner
 from imtrans.errors import DataError, ImtransError, printable
-from imtrans.files import write_atomic, write_json
+from imtrans.files import json_bytes, write_atomic
 
 SIZE = 256  # pixels, as in the paper
 MAX_PAIRS = 100  # in a page, so that it can be sent by mail and opened on a phone
@@ -106,7 +106,7 @@ def save(folder: Path, page: bytes, key: dict[str, object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "key.json").exists() and read_study(folder).id != key["study"]:
             raise OSError(None, "it holds another study, and overwriting the key would make its answers useless")
-        write_json(folder / "key.json", key)
+        write_atomic(folder / "key.json", json_bytes(key))
         write_atomic(folder / "study.html", page)
     except OSError as error:
         raise DataError(

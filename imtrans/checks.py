@@ -14,12 +14,11 @@ def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -
     )
 
 
-def at_least(owner: str, argument: str, value: object, minimum: int, maximum: int | None = None) -> int:
+def at_least(owner: str, argument: str, value: object, minimum: int, maximum: float = float("inf")) -> int:
     """Check that ``minimum <= value <= maximum`` for an int that is not a bool."""
-    top = float("inf") if maximum is None else maximum
-    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= top:
+    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
         return value
-    allowed = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    allowed = f">= {minimum}" if maximum == float("inf") else f"from {minimum} to {maximum}"
     raise ArgumentError(f"{owner}: {argument} must be a whole number {allowed}, got {short_repr(value)}.")
 
 

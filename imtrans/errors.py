@@ -7,9 +7,6 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from reprlib import Repr
-from typing import TypeVar
-
-T = TypeVar("T")
 
 _REPR = Repr()
 _REPR.maxlevel = 3
@@ -65,7 +62,7 @@ def did_you_mean(word: object, known: Collection[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def join_names(names: Sequence[T], most: int = 5) -> str:
+def join_names(names: Sequence[object], most: int = 5) -> str:
     """The first `most` names, separated by commas, and the number of the others."""
     shown = ", ".join(one_line(str(n), 100) for n in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,7 +1,6 @@
 """Files that are complete or absent, digests, and disk errors.
 
-A file is written under a temporary name, flushed to the disk and renamed, so that a crash
-leaves the old file or the new one.
+A file is written under a temporary name, flushed and renamed, so that a crash leaves the old file or the new one.
 """
 
 import errno
@@ -112,11 +111,7 @@ def disk_errors(error_class: Callable[[str], ImtransError], failure: str, advice
 
 
 def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
-    """Read a file, or its first `most` bytes.
-
-    Raises:
-        OSError: the file cannot be read, is larger than the memory, or is a pipe or a device, which may never end.
-    """
+    """Read a file, or its first `most` bytes. A pipe, a device, and a file larger than the memory are OSErrors too."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     try:
@@ -134,11 +129,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_atomic(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:

@@ -17,11 +17,8 @@ def uses_input_stats(module: nn.Module, *, training: bool | None = None) -> bool
     """Whether `module` is a norm that takes its statistics from its input, not from running statistics.
 
     Group norms always do. Batch and instance norms do in training mode, or if they track no running statistics. Layer
-    norms do not count: over the channels of one pixel they mix no positions.
-
-    Args:
-        module: any module.
-        training: the mode to answer for; None for the module's current one.
+    norms do not count: over the channels of one pixel they mix no positions. `training` is the mode to answer for; None
+    for the module's current one.
 
     >>> uses_input_stats(nn.InstanceNorm2d(3).eval()), uses_input_stats(nn.BatchNorm2d(3).eval())
     (True, False)
@@ -55,18 +52,15 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
     one_of("running_as", "mode", mode, MODES)
     training = {module: module.training for module in network.modules()}
     tracking = {m: m.track_running_stats for m in training if isinstance(m, _Norms)}
-    # An instance norm with running statistics updates them whenever it uses the statistics of its input.
-    running = {
-        m: (m.running_mean, m.running_var, m.momentum)
-        for m in tracking
-        if isinstance(m, _InstanceNorm) and m.running_mean is not None and m.running_var is not None
-    }
+    running = {}
     network.eval()
     for module in training:
         if isinstance(module, _Norms) and mode != "eval":
             module.training = True
-            if module in running:
-                mean, var, _ = running[module]
+            mean, var = module.running_mean, module.running_var
+            if isinstance(module, _InstanceNorm) and mean is not None and var is not None:
+                # It updates its running statistics whenever it uses the statistics of its input.
+                running[module] = mean, var, module.momentum
                 module.running_mean, module.running_var, module.momentum = mean.clone(), var.clone(), 0.0
             else:
                 module.track_running_stats = False

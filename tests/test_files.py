@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from imtrans import files
 from imtrans.errors import HubError, SavedModelError
-from imtrans.files import disk_errors, read_file, sha256_of, write_atomic, write_json, write_together
+from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, write_atomic, write_together
 
 
 def test_it_writes_and_replaces(tmp_path):
@@ -89,7 +89,7 @@ def test_files_that_belong_together_are_all_the_old_ones_when_one_cannot_be_writ
 
 
 def test_json_is_indented_and_ends_its_last_line(tmp_path):
-    write_json(tmp_path / "file.json", {"a": [1, None]})
+    write_atomic(tmp_path / "file.json", json_bytes({"a": [1, None]}))
     text = (tmp_path / "file.json").read_text()
     assert json.loads(text) == {"a": [1, None]}
     assert text.startswith('{\n  "a"')
@@ -97,9 +97,9 @@ def test_json_is_indented_and_ends_its_last_line(tmp_path):
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
-    write_json(tmp_path / "file.json", 1)
+    write_atomic(tmp_path / "file.json", json_bytes(1))
     with pytest.raises(TypeError):
-        write_json(tmp_path / "file.json", object())
+        write_atomic(tmp_path / "file.json", json_bytes(object()))
     assert (tmp_path / "file.json").read_text() == "1\n"
 
 

@@ -5,3 +5,5 @@ The format of imtrans itself belongs in `imtrans.hub`. ``python -m imtrans.conve
 
 from imtrans.convert.auto import load_pretrained as load_pretrained
 from imtrans.convert.junyanz import from_junyanz as from_junyanz
+from imtrans.convert.junyanz import load_reference as load_reference
+from imtrans.convert.junyanz import reference_names as reference_names

@@ -17,11 +17,7 @@ CLASSES: dict[str, type[Pretrained]] = {cls.__name__: cls for cls in (*_GENERATO
 
 
 def load_pretrained(
-    name: str | PathLike[str],
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    subfolder: str | None = None,
+    name: str | PathLike[str], *, revision: str | None = None, token: str | None = None, subfolder: str | None = None
 ) -> Pretrained:
     """Load a saved network of any class of imtrans, in evaluation mode, on the CPU. ``config.json`` names the class.
 

@@ -74,10 +74,7 @@ def load_reference(network: Pretrained, state: State) -> None:
 
 
 def _clean(state: State) -> dict[str, Tensor]:
-    """Remove the prefix of DataParallel and the unused statistics of old instance norms.
-
-    Adds the counters of batch norms, which PyTorch saves since 0.4.1.
-    """
+    """Remove DataParallel's prefix and old instance norms' unused statistics; add the counters of old batch norms."""
     plain = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     cleaned: dict[str, Tensor] = {}
     for key, tensor in plain.items():
@@ -181,11 +178,7 @@ def _matched(network: Pretrained, state: State) -> dict[str, Tensor]:
 
 
 def reference_names(network: Pretrained) -> dict[str, str]:
-    """Map the name of each convolution and norm in `network` to its name in the reference implementation.
-
-    Raises:
-        ArgumentError: the reference implementation has no such network.
-    """
+    """Map the name of each convolution and norm in `network` to its name in the reference; else an ArgumentError."""
     if isinstance(network, UNetGenerator) and network.depth > 1:
         return _unet_names(network.depth)
     if isinstance(network, ResnetGenerator):

@@ -5,15 +5,15 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from imtrans.errors import HubError
 from imtrans.files import sha256_of
 
 # huggingface_hub is slow to import, so the functions here import it when they are called.
 
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _NO_RIGHT = (
     "the token is missing or invalid, or does not permit this ({status}). Make one with this permission in the "
     "settings of your account on the Hub, then pass token=..., or log in with `hf auth login`."
@@ -40,7 +40,7 @@ def is_repo_id(name: str) -> bool:
     >>> is_repo_id("user/repo"), is_repo_id("runs/facades/generator"), is_repo_id("../generator")
     (True, False, False)
     """
-    return _REPO_ID.fullmatch(name) is not None
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
 
 
 def pull(
@@ -54,38 +54,22 @@ def pull(
 ) -> Path:
     """Fetch a file of a model repo into the Hub's cache. Returns its path there.
 
-    A file in the cache that is up to date is not fetched again. If the Hub cannot be reached, the cached file is used.
-
-    Args:
-        repo_id: ``"user/repo"``.
-        file: its name in the repo, or in its `subfolder`.
-        revision: branch, tag or commit; None is the main branch.
-        token: access token; None is the token of the Hub's own login.
-        subfolder: subfolder of the repo.
-        fresh: fetch the file even if it is in the cache.
-
-    Raises:
-        HubError: the file cannot be fetched.
+    A cached file that is up to date is not fetched again, unless `fresh`. If the Hub cannot be reached, the cached file
+    is used. The other arguments are those of `Pretrained.from_pretrained`. Raises a HubError if there is no file.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {
-        "repo_id": repo_id,
-        "filename": file,
-        "revision": revision,
-        "token": token,
-        "subfolder": subfolder,
-    }
+    download = partial(hf_hub_download, repo_id, file, subfolder=subfolder, revision=revision, token=token)
     with _hub_errors(repo_id, revision, token):
         try:
-            return Path(hf_hub_download(**wanted, force_download=fresh))
-        except Exception as error:
-            if fresh or not _broke_off(error):
+            return Path(download(force_download=fresh))
+        except _transport_error() as error:
+            if fresh or isinstance(error, HfHubHTTPError):
                 raise
             # The client uses its cache when a server is down, but not when a connection breaks.
             try:
-                return Path(hf_hub_download(**wanted, local_files_only=True))
+                return Path(download(local_files_only=True))
             except LocalEntryNotFoundError:
                 raise error from None
 
@@ -112,10 +96,8 @@ def push(
 ) -> str:
     """Upload the files of `folder` to a model repo in one commit. Returns the address of the repo, which may be new.
 
-    Files that the repo has already are not sent; without new files there is no commit.
-
-    Raises:
-        HubError: the Hub cannot be reached, or refuses.
+    Files that the repo has already are not sent; without new files there is no commit. Raises a HubError if the Hub
+    cannot be reached, or refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -128,13 +110,6 @@ def push(
         operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
         api.create_commit(repo_id, operations, revision=revision, commit_message=message)
     return str(url)
-
-
-def _broke_off(error: Exception) -> bool:
-    """Whether a connection broke; False for an answer of the Hub and an error of the disk."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return isinstance(error, _transport_error()) and not isinstance(error, HfHubHTTPError)
 
 
 def _transport_error() -> type[Exception]:

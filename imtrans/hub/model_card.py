@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from imtrans.colours import COLOUR_SPACES
@@ -48,23 +48,17 @@ def model_card(
         blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))
-    blocks += ["## Architecture", _table(("argument", "value"), arguments)]
+    blocks += ["## Architecture", _table(("argument", "value"), arguments.items())]
     if training:
-        blocks += ["## Training", _table(("", ""), training)]
+        blocks += ["## Training", _table(("", ""), training.items())]
     if validation:
         blocks += ["## Validation", "Means over images in [0, 1]; PSNR in dB.", _metrics(validation)]
     return "\n\n".join(blocks) + "\n"
 
 
 def run_card(repo_id: str, method: str, kinds: Mapping[str, str]) -> str:
-    """Write the card of a repo with several networks.
-
-    Args:
-        repo_id: the repo.
-        method: name of the method that trained them.
-        kinds: the class of each network, by its subfolder.
-    """
-    rows = {f"[{name}]({name})": f"`{kind}`" for name, kind in kinds.items()}
+    """Write the card of a repo with the networks of a `method`; `kinds` is the class of each by its subfolder."""
+    rows = [(f"[{name}]({name})", f"`{kind}`") for name, kind in kinds.items()]
     blocks = [
         _front_matter(method),
         f"# {repo_id}",
@@ -116,21 +110,16 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "| --- | --- |"]
-    for key, value in rows.items():
-        shown = value if isinstance(value, str) else json.dumps(value, default=str)
-        lines.append(f"| {_cell(key)} | {_cell(shown)} |")
-    return "\n".join(lines)
-
-
 def _metrics(validation: Mapping[str, Any]) -> str:
     modes = {mode: scores for mode, scores in validation.items() if isinstance(scores, Mapping)}
     names = list(next(iter(modes.values())))
-    lines = ["| mode | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    lines += [f"| {mode} | " + " | ".join(f"{scores[n]:.4g}" for n in names) + " |" for mode, scores in modes.items()]
-    return "\n".join(lines)
+    return _table(["mode", *names], [[mode, *(f"{scores[n]:.4g}" for n in names)] for mode, scores in modes.items()])
 
 
-def _cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,30 +37,26 @@ class Pretrained(nn.Module):
     config: dict[str, Any]
     """The arguments of this network, defaults included."""
 
+    _inference_mode = "eval"
+    _colours: str | None = None
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Pretrained":
         """Record the arguments. If they do not fit the signature, ``__init__`` raises."""
         network = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        try:
-            bound = signature.bind(network, *args, **kwargs)
-        except TypeError:
-            return network
-        bound.apply_defaults()
-        given = list(bound.arguments.items())[1:]
-        object.__setattr__(network, "config", {name: _frozen(value) for name, value in given})
-        object.__setattr__(network, "_inference_mode", "eval")
-        object.__setattr__(network, "_colours", None)
+        with suppress(TypeError):
+            bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
+            bound.apply_defaults()
+            network.config = {name: _frozen(value) for name, value in list(bound.arguments.items())[1:]}
         return network
 
     @property
     def inference_mode(self) -> str:
         """Mode of inference, ``"eval" | "batch_stats" | "paper"``: see `imtrans.modes.running_as`. Saved."""
-        mode: str = self.__dict__["_inference_mode"]
-        return mode
+        return self._inference_mode
 
     @inference_mode.setter
     def inference_mode(self, mode: str) -> None:
-        object.__setattr__(self, "_inference_mode", one_of(type(self).__name__, "inference_mode", mode, MODES))
+        self._inference_mode = one_of(type(self).__name__, "inference_mode", mode, MODES)
 
     @property
     def colours(self) -> str | None:
@@ -68,8 +65,7 @@ class Pretrained(nn.Module):
         A ``"lab"`` network maps lightness (1 channel) to a and b (2 channels), scaled as `imtrans.colours.split_lab`
         does. `imtrans.translate` joins them to an image.
         """
-        colours: str | None = self.__dict__["_colours"]
-        return colours
+        return self._colours
 
     @colours.setter
     def colours(self, colours: str | None) -> None:
@@ -83,7 +79,7 @@ class Pretrained(nn.Module):
                     f"one has in_channels={found[0]}, out_channels={found[1]}. Build it with {len(space.source)} and "
                     f"{len(space.target)}."
                 )
-        object.__setattr__(self, "_colours", colours)
+        self._colours = colours
 
     @classmethod
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
@@ -130,10 +126,9 @@ class Pretrained(nn.Module):
             return value
         if isinstance(value, (list, tuple)):
             return [self._as_json(name, entry) for entry in value]
-        owner = type(self).__name__
         raise SavedModelError(
-            f"{owner}: {name}={value!r} cannot be saved, because config.json holds only numbers, strings and "
-            f"lists. Build the network with a name, or save its tensors with "
+            f"{type(self).__name__}: {name}={value!r} cannot be saved, because config.json holds only numbers, strings "
+            f"and lists. Build the network with a name, or save its tensors with "
             f"safetensors.torch.save_model(network, path) and build it again with the same {name}."
         )
 

@@ -24,11 +24,7 @@ _LARGEST_CONFIG = 1_000_000
 
 
 def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write both files, all or none. The description gets the digest of the weights.
-
-    Raises:
-        SavedModelError: the folder cannot be written.
-    """
+    """Write both files, all or none, or raise a SavedModelError. The description gets the digest of the weights."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with write_together(folder) as files:
@@ -43,13 +39,7 @@ def writing(folder: Path) -> AbstractContextManager[None]:
 
 @dataclass
 class SavedModel:
-    """The files of a saved network, which are fetched when they are read.
-
-    Args:
-        name: a folder, or ``"user/repo"`` on the Hub if there is no such folder.
-        revision: branch, tag or commit of the repo.
-        token: access token of an account that may read the repo.
-        subfolder: subfolder of the folder or repo.
+    """The files of a saved network, which are fetched when they are read. The arguments are those of `from_pretrained`.
 
     Raises:
         ArgumentError: a `revision` of a folder.
@@ -64,11 +54,9 @@ class SavedModel:
     def __post_init__(self) -> None:
         # os.path takes any name; the methods of Path raise for some.
         self.remote = not os.path.exists(self.name) and isinstance(self.name, str) and is_repo_id(self.name)
-        if self.remote:
-            return
-        if self.revision is not None:
+        if self.revision is not None and not self.remote:
             raise ArgumentError(f"{self.name} is a folder: revision={self.revision!r} is for a repo on the Hub.")
-        if not os.path.isdir(self.name):
+        if not self.remote and not os.path.isdir(self.name):
             raise SavedModelError(
                 f"{self.name} is neither a folder nor the name of a repo on the Hub, 'user/repo'. Check the spelling."
             )
@@ -77,21 +65,11 @@ class SavedModel:
         return str(self.name) if self.subfolder is None else f"{self.name}/{self.subfolder}"
 
     def config(self) -> dict[str, Any]:
-        """Read ``config.json`` and check its entries.
-
-        Raises:
-            SavedModelError: it cannot be read, or was not written by imtrans.
-            HubError: it cannot be fetched.
-        """
+        """Read ``config.json`` and check it. Raises a SavedModelError, or a HubError if it cannot be fetched."""
         return self._read(CONFIG, self._parse_config)
 
     def tensors(self, sha256: str) -> dict[str, Tensor]:
-        """Read the weights, check them against their digest, and copy them to memory.
-
-        Raises:
-            SavedModelError: they cannot be read, or are damaged.
-            HubError: they cannot be fetched.
-        """
+        """Read the weights into memory and check their digest. Raises as `config` does."""
 
         def parse(path: Path) -> dict[str, Tensor]:
             content = self._bytes(path)
@@ -150,11 +128,7 @@ class SavedModel:
 
 
 def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    """Read the content of a safetensors file.
-
-    Raises:
-        SavedModelError: it is damaged, or has another format.
-    """
+    """Read the content of a safetensors file. Raises a SavedModelError if it is damaged or has another format."""
     try:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:

@@ -59,12 +59,10 @@ class ConvNormAct(nn.Sequential):
             in_channels, out_channels, kernel_size, stride, pad, bias=biased, padding_mode=cast(Any, padding_mode)
         )
         super().__init__(OrderedDict(conv=conv, norm=made_norm, act=act()))
-        self._window = kernel_size, stride, pad
 
     def out_size(self, size: int) -> int:
         """Return the output height or width for an input of this `size`; below 1 if the input is too small."""
-        kernel_size, stride, padding = self._window
-        return (size + 2 * padding - kernel_size) // stride + 1
+        return (size + 2 * cast(int, self.conv.padding[0]) - self.conv.kernel_size[0]) // self.conv.stride[0] + 1
 
 
 def conv_stack(in_channels: int, out_channels: int, num_convs: int, **settings: Any) -> nn.Sequential:
@@ -74,7 +72,7 @@ def conv_stack(in_channels: int, out_channels: int, num_convs: int, **settings: 
 
 
 class DownBlock(nn.Sequential):
-    """Encoder level that halves height and width. Norm and activation follow each convolution.
+    """Encoder level that halves height and width. Norm and activation follow each convolution, as in `ConvNormAct`.
 
     - ``"conv"``: a 4x4 convolution of stride 2 (pix2pix).
     - ``"pool"``: a 2x2 max pool, then a 3x3 convolution (U-Net 2015).
@@ -87,9 +85,6 @@ class DownBlock(nn.Sequential):
         out_channels: number of output channels.
         downsample: ``"conv" | "pool" | "blur"``.
         num_convs: number of convolutions; all after the first are 3x3.
-        norm: as in `ConvNormAct`.
-        act: as in `ConvNormAct`.
-        bias: as in `ConvNormAct`.
 
     Raises:
         ArgumentError: an unknown `downsample`, or `num_convs` below 1.
@@ -113,22 +108,22 @@ class DownBlock(nn.Sequential):
         one_of("DownBlock", "downsample", downsample, DOWNSAMPLE)
         at_least("DownBlock", "num_convs", num_convs, 1)
         kernel_size, stride = (4, 2) if downsample == "conv" else (3, 1)
-        first = ConvNormAct(
-            in_channels, out_channels, kernel_size=kernel_size, stride=stride, norm=norm, act=act, bias=bias
-        )
+        settings: dict[str, Any] = {"norm": norm, "act": act, "bias": bias}
+        first = ConvNormAct(in_channels, out_channels, kernel_size=kernel_size, stride=stride, **settings)
         parts: dict[str, nn.Module] = {"pool": nn.MaxPool2d(2)} if downsample == "pool" else {}
         parts.update(first.named_children())
         if downsample == "blur":
             parts["blur"] = BlurPool(out_channels)
         for i in range(2, num_convs + 1):
-            parts[f"conv{i}"] = ConvNormAct(out_channels, out_channels, norm=norm, act=act, bias=bias)
+            parts[f"conv{i}"] = ConvNormAct(out_channels, out_channels, **settings)
         super().__init__(OrderedDict(parts))
 
 
 class UpBlock(nn.Module):
     """Decoder level that doubles height and width and merges a skip.
 
-    Up-convolution, norm, dropout, merge, activation: the order of pix2pix.
+    Up-convolution, norm, dropout, merge, activation: the order of pix2pix. `norm`, `act` and `bias` are as in
+    `ConvNormAct`.
 
     Shape: ``(b, in_channels, h, w), (b, skip_channels, 2 h, 2 w) -> (b, c, 2 h, 2 w)``, where ``c`` is the attribute
     `out_channels`: the channels of the merge, or the argument if there is no skip or more than one convolution.
@@ -142,10 +137,7 @@ class UpBlock(nn.Module):
         upsample: ``"deconv" | "nearest" | "bilinear" | "shuffle"``, see `imtrans.nn.layers.upsample_conv`.
         kernel_size: kernel of ``"deconv"``.
         num_convs: 1 for the up-convolution alone; n > 1 for n more 3x3 convolutions after the merge.
-        norm: as in `ConvNormAct`.
-        act: as in `ConvNormAct`.
         dropout: dropout probability.
-        bias: as in `ConvNormAct`.
 
     Raises:
         ArgumentError: an unknown `upsample`, a `dropout` outside [0, 1], `num_convs` below 1, or a merge module
@@ -190,8 +182,7 @@ class UpBlock(nn.Module):
                 f"int attribute out_channels, got {merged!r}. Set it in its __init__."
             )
         self.out_channels = merged if num_convs == 1 else out_channels
-        more = num_convs if num_convs > 1 else 0
-        self.convs = conv_stack(merged, out_channels, more, norm=norm, act=act, bias=bias)
+        self.convs = conv_stack(merged, out_channels, num_convs if num_convs > 1 else 0, norm=norm, act=act, bias=bias)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         x = self.dropout(self.norm(self.up(x)))
@@ -206,15 +197,9 @@ class UpBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Residual block of two 3x3 convolutions, without an activation after the sum.
 
-    Shape: ``(b, channels, h, w) -> (b, channels, h, w)``.
+    The activation and a dropout of this probability are between the two. Other arguments are as in `ConvNormAct`.
 
-    Args:
-        channels: number of input and output channels.
-        norm: as in `ConvNormAct`.
-        act: as in `ConvNormAct`; used between the two convolutions.
-        dropout: dropout probability between the two convolutions.
-        padding_mode: as in `ConvNormAct`.
-        bias: as in `ConvNormAct`.
+    Shape: ``(b, channels, h, w) -> (b, channels, h, w)``.
 
     Raises:
         ArgumentError: an unknown padding mode, or a `dropout` outside [0, 1].

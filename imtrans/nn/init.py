@@ -14,7 +14,6 @@ from imtrans.runtime import pick_device
 
 SCHEMES = ("normal", "xavier", "kaiming", "orthogonal")
 NORM_STD = 0.02
-_Conv = nn.modules.conv._ConvNd
 _ConvTranspose = nn.modules.conv._ConvTransposeNd
 _Norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 _SPECTRAL = parametrizations._SpectralNorm
@@ -51,7 +50,7 @@ def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generato
     for layer in module.modules():
         if any(parameter.is_meta for parameter in layer.parameters(recurse=False)):
             continue  # nothing to fill, and PyTorch would import its compiler for it
-        if isinstance(layer, (_Conv, nn.Linear)):
+        if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
             _draw(_leaf(layer, "weight"), scheme, gain, generator, isinstance(layer, _ConvTranspose))
             if layer.bias is not None:
                 _leaf(layer, "bias").zero_()
@@ -98,8 +97,7 @@ def init_net(
     Args:
         network: any module. If it is on the meta device, its layers need a method ``reset_parameters``.
         device: ``"auto"`` or an argument of `torch.device`; see `imtrans.runtime.pick_device`.
-        scheme: see `init_weights`.
-        gain: see `init_weights`.
+        scheme: this and `gain` are as in `init_weights`.
         seed: seed of the weights; None for PyTorch's global generator.
 
     Raises:

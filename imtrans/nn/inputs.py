@@ -6,8 +6,6 @@ from torch import Tensor, nn
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import uses_input_stats
 
-_InstanceNorm = nn.modules.instancenorm._InstanceNorm
-
 
 def check_image(owner: str, x: Tensor, channels: int) -> None:
     """Raise a ShapeError or ArgumentError unless `x` is a non-empty batch of float images ``(b, channels, h, w)``."""
@@ -27,7 +25,7 @@ def check_image(owner: str, x: Tensor, channels: int) -> None:
 
 def check_norm_values(owner: str, norm: nn.Module, batch: int, height: int, width: int) -> None:
     """Raise a ShapeError if a batch or instance norm would see a single value, and so return zeros."""
-    values = height * width * (1 if isinstance(norm, _InstanceNorm) else batch)
+    values = height * width * (1 if isinstance(norm, nn.modules.instancenorm._InstanceNorm) else batch)
     if values == 1 and not isinstance(norm, nn.GroupNorm) and uses_input_stats(norm):
         raise ShapeError(
             f"{owner}: the image is so small that a {type(norm).__name__} inside would see a single value "

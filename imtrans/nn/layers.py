@@ -83,7 +83,6 @@ class BlurPool(nn.Module):
         return F.conv2d(padded, self.kernel.to(padded.dtype), stride=2, groups=self.channels)
 
     def extra_repr(self) -> str:
-        """The channels, for ``print``."""
         return str(self.channels)
 
 
@@ -106,8 +105,7 @@ def upsample_conv(
         padding, odd = (kernel_size - 1) // 2, kernel_size % 2
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size, 2, padding, output_padding=odd, bias=bias)
     if upsample == "shuffle":
-        conv = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1, bias=bias)
-        return nn.Sequential(conv, nn.PixelShuffle(2))
+        return nn.Sequential(nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1, bias=bias), nn.PixelShuffle(2))
     resize = nn.Upsample(scale_factor=2.0, mode=upsample)
     return nn.Sequential(resize, nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias))
 

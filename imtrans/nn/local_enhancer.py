@@ -34,14 +34,9 @@ class LocalEnhancer(Pretrained):
         num_blocks: number of residual blocks in each enhancer.
         global_blocks: number of residual blocks in the global generator.
         global_downs: number of downsamplings in the global generator.
-        norm: this and the following as in `imtrans.ResnetGenerator`.
-        act: a name, or a callable ``() -> module``.
-        dropout: dropout probability in the residual blocks.
-        padding_mode: ``"zeros" | "reflect" | "replicate" | "circular"``.
-        upsample: ``"deconv" | "nearest" | "bilinear" | "shuffle"``.
-        bias: whether convolutions have a bias.
-        out_act: output activation: a name or a callable.
         odd_sizes: ``"pad"`` or ``"error"``; sizes fit if they are multiples of ``2 ** (global_downs + num_enhancers)``.
+
+    The other arguments are as in `imtrans.ResnetGenerator`.
 
     Raises:
         ArgumentError: a value that is not allowed.
@@ -102,9 +97,10 @@ class LocalEnhancer(Pretrained):
                 global_blocks=global_blocks, global_downs=global_downs, **shared,
             )
         )  # fmt: skip
-        _outermost(self.coarse).register_module("head", nn.Identity())
+        outermost = self.coarse.fine if isinstance(self.coarse, LocalEnhancer) else self.coarse
+        outermost.register_module("head", nn.Identity())
         shared["out_act"] = act_from(OWNER, "out_act", out_act)
-        self.fine = ResnetGenerator(
+        self.fine: ResnetGenerator = ResnetGenerator(
             in_channels, out_channels, base_channels=base_channels, num_blocks=num_blocks, num_downs=1, **shared
         )
         self.halve = downsample()
@@ -116,8 +112,7 @@ class LocalEnhancer(Pretrained):
         Args:
             generator: the global generator; `base_channels` must be a multiple of ``2 ** num_enhancers``. The enhancer
                 takes its other arguments.
-            num_enhancers: as for the class.
-            num_blocks: as for the class.
+            num_enhancers: this and `num_blocks` as for the class.
 
         Raises:
             ArgumentError: another class of generator, or a width that does not fit.
@@ -140,8 +135,7 @@ class LocalEnhancer(Pretrained):
         innermost = enhancer.coarse
         while isinstance(innermost, LocalEnhancer):
             innermost = innermost.coarse
-        kept = {name: t for name, t in generator.state_dict().items() if not name.startswith("head.")}
-        innermost.load_state_dict(kept)
+        innermost.load_state_dict({k: t for k, t in generator.state_dict().items() if not k.startswith("head.")})
         return enhancer
 
     def forward(self, source: Tensor) -> Tensor:
@@ -152,8 +146,3 @@ class LocalEnhancer(Pretrained):
         x = fine.downs(fine.stem(image)) + coarse
         height, width = source.shape[-2:]
         return cast(Tensor, fine.head(fine.ups(fine.blocks(x))))[..., :height, :width]
-
-
-def _outermost(generator: Pretrained) -> ResnetGenerator:
-    """Return the part of `generator` with the output convolution."""
-    return generator.fine if isinstance(generator, LocalEnhancer) else cast(ResnetGenerator, generator)

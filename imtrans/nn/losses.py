@@ -84,7 +84,6 @@ class GANLoss(nn.Module):
             _refuse_batch_norm("GANLoss('wgangp')", discriminator)
 
     def extra_repr(self) -> str:
-        """The mode, for ``print``."""
         return repr(self.mode)
 
     def _loss(self, logits: Logits, mode: str, *, real: bool) -> Tensor:
@@ -122,8 +121,6 @@ def gradient_penalty(
         discriminator: maps ``(b, c, h, w)`` to logits or a sequence of them; has no batch norm.
         real: real inputs; no gradient flows into them.
         fake: generated inputs; no gradient flows into them.
-        weight: weight of the penalty.
-        target: target of the gradient norm.
         generator: draws the random weights; None for PyTorch's global generator.
 
     Raises:
@@ -155,7 +152,6 @@ def feature_matching_loss(real_features: Features, fake_features: Features, *, w
         real_features: result of a discriminator's ``features`` for real images: a list with a tensor for each layer,
             or a list of such lists, one for each scale.
         fake_features: the same for generated images.
-        weight: weight of the loss.
 
     Raises:
         ArgumentError: a scale without a layer before its logits.

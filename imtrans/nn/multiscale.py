@@ -25,13 +25,8 @@ class MultiscaleDiscriminator(Pretrained):
     Args:
         in_channels: number of channels of source and target together.
         num_scales: number of discriminators.
-        base_channels: this and the following as in `imtrans.PatchDiscriminator`.
-        n_layers: number of convolutions of stride 2.
-        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
-        act: a name, or a callable ``() -> module``.
-        padding: zeros on each side of each map.
-        spectral_norm: whether to apply spectral norm to each convolution.
-        bias: whether the convolutions between the first and the last have a bias.
+
+    The other arguments are those of each `imtrans.PatchDiscriminator`.
 
     Raises:
         ArgumentError: a value that is not allowed.

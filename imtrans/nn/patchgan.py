@@ -43,9 +43,8 @@ class _ConvDiscriminator(Pretrained):
 
         Shape: ``(b, in_channels, h, w)`` -> for each layer ``(b, channels, h', w')``.
         """
-        owner = type(self).__name__
-        check_image(owner, images, self.in_channels)
-        self.check_size(owner, images)
+        check_image(type(self).__name__, images, self.in_channels)
+        self.check_size(type(self).__name__, images)
         maps = [images]
         for layer in self.layers:
             maps.append(layer(maps[-1]))
@@ -139,10 +138,7 @@ class PatchDiscriminator(_ConvDiscriminator):
     def for_receptive_field(cls, size: int, in_channels: int = 6, **kwargs: Any) -> "PatchDiscriminator":
         """Make the discriminator with a receptive field of `size` x `size` pixels.
 
-        Args:
-            size: 16, 34, 70, 142, 286, 574, ...
-            in_channels: as for the class.
-            **kwargs: further arguments of the class except `n_layers`.
+        `size` is 16, 34, 70, 142, 286, 574, ... The other arguments are those of the class, without `n_layers`.
 
         Raises:
             ArgumentError: no `n_layers` has this receptive field; the message names the nearest ones.
@@ -151,21 +147,14 @@ class PatchDiscriminator(_ConvDiscriminator):
         2
         """
         at_least(cls.__name__, "size", size, 1)
-        n_layers = 1
-        while _patch(n_layers) < size:
-            n_layers += 1
-        if _patch(n_layers) == size:
+        n_layers, patch, below = 1, 16, "1 (PixelDiscriminator)"
+        while patch < size:
+            n_layers, patch, below = n_layers + 1, 2 * patch + 2, str(patch)  # 16, 34, 70, 142, ...
+        if patch == size:
             return cls(in_channels, n_layers=n_layers, **kwargs)
-        below = "1 (PixelDiscriminator)" if n_layers == 1 else _patch(n_layers - 1)
         raise ArgumentError(
-            f"{cls.__name__}: no n_layers gives a receptive field of {size}. The nearest are {below} and "
-            f"{_patch(n_layers)}."
+            f"{cls.__name__}: no n_layers gives a receptive field of {size}. The nearest are {below} and {patch}."
         )
-
-
-def _patch(n_layers: int) -> int:
-    """Receptive field of `n_layers` 4x4 convolutions of stride 2 and two of stride 1."""
-    return 9 * 2**n_layers - 2
 
 
 class PixelDiscriminator(_ConvDiscriminator):
@@ -174,10 +163,8 @@ class PixelDiscriminator(_ConvDiscriminator):
     Shape: ``(b, in_channels, h, w) -> (b, 1, h, w)``, raw logits.
 
     Args:
-        in_channels: number of channels of source and target together; 3 for an unconditional discriminator.
+        in_channels: this, `norm` and `act` are as in `imtrans.PatchDiscriminator`.
         base_channels: width of the first layer; the second has twice this width.
-        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
-        act: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
         bias: whether the second and the last convolution have a bias; None: only if the norm has no learned shift.
             The first always has one.
 

@@ -106,5 +106,4 @@ class ResnetGenerator(Pretrained):
         # Reflection padding needs 4 pixels at full resolution (by 3) and 2 at the lowest (by 1).
         x = pad_to_fit(OWNER, source, self.size_multiple, max(4, 2 * self.size_multiple), self.odd_sizes)
         height, width = source.shape[-2:]
-        x = self.head(self.ups(self.blocks(self.downs(self.stem(x)))))
-        return x[..., :height, :width]
+        return self.head(self.ups(self.blocks(self.downs(self.stem(x)))))[..., :height, :width]

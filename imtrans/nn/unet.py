@@ -14,17 +14,7 @@ from imtrans.nn.attention import SelfAttention
 from imtrans.nn.blocks import DownBlock, UpBlock, conv_stack
 from imtrans.nn.init import init_weights
 from imtrans.nn.inputs import check_image, pad_to_fit
-from imtrans.nn.layers import (
-    DOWNSAMPLE,
-    ODD_SIZES,
-    UPSAMPLE,
-    Act,
-    Norm,
-    act_from,
-    has_shift,
-    norm_from,
-    upsample_conv,
-)
+from imtrans.nn.layers import DOWNSAMPLE, ODD_SIZES, UPSAMPLE, Act, Norm, act_from, has_shift, norm_from, upsample_conv
 from imtrans.nn.skips import SKIPS, Skip
 from imtrans.receptive_fields.trace import receptive_field
 
@@ -136,7 +126,6 @@ class UNetGenerator(Pretrained):
         self.depth = len(self.channels)
         check_bool(OWNER, "bias", bias, unset=True)
         check_bool(OWNER, "stem", stem)
-        self._stem = stem
         self.size_multiple = 2 ** (self.depth - stem)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
@@ -200,20 +189,15 @@ class UNetGenerator(Pretrained):
             f"{OWNER}: {self.in_channels} -> {self.out_channels} channels, {self.num_parameters():,} parameters",
             f"{'level':>5}  {'size':<5} {'channels':>8}  {'skip':<7} {'receptive field':>15}",
         ]
-        for level, width in enumerate(self.channels):
-            skip = self._skip_name(level)
+        names = {kind: name for name, kind in SKIPS.items()}
+        merges = [type(cast(UpBlock, block).merge) for block in self.decoder[::-1]]
+        skips = [*(names.get(cast(Skip, merge), merge.__name__) for merge in merges), "-"]
+        for level, (width, skip) in enumerate(zip(self.channels, skips, strict=True)):
             sees = receptive_field(self.encoder[: level + 1], in_channels=self.in_channels).size
             field = "whole image" if any(int(at) <= level for at in self.attention) else str(sees)
-            reduced = f"1/{2 ** (level + (not self._stem))}"
+            reduced = f"1/{2 ** (level + (not self.config['stem']))}"
             lines.append(f"{level:>5}  {reduced:<5} {width:>8}  {skip:<7} {field:>15}")
         return "\n".join(lines)
-
-    def _skip_name(self, level: int) -> str:
-        if level == self.depth - 1:
-            return "-"
-        merge = cast(UpBlock, self.decoder[self.depth - 2 - level]).merge
-        names = {kind: name for name, kind in SKIPS.items()}
-        return names.get(cast(Skip, type(merge)), type(merge).__name__)
 
 
 def _encoder(

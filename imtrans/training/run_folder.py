@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imtrans.distributed.torchrun import restarted_run_id, torchrun_id
 from imtrans.errors import CheckpointError, SavedModelError, TrainingError
-from imtrans.files import write_atomic, write_json
+from imtrans.files import json_bytes, write_atomic
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Translation
 from imtrans.training.checkpoint import newest_state, save_checkpoint
@@ -106,7 +106,7 @@ class RunFolder:
         """Write the configuration of a new run."""
         job = {"job": torchrun_id()} if torchrun_id() else {}
         with self._disk_errors():
-            write_json(self.path / "config.json", {**config, **job})
+            write_atomic(self.path / "config.json", json_bytes({**config, **job}))
 
     def newest_state(self) -> dict[str, Any] | None:
         """Load the newest complete checkpoint; None if the run stopped before its first one.

@@ -254,8 +254,8 @@ def test_an_unknown_argument_gets_a_hint(saved):
         ({"channels": {}}, "channels must be a sequence of 1 to 16 widths, one for each level, got {}."),
         ({"dropout": None}, "dropout must be a sequence of probabilities"),
         ({"dropout": [[0.5]]}, "each of dropout must be a number between 0 and 1, got"),
-        ({"skips": 3}, "skips must be a name, a callable, or a sequence of them, one a skip, got 3."),
-        ({"attention": [99]}, "attention names level 99, the innermost of depth 2 is 1."),
+        ({"skips": 3}, "skips must be a name, a callable, or a sequence of them, got 3."),
+        ({"attention": [99]}, "attention has level 99, but the innermost level of depth=2 is 1."),
         ({"base_channels": 10**30}, ""),
     ],
 )
