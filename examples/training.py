@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
     parser.add_argument(
-        "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of --epochs)"
+        "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of the total)"
     )
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
     parser.add_argument("--batch-size", type=int, default=1, help="samples in each process (1)")
