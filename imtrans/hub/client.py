@@ -55,7 +55,7 @@ def pull(
     """Fetch a file of a model repo into the Hub's cache. Returns its path there.
 
     A cached file that is up to date is not fetched again, unless `fresh`. If the Hub cannot be reached, the cached file
-    is used. The other arguments are those of `Pretrained.from_pretrained`. Raises a HubError if there is no file.
+    is used. The other arguments are as in `Pretrained.from_pretrained`. Raises a HubError if there is no file.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

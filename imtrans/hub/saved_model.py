@@ -39,7 +39,7 @@ def writing(folder: Path) -> AbstractContextManager[None]:
 
 @dataclass
 class SavedModel:
-    """The files of a saved network, which are fetched when they are read. The arguments are those of `from_pretrained`.
+    """The files of a saved network, which are fetched when they are read. Arguments are as in `from_pretrained`.
 
     Raises:
         ArgumentError: a `revision` of a folder.

@@ -26,7 +26,7 @@ class MultiscaleDiscriminator(Pretrained):
         in_channels: number of channels of source and target together.
         num_scales: number of discriminators.
 
-    The other arguments are those of each `imtrans.PatchDiscriminator`.
+    The other arguments are as in `imtrans.PatchDiscriminator`.
 
     Raises:
         ArgumentError: a value that is not allowed.

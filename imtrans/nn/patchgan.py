@@ -138,7 +138,7 @@ class PatchDiscriminator(_ConvDiscriminator):
     def for_receptive_field(cls, size: int, in_channels: int = 6, **kwargs: Any) -> "PatchDiscriminator":
         """Make the discriminator with a receptive field of `size` x `size` pixels.
 
-        `size` is 16, 34, 70, 142, 286, 574, ... The other arguments are those of the class, without `n_layers`.
+        `size` is 16, 34, 70, 142, 286, 574, ... The other arguments are as for the class, without `n_layers`.
 
         Raises:
             ArgumentError: no `n_layers` has this receptive field; the message names the nearest ones.
