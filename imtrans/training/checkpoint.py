@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from imtrans.errors import CheckpointError, ImtransError, one_line
-from imtrans.files import read_file, sha256_of, sync_folder, write_together
+from imtrans.files import disk_errors, read_file, sha256_of, sync_folder, write_together
 from imtrans.hub.saved_model import parse_tensors
 
 TENSORS, STATE, DIGESTS = "tensors.safetensors", "state.json", "SHA256SUMS"
@@ -34,25 +34,22 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = _split(state, "", tensors)
     unfinished = _temporary(folder)
+    advice = "Earlier checkpoints are intact. Free some space or choose another folder, and resume."
     try:
-        for leftover in folder.parent.glob(".*.tmp"):
-            shutil.rmtree(leftover)
-        unfinished.mkdir(parents=True)
-        with write_together(unfinished) as files:
-            digests = (files.write(TENSORS, tensors), files.write(STATE, json.dumps(skeleton).encode()))
-            files.write(DIGESTS, _digest_lines(*digests))
-        if folder.exists():
-            _delete(folder)
-        unfinished.rename(folder)
-        for parent in list(folder.parents)[:2]:
-            sync_folder(parent)
-        for old in checkpoints(folder.parent)[:-keep]:
-            _delete(old)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written: {error.strerror or error}. Earlier checkpoints are intact. Free some space "
-            "or choose another folder, and resume."
-        ) from error
+        with disk_errors(CheckpointError, f"{folder} cannot be written", advice):
+            for leftover in folder.parent.glob(".*.tmp"):
+                shutil.rmtree(leftover)
+            unfinished.mkdir(parents=True)
+            with write_together(unfinished) as files:
+                digests = (files.write(TENSORS, tensors), files.write(STATE, json.dumps(skeleton).encode()))
+                files.write(DIGESTS, _digest_lines(*digests))
+            if folder.exists():
+                _delete(folder)
+            unfinished.rename(folder)
+            for parent in list(folder.parents)[:2]:
+                sync_folder(parent)
+            for old in checkpoints(folder.parent)[:-keep]:
+                _delete(old)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -29,24 +29,20 @@ class CapturedStep:
         step: trains on a batch, and returns the losses as detached scalars. It must read no value of a tensor on the
             host, and must change its state in place.
         recorder: records on the device; a step that it cannot record raises a RuntimeError.
-        insist: whether a step that cannot be captured raises a TrainingError. If False, it runs uncaptured, and a
-            warning gives the reason.
+        insist: whether a step that cannot be captured raises a TrainingError; else it runs uncaptured, with a warning.
     """
 
     def __init__(self, step: Step, recorder: "CudaGraphs", *, insist: bool) -> None:
         self._step, self._recorder, self._insist = step, recorder, insist
         self._seen: Counter[Any] = Counter()
-        self._shapes: Any = None
-        self._inputs: Batch = {}
-        self._losses: Losses = {}
-        self._replay: Callable[[], None] | None = None
+        self._replays: dict[Any, Step] = {}  # of the one shape that is recorded
         self._failed = self._warned = False
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on `batch`; return losses that later calls do not overwrite."""
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
         self._seen[shapes] += 1
-        if self._replay is None and not self._failed:
+        if not self._replays and not self._failed:
             if self._seen[shapes] == WARM_UP:
                 with self._recorder.detect_syncs() as syncs:
                     losses = self._recorder.run_on_stream(self._step, batch)
@@ -55,36 +51,37 @@ class CapturedStep:
                 return losses
             if self._seen[shapes] > WARM_UP:
                 self._record(batch, shapes)
-        if self._replay is None or shapes != self._shapes:
-            self._warn_of_many_shapes()
-            return self._recorder.run_on_stream(self._step, batch)
-        for name, tensor in batch.items():
-            self._inputs[name].copy_(tensor, non_blocking=True)
-        self._replay()
-        return {name: loss.clone() for name, loss in self._losses.items()}
-
-    def _record(self, batch: Batch, shapes: Any) -> None:
-        inputs = {name: tensor.clone() for name, tensor in batch.items()}
-        try:
-            self._replay, self._losses = self._recorder.record(self._step, inputs)
-        except RuntimeError as error:
-            self._fail(str(error).partition("\n")[0])
-        else:
-            self._inputs, self._shapes = inputs, shapes
-
-    def _fail(self, reason: str) -> None:
-        self._failed = True
-        warn_not_captured(reason, insist=self._insist)
-
-    def _warn_of_many_shapes(self) -> None:
+        if shapes in self._replays:
+            return self._replays[shapes](batch)
         # One other shape is the last batch of an epoch.
         if len(self._seen) > 2 and not self._failed and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the batches have {len(self._seen)} shapes so far. Only the first that comes {WARM_UP + 1} times is "
                 "captured; the others run uncaptured, which is slower. Give images of one size.",
-                stacklevel=4,
+                stacklevel=3,
             )
+        return self._recorder.run_on_stream(self._step, batch)
+
+    def _record(self, batch: Batch, shapes: Any) -> None:
+        inputs = {name: tensor.clone() for name, tensor in batch.items()}
+        try:
+            replay, losses = self._recorder.record(self._step, inputs)
+        except RuntimeError as error:
+            self._fail(str(error).partition("\n")[0])
+            return
+
+        def run(batch: Batch) -> Losses:
+            for name, tensor in batch.items():
+                inputs[name].copy_(tensor, non_blocking=True)
+            replay()
+            return {name: loss.clone() for name, loss in losses.items()}
+
+        self._replays[shapes] = run
+
+    def _fail(self, reason: str) -> None:
+        self._failed = True
+        warn_not_captured(reason, insist=self._insist)
 
 
 class CudaGraphs:
@@ -150,12 +147,7 @@ def warn_not_captured(reason: str, *, insist: bool) -> None:
 
 
 def check_compile(owner: str, compile: bool | str, device: torch.device, *, processes: int = 1) -> bool | str:
-    """Return `compile`; False with several `processes`.
-
-    Raises:
-        ArgumentError: `compile` is not ``"auto"``, True or False, or is True without a CUDA device or with several
-            processes.
-    """
+    """Return `compile`, or False with several `processes`. A value that is not possible raises an ArgumentError."""
     if not isinstance(compile, bool) and compile != "auto":
         raise ArgumentError(f"{owner}: compile must be 'auto', True or False, got {compile!r}.")
     if compile is True and device.type != "cuda":
@@ -168,11 +160,7 @@ def check_compile(owner: str, compile: bool | str, device: torch.device, *, proc
 
 
 def prepare(step: Step, optimizers: Mapping[str, Optimizer], device: torch.device, *, compile: bool | str) -> Step:
-    """Return `step`, captured on a CUDA device unless `compile` is False or an optimizer cannot be captured.
-
-    Raises:
-        TrainingError: an optimizer cannot be captured, and `compile` is True.
-    """
+    """Return `step`, captured on a CUDA device unless `compile` is False; see `warn_not_captured`."""
     if device.type != "cuda" or compile is False:
         return step
     if reason := make_capturable(optimizers, device):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imtrans.training.nan_check import FirstNonFinite
+NEVER = 2**62  # a step that no run reaches
 
 
 class LossMeter:
@@ -17,14 +17,15 @@ class LossMeter:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
-        self._non_finite = FirstNonFinite()
+        self._non_finite: dict[str, Tensor] = {}  # the first step at which each loss was NaN or infinite, or NEVER
         self._start = time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor], step: int) -> None:
         """Add the losses of `step`."""
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
-        self._non_finite.add(losses, step)
+            found = torch.where(loss.isfinite(), NEVER, step)
+            self._non_finite[name] = found.minimum(self._non_finite[name]) if name in self._non_finite else found
         self.count += 1
 
     def means(self) -> dict[str, float]:
@@ -33,7 +34,8 @@ class LossMeter:
 
     def first_non_finite(self) -> tuple[str, int] | None:
         """Return the first loss since the last reset that was NaN or infinite, and its step. Waits for the device."""
-        return self._non_finite.first()
+        steps = [(name, int(step)) for name, step in self._non_finite.items()]
+        return min((found for found in steps if found[1] != NEVER), key=lambda found: found[1], default=None)
 
     def start_timer(self) -> None:
         """Start to measure the time of the steps."""
@@ -49,7 +51,7 @@ class LossMeter:
     def reset(self) -> float:
         """Clear the sums and restart the timer; return the steps per second since the last reset."""
         rate = self.count / max(time.perf_counter() - self._start, 1e-9)
-        self.sums, self.count, self._non_finite = {}, 0, FirstNonFinite()
+        self.sums, self.count, self._non_finite = {}, 0, {}
         self.start_timer()
         return rate
 

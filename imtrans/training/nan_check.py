@@ -9,31 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from imtrans.data.loader import Batch
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import TrainingError
 from imtrans.methods.optim import without_scale
 
-Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-NEVER = 2**62
-
-
-class FirstNonFinite:
-    """Keeps, on the device, the step at which each loss was NaN or infinite first. Only `first` waits."""
-
-    def __init__(self) -> None:
-        self._steps: dict[str, Tensor] = {}
-
-    def add(self, losses: Mapping[str, Tensor], step: int) -> None:
-        """Add the losses of `step`."""
-        for name, loss in losses.items():
-            found = torch.where(loss.isfinite(), NEVER, step)
-            self._steps[name] = found.minimum(self._steps[name]) if name in self._steps else found
-
-    def first(self) -> tuple[str, int] | None:
-        """Return the name of the first non-finite loss, and its step; None if all are finite."""
-        steps = {name: int(step) for name, step in self._steps.items()}
-        name = min(steps, key=lambda name: steps[name], default=None)
-        return None if name is None or steps[name] == NEVER else (name, steps[name])
+Step = Callable[[Batch], dict[str, Tensor]]
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -59,25 +40,19 @@ def non_finite_state(method: nn.Module, optimizers: Mapping[str, Optimizer]) -> 
 
 
 def non_finite_error(
-    name: str,
-    step: int,
-    replay: Iterable[tuple[int, Step, dict[str, Tensor]]],
-    *,
-    method: nn.Module,
-    gradients: bool,
-    group: ProcessGroup,
+    name: str, step: int, replay: Iterable[tuple[int, Step, Batch]], find: Callable[[Step, Batch], str | None]
 ) -> TrainingError:
     """Return the error for the loss or weight `name`, non-finite at `step`; it names the first layer that was.
 
     `replay` yields the number, step function and batch of each step after the last checkpoint, with its state restored;
-    nothing without a checkpoint. The other arguments are as for `first_non_finite`.
+    nothing without a checkpoint. `find` is `first_non_finite` with the other arguments bound.
     """
     cause = "Without a folder there is no checkpoint from which to search for the layer."
     for number, run, batch in replay:
         # A non-finite gradient shows in the losses of the next step.
         if number + 1 < step:
             run(batch)
-        elif found := first_non_finite(method, run, batch, gradients=gradients, group=group):
+        elif found := find(run, batch):
             cause = f"First was {found}, at step {number}."
             break
         if number >= step:
@@ -90,16 +65,11 @@ def non_finite_error(
 
 
 def first_non_finite(
-    method: nn.Module, step: Step, batch: dict[str, Tensor], *, group: ProcessGroup, gradients: bool = True
+    method: nn.Module, step: Step, batch: Batch, *, group: ProcessGroup, gradients: bool = True
 ) -> str | None:
     """Run `step` on `batch`; describe the first value that was not finite, or return None. All ranks return the same.
 
-    Args:
-        method: module whose layers are checked.
-        step: trains on a batch and returns its losses.
-        batch: tensors of a batch.
-        group: processes that share the step.
-        gradients: whether to check gradients; with a scaled loss, they may overflow.
+    Gradients of a scaled loss may overflow: ``gradients=False`` does not check them.
     """
     found: list[str] = [f"the batch's {name}" for name, tensor in batch.items() if not is_finite(tensor)]
     hooks = [*_hooks(method, found, gradients)]
@@ -112,14 +82,15 @@ def first_non_finite(
     found += [f"the loss {name}, and no layer" for name, loss in losses.items() if not is_finite(loss)]
     if weight := non_finite_weight(method):
         found.append(f"the weight {weight}, as it was updated")
-    first = found[0] if found else None
-    return next((each for each in group.all_gather_object(first) if each), None)
+    return next((first for of_rank in group.all_gather_object(found) for first in of_rank), None)
 
 
 def _hooks(method: nn.Module, found: list[str], gradients: bool) -> Iterator[RemovableHandle]:
     """Register hooks that append to `found` where the first non-finite value is; yield their handles."""
     for name, module in method.named_modules():
-        if _is_layer(module):
+        # A layer with spectral norm has its parametrization as a child.
+        children = {child for child, _ in module.named_children()}
+        if children <= {"parametrizations"} and not isinstance(module, nn.Identity):
             layer = f"{name} ({type(module).__name__})"
             yield module.register_forward_hook(partial(_check_output, found, layer))
             if gradients:
@@ -142,11 +113,6 @@ def _check_input_gradients(found: list[str], layer: str, module: nn.Module, inpu
 def _check(found: list[str], description: str, value: Any) -> None:
     if not found and not all(map(is_finite, _tensors(value))):
         found.append(description)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    # A layer with spectral norm has its parametrization as a child.
-    return not isinstance(module, nn.Identity) and {name for name, _ in module.named_children()} <= {"parametrizations"}
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -55,14 +55,10 @@ class NoRunFolder:
             raise _nothing_to_resume(None)
         yield False
 
-    def newest_state(self) -> dict[str, Any] | None:
-        """Return None."""
-        return None
-
     def _ignore(self, *arguments: Any) -> None:
         """Do nothing."""
 
-    start = truncate = log = save_sample = save_checkpoint = save_networks = write_gallery = _ignore
+    newest_state = start = truncate = log = save_sample = save_checkpoint = save_networks = write_gallery = _ignore
 
 
 class RunFolder:
@@ -156,8 +152,7 @@ class RunFolder:
     def save_networks(self, translations: Sequence[Translation], summary: TrainingSummary) -> None:
         """Save the network of each translation; warn of one that cannot be saved."""
         for translation in translations:
-            network = translation.network
-            if not isinstance(network, Pretrained):
+            if not isinstance(network := translation.network, Pretrained):
                 continue
             try:
                 network.description()
@@ -195,11 +190,7 @@ class RunFolder:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Context manager that holds the lock of a folder.
-
-    The operating system releases the lock of a process that ends, so a leftover file means nothing. A child process
-    does not inherit the lock.
-    """
+    """Context manager that holds the lock of a folder. It ends with its process; a leftover file means nothing."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK, timeout=0.1, fallback_to_soft=False)

@@ -16,11 +16,7 @@ class Stopped(SystemExit):
 
 
 class StopRequest:
-    """Signal handler that records the first signal.
-
-    Attributes:
-        signum: number of the signal; 0 before one arrives.
-    """
+    """Signal handler that records the number of the first signal in `signum`, which is 0 before."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -40,13 +36,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Context manager that records SIGINT and SIGTERM instead of ending the process.
-
-    An ignored signal stays ignored, as in a background process of a shell. Outside of the main thread, to which Python
-    delivers all signals, no handler changes.
-    """
+    """Context manager that records SIGINT and SIGTERM instead of ending the process. Ignored signals stay ignored."""
     request = StopRequest()
     before = {}
+    # Python delivers all signals to the main thread; in another one, no handler changes.
     if threading.current_thread() is threading.main_thread():
         for signum in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(signum) is not signal.SIG_IGN:

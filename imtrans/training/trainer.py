@@ -18,7 +18,7 @@ from imtrans.errors import CheckpointError, TrainingError, one_line
 from imtrans.methods.base import check_method
 from imtrans.runtime import fork_rng, pick_device
 from imtrans.training.loss_meter import LossMeter
-from imtrans.training.nan_check import Step, non_finite_error, non_finite_state
+from imtrans.training.nan_check import Step, first_non_finite, non_finite_error, non_finite_state
 from imtrans.training.publish import TrainingSummary, push_method
 from imtrans.training.run_folder import NoRunFolder, RunFolder, method_config
 from imtrans.training.schedule import Schedule
@@ -98,9 +98,9 @@ class Trainer:
     ) -> None:
         self.method, self._method = method, check_method("Trainer", method)
         self.device = pick_device(device)
-        self._group = init_process_group(self.device)
+        self._group = group = init_process_group(self.device)
         self._train_step = TrainStep(
-            method, lr=lr, betas=betas, precision=precision, compile=compile, device=self.device, group=self._group
+            method, lr=lr, betas=betas, precision=precision, compile=compile, device=self.device, group=group
         )
         self.optimizers, self.precision = self._train_step.optimizers, self._train_step.precision
         self.schedule = Schedule(
@@ -109,7 +109,7 @@ class Trainer:
             decay_epochs=decay_epochs,
             max_steps=max_steps,
             batch_size=batch_size,
-            world_size=self._group.world_size,
+            world_size=group.world_size,
             log_every=log_every,
             sample_every=sample_every,
             validate_every=validate_every,
@@ -119,20 +119,13 @@ class Trainer:
         self.train_data = train_data
         self._loader = BatchLoader(self.device, cache=keep_data, num_workers=num_workers)
         self._data_size = f"{length_of(train_data)} samples in batches of {self.schedule.global_batch_size}"
-        self._group.check_same(data=self._data_size, steps=self.total_steps)
+        group.check_same(data=self._data_size, steps=self.total_steps)
         at_least("Trainer", "keep", keep, 1)
-        self.folder = NoRunFolder() if out is None or not self._group.is_rank0 else RunFolder(out, keep=keep)
-        self.progress = progress and self._group.is_rank0
+        self.folder = NoRunFolder() if out is None or not group.is_rank0 else RunFolder(out, keep=keep)
+        self.progress = progress and group.is_rank0
         self.extra = dict(config or {})
         self._validator = Validator(
-            method,
-            val_data,
-            train_data=train_data,
-            loader=self._loader,
-            batch_size=batch_size,
-            metrics=metrics,
-            seed=seed,
-            group=self._group,
+            method, val_data, train_data, self._loader, batch_size=batch_size, metrics=metrics, seed=seed, group=group
         )
         self._meter, self.step = LossMeter(), 0
 
@@ -249,11 +242,10 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Raise a TrainingError if a loss since the last log line, or a weight now, is not finite."""
-        loss = self._meter.first_non_finite()
-        name, step = loss or (non_finite_state(self.method, self.optimizers), self.step)
+        name, step = self._meter.first_non_finite() or (non_finite_state(self.method, self.optimizers), self.step)
         if name is not None:
-            settings: dict[str, Any] = {"gradients": self.precision != "fp16", "group": self._group}
-            raise non_finite_error(name, step, self._replay(), method=self.method, **settings)
+            find = partial(first_non_finite, self.method, group=self._group, gradients=self.precision != "fp16")
+            raise non_finite_error(name, step, self._replay(), find)
 
     def _replay(self) -> Iterator[tuple[int, Step, Batch]]:
         """Load the newest checkpoint, and yield the steps after it; nothing without a checkpoint."""
@@ -295,13 +287,8 @@ class Trainer:
         }
 
     def _state_dict(self) -> dict[str, Any]:
-        return {
-            **self._train_step.state_dict(),
-            "data": self._data_size,
-            "step": self.step,
-            **self._meter.state_dict(),
-            "validation": self.validation,
-        }
+        rest = {"data": self._data_size, "step": self.step, **self._meter.state_dict(), "validation": self.validation}
+        return {**self._train_step.state_dict(), **rest}
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         try:

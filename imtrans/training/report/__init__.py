@@ -1,4 +1,1 @@
-"""Reports of a run: sample grids, and the gallery page.
-
-Pages are files that open from disk. Numbers are computed elsewhere.
-"""
+"""Reports of a run: sample grids, and the gallery page. Numbers are computed elsewhere."""

@@ -1,7 +1,4 @@
-"""The gallery: a page with the samples, losses and validations of a run, opened from disk.
-
-It needs no server, no network and no script. Data that cannot be read is left out: a run may be killed while it writes.
-"""
+"""The gallery: a page with samples, losses and validations of a run. It needs no server, no network and no script."""
 
 import json
 import math
@@ -31,17 +28,12 @@ ARROWS = {"l1": "↓", "psnr": "↑", "ssim": "↑", "iou": "↑"}  # direction 
 def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
     """Write ``folder/index.html`` from the files of a run, and return its path.
 
-    Reads ``config.json``, ``metrics.jsonl`` and the `newest` images in ``samples/`` with the highest step numbers. Each
-    may be absent.
+    Reads ``config.json``, ``metrics.jsonl`` and the `newest` images in ``samples/`` with the highest step numbers. Data
+    that is absent or cannot be read is left out: a run may be killed while it writes.
 
     Raises:
         ArgumentError: `newest` is not an integer of at least 1.
         DataError: `folder` is not a folder.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_gallery(folder).name
-    'index.html'
     """
     newest = at_least("write_gallery", "newest", newest, 1)
     root = Path(folder)
@@ -70,9 +62,8 @@ def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
 def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(Path(__file__).parent)
-    )
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=folder)
     environment.filters.update(arrow=_arrow, metric=_metric, short=_short, text=_text, thousands="{:,}".format)
     return environment.get_template("gallery.html.j2")
 
@@ -151,10 +142,8 @@ def _samples(folder: Path, newest: int) -> list[dict[str, Any]]:
     samples = []
     for step, path in sorted(steps.items(), reverse=True)[:newest]:
         width, height, columns = image_grid_header(path)
-        samples.append(
-            {"step": step, "link": f"samples/{quote(path.name)}", "columns": columns.split(", ")}
-            | {"width": max(1, width), "height": max(1, height)}
-        )
+        size = {"width": max(1, width), "height": max(1, height)}
+        samples.append({"step": step, "link": f"samples/{quote(path.name)}", "columns": columns.split(", "), **size})
     return samples
 
 
