@@ -66,5 +66,5 @@ def test_an_example_that_cannot_push_says_why(hub, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *settings, "--push-to-hub", "user/facades"])
     assert script.main(script.run, script.arguments()) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: user/facades: there is no token, or not a valid one, or it does not permit this")
+    assert error.startswith("error: user/facades: the token is missing or invalid, or does not permit this")
     assert load_pretrained(tmp_path / "run" / "generator").in_channels == 3
