@@ -179,8 +179,8 @@ def test_a_discriminator_without_features_is_refused(discriminator, found):
     with pytest.raises(ArgumentError) as caught:
         Pix2Pix(enhancer(), discriminator, feature_weight=10.0)
     assert str(caught.value) == (
-        "Pix2Pix: feature_weight=10.0 needs a discriminator with a method features(images) that returns what each "
-        f"layer gives, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or feature_weight=0."
+        "Pix2Pix: feature_weight=10.0 needs a discriminator with a method features(images) that returns the output of "
+        f"each layer, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or feature_weight=0."
     )
 
 
