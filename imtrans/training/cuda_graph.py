@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from imtrans.data.loader import Batch
 from imtrans.errors import ArgumentError, TrainingError
-from imtrans.methods.optim import make_capturable
+from imtrans.methods.optimizer_state import make_capturable
 
 Losses = dict[str, Tensor]
 Step = Callable[[Batch], Losses]

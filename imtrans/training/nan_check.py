@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from imtrans.data.loader import Batch
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import TrainingError
-from imtrans.methods.optim import without_scale
+from imtrans.methods.loss_scale import without_scale
 
 Step = Callable[[Batch], dict[str, Tensor]]
 

@@ -11,7 +11,8 @@ from imtrans.distributed.data_parallel import batch_shard, shard_sizes
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.methods.base import Method
-from imtrans.methods.optim import learning_rates, load_state, scale_losses, set_learning_rates, state_of
+from imtrans.methods.loss_scale import scale_losses
+from imtrans.methods.optimizer_state import learning_rates, load_state, set_learning_rates, state_of
 from imtrans.nn.blocks import cancelled_biases
 from imtrans.runtime import pick_precision, random_state, set_random_state
 from imtrans.training.cuda_graph import check_compile, prepare

@@ -13,7 +13,7 @@ from imtrans.distributed.data_parallel import batch_shard, current_shard, shard_
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import ShapeError, TrainingError
 from imtrans.methods import optim
-from imtrans.methods.optim import scale_losses, scaler_of
+from imtrans.methods.loss_scale import scale_losses, scaler_of
 
 CPU = torch.device("cpu")
 BATCHES = (2, 4, 5, 1, 3)  # of two processes: even, uneven, and one without a sample

@@ -32,7 +32,7 @@ from imtrans import (
 from imtrans.data.images import to_image, to_tensor
 from imtrans.errors import ArgumentError
 from imtrans.methods.base import Method, sample_columns
-from imtrans.methods.optim import make_capturable
+from imtrans.methods.optimizer_state import make_capturable
 from imtrans.training.cuda_graph import CapturedStep
 
 RATE, BETAS = 0.02, (0.5, 0.999)

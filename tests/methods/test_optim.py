@@ -6,16 +6,8 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 from imtrans.methods import optim
-from imtrans.methods.optim import (
-    learning_rates,
-    load_state,
-    make_capturable,
-    scale_losses,
-    scaler_of,
-    set_learning_rates,
-    state_of,
-    without_scale,
-)
+from imtrans.methods.loss_scale import scale_losses, scaler_of, without_scale
+from imtrans.methods.optimizer_state import learning_rates, load_state, make_capturable, set_learning_rates, state_of
 
 CPU = torch.device("cpu")
 

@@ -27,7 +27,7 @@ from imtrans import (
     running_as,
 )
 from imtrans.convert.junyanz import from_junyanz, load_reference
-from imtrans.methods.optim import make_capturable
+from imtrans.methods.optimizer_state import make_capturable
 from imtrans.training.cuda_graph import CapturedStep
 
 FOLDER = Path(os.environ.get("IMTRANS_PARITY_DIR", Path(__file__).parents[1] / "fixtures" / "parity"))

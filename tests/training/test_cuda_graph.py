@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam
 
 from imtrans import PatchDiscriminator, Pix2Pix, Trainer, UNetGenerator
 from imtrans.errors import ArgumentError, TrainingError
-from imtrans.methods.optim import make_capturable, set_learning_rates
+from imtrans.methods.optimizer_state import make_capturable, set_learning_rates
 from imtrans.training.cuda_graph import WARM_UP, CapturedStep, check_compile, prepare
 
 CPU = torch.device("cpu")
