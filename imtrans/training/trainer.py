@@ -286,6 +286,7 @@ class Trainer:
             **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
             **({"processes": self._group.world_size} if self._group.world_size > 1 else {}),
             "lr": self._train_step.lr,
+            "betas": list(self._train_step.betas),
             "precision": self.precision,
             "seed": self.seed,
             "steps": self.total_steps,
