@@ -94,6 +94,11 @@ def _default(function: Callable[..., Any], argument: str) -> Any:
 
 def method_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of the method that the flags set."""
+    if args.gan_mode == "wgangp" and args.norm == "batch":
+        raise ArgumentError(
+            "--gan-mode wgangp cannot train a discriminator with batch norm: its gradient penalty is for each "
+            "sample alone. Add --norm instance, group or none."
+        )
     return chosen(gan_loss=args.gan_mode, **{name: getattr(args, name, None) for name in METHOD_FLAGS})
 
 
@@ -157,32 +162,38 @@ def _copy_all(name: str, method: nn.Module) -> list[str]:
         if not isinstance(network, Pretrained):
             continue
         folder = generators.get(network, part)
-        # The only generator may be at the root of a folder or repo.
-        root = network in generators and len(generators) == 1 and not Path(name, folder).is_dir()
-        try:
-            found = load_pretrained(name, subfolder=None if root else folder)
-            note = _copy(name if root else f"{name}/{folder}", found, network)
-        except (SavedModelError, HubError) as error:
-            if network in generators:
-                raise
-            note = f"initial weights, because {error}"
+        nested, required = Path(name, folder).is_dir(), network in generators
+        root = required and len(generators) == 1 and not nested  # the only generator may be at the root
+        if not required and not nested and Path(name).is_dir():
+            note = f"initial weights, because {name} has no folder {folder}"
+        else:
+            try:
+                found = load_pretrained(name, subfolder=None if root else folder)
+                note = _copy(name if root else f"{name}/{folder}", found, network)
+            except (SavedModelError, HubError) as error:
+                if required:
+                    raise
+                note = f"initial weights, because {error}"
         lines.append(f"{part}: {note}")
     return lines
 
 
 def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
     """Copy the weights of `saved` to `network`. Returns what to print; raises a SavedModelError if a size differs."""
-    theirs, ours = saved.state_dict(), network.state_dict()
     if type(saved) is type(network):
         pairs = {argument: (saved.config[argument], value) for argument, value in network.config.items()}
         differ = [f"{argument}={a!r} instead of {b!r}" for argument, (a, b) in pairs.items() if a != b]
     else:
         differ = [f"{type(saved).__name__} instead of {type(network).__name__}"]
-    shapes = {key: [tuple(t[key].shape) if key in t else "missing" for t in (theirs, ours)] for key in theirs | ours}
-    if wrong := [f"{key} is {a} instead of {b}" for key, (a, b) in shapes.items() if a != b]:
+    theirs, ours = saved.state_dict(), network.state_dict()
+    shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
+    wrong = [f"{key} is {a} instead of {b}" for key, (a, b) in shapes.items() if a != b]
+    if alone := len(theirs.keys() ^ ours.keys()):
+        wrong = [f"{alone} tensors are in only one of the two", *wrong]
+    if wrong:
         raise SavedModelError(
-            f"--warm-start: the sizes of {name} do not fit this run. It has {join_names(differ)}. "
-            f"{join_names(wrong, 3)}. Use the --generator, --norm, --size and --base-channels that it was trained with."
+            f"--warm-start: {name} has other sizes than the network of this run. Arguments: {join_names(differ)}. "
+            f"Tensors: {join_names(wrong, 3)}. Use the --generator, --norm, --size and --base-channels of its training."
         )
     network.load_state_dict(theirs)
     return f"weights of {name}" + (f", which has {join_names(differ)}" if differ else "")

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from example_runs import EXAMPLES, run_example
+from loopback_hub import hub_fixture  # noqa: F401
 from torch import nn
 
 from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, load_pretrained
@@ -213,7 +214,7 @@ def test_a_flag_without_a_meaning_is_refused(build, capsys, script, flags, text)
         (["--pool-size", -1], "error: ImagePool: size must be a whole number >= 0, got -1."),
         (["--l1-weight", -1], "error: Pix2Pix: l1_weight must be a number >= 0, got -1.0."),
         (["--n-layers", 0], "error: PatchDiscriminator: n_layers must be a whole number from 1 to 16, got 0."),
-        (["--gan-mode", "wgangp"], "error: GANLoss('wgangp'): the discriminator has a batch norm"),
+        (["--gan-mode", "wgangp"], "error: --gan-mode wgangp cannot train a discriminator with batch norm"),
         (["--warm-start", "nothing"], "error: nothing is neither a folder nor the name of a repo on the Hub"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
@@ -232,8 +233,8 @@ def same_weights(one, other):
 
 
 @pytest.mark.parametrize("name", ["saved", "run", "whole"])
-def test_warm_start_from_a_network_a_run_folder_or_a_repo(build, capsys, tmp_path, name):
-    """``saved`` is a network, ``run`` a run folder, and ``whole`` has the layout of a repo, with the discriminator."""
+def test_warm_start_from_a_network_or_a_run_folder(build, capsys, tmp_path, name):
+    """``saved`` is a network, ``run`` a run folder, and ``whole`` has a discriminator, too."""
     saved, judge = UNetGenerator(base_channels=4, depth=5), PatchDiscriminator(6, base_channels=4)
     folder = tmp_path / name
     saved.save_pretrained(folder / "generator" if name == "run" else folder)
@@ -249,7 +250,26 @@ def test_warm_start_from_a_network_a_run_folder_or_a_repo(build, capsys, tmp_pat
     if name == "whole":
         assert line == "discriminator: weights of whole/discriminator"
     else:
-        assert line.startswith(f"discriminator: initial weights, because {name}/discriminator is not a saved model")
+        assert line == f"discriminator: initial weights, because {name} has no folder discriminator"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_warm_start_from_the_hub(build, capsys, tmp_path, hub, whole):
+    saved, judge = UNetGenerator(base_channels=4, depth=5), PatchDiscriminator(6, base_channels=4)
+    saved.save_pretrained(tmp_path / "repo")
+    if whole:
+        judge.save_pretrained(tmp_path / "repo" / "discriminator")
+    files = [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
+    hub.add_repo("user/labels", {path.relative_to(tmp_path / "repo").as_posix(): path.read_bytes() for path in files})
+    method = build("pix2pix_facades.py", "--warm-start", "user/labels").method
+    assert same_weights(method.generator, saved)
+    assert same_weights(method.discriminator, judge) == whole
+    lines = capsys.readouterr().out
+    assert "generator: weights of user/labels\n" in lines
+    expected = (
+        "weights of user/labels/discriminator" if whole else "initial weights, because user/labels: the repo lacks"
+    )
+    assert f"discriminator: {expected}" in lines
 
 
 def test_warm_start_names_the_arguments_that_differ_without_a_size(build, capsys, tmp_path):
@@ -263,15 +283,17 @@ def test_warm_start_names_the_sizes_that_differ(build, capsys, tmp_path):
     UNetGenerator(base_channels=8, depth=5).save_pretrained(tmp_path / "wide")
     assert build("pix2pix_facades.py", "--warm-start", "wide") is None
     assert capsys.readouterr().err == (
-        "error: --warm-start: the sizes of wide do not fit this run. It has base_channels=8 instead of 4. "
-        "encoder.0.conv.weight is (8, 3, 4, 4) instead of (4, 3, 4, 4), "
-        "encoder.1.conv.weight is (16, 8, 4, 4) instead of (8, 4, 4, 4), encoder.1.norm.weight is (16,) instead of "
-        "(8,) and 35 more. "
-        "Use the --generator, --norm, --size and --base-channels that it was trained with.\n"
+        "error: --warm-start: wide has other sizes than the network of this run. Arguments: base_channels=8 instead of "
+        "4. Tensors: encoder.0.conv.weight is (8, 3, 4, 4) instead of (4, 3, 4, 4), encoder.1.conv.weight is "
+        "(16, 8, 4, 4) instead of (8, 4, 4, 4), encoder.1.norm.weight is (16,) instead of (8,) and 35 more. "
+        "Use the --generator, --norm, --size and --base-channels of its training.\n"
     )
+    UNetGenerator(base_channels=4, depth=6).save_pretrained(tmp_path / "deep")
+    assert build("pix2pix_facades.py", "--warm-start", "deep") is None
+    assert "Arguments: depth=6 instead of 5. Tensors: 12 tensors are in only one of the two" in capsys.readouterr().err
     ResnetGenerator(base_channels=4).save_pretrained(tmp_path / "resnet")
     assert build("pix2pix_facades.py", "--warm-start", "resnet") is None
-    assert "It has ResnetGenerator instead of UNetGenerator." in capsys.readouterr().err
+    assert "Arguments: ResnetGenerator instead of UNetGenerator." in capsys.readouterr().err
 
 
 def test_a_discriminator_of_another_size_keeps_its_initial_weights(build, capsys, tmp_path):
@@ -279,7 +301,7 @@ def test_a_discriminator_of_another_size_keeps_its_initial_weights(build, capsys
     PatchDiscriminator(6, base_channels=8).save_pretrained(tmp_path / "saved" / "discriminator")
     assert build("pix2pix_facades.py", "--warm-start", "saved") is not None
     assert (
-        "discriminator: initial weights, because --warm-start: the sizes of saved/discriminator do"
+        "discriminator: initial weights, because --warm-start: saved/discriminator has other sizes"
         in capsys.readouterr().out
     )
 
