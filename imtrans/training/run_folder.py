@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,10 @@ LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other pr
 
 def method_config(method: nn.Module) -> dict[str, Any]:
     """Return the entries of ``config.json`` about a method: class, settings, networks, versions."""
-    parts = {name: repr(part) for name, part in method.named_children() if next(part.parameters(), None) is None}
-    plain = {name: value for name, value in vars(method).items() if isinstance(value, (bool, int, float, str))}
+    settings = getattr(method, "settings", dict)
     return {
         "method": type(method).__name__,
-        "settings": {name: v for name, v in (plain | parts).items() if name != "training" and name[0] != "_"},
+        "settings": cast(Any, settings)(),
         "networks": {
             name: {"class": type(network).__name__, "arguments": {k: repr(v) for k, v in network.config.items()}}
             for name, network in method.named_children()

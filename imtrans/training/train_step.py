@@ -47,7 +47,6 @@ class TrainStep:
         group: ProcessGroup,
     ) -> None:
         self.lr = in_range("Trainer", "lr", lr, 0.0)
-        self.betas = _check_betas(betas)
         self.device, self.group = device, group
         self.precision = pick_precision(precision, device)
         self._compile = check_compile("Trainer", compile, device, processes=group.world_size)
@@ -58,7 +57,7 @@ class TrainStep:
             group.check_same(networks=[tuple(p.shape) for p in method.parameters()], precision=self.precision)
             convert_sync_batchnorm(method)
             group.broadcast([*method.parameters(), *method.buffers()])
-        self.optimizers = cast(Method, method).make_optimizers(self.lr, self.betas)
+        self.optimizers = cast(Method, method).make_optimizers(self.lr, _check_betas(betas))
         self._learning_rates = learning_rates(self.optimizers)
         if self.precision == "fp16":
             scale_losses(self.optimizers, device)
