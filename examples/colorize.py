@@ -10,9 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, held_out, main, plan, report, trainer_arguments, unet_depth
+from training import (
+    add_flags,
+    add_network_flags,
+    given,
+    held_out,
+    main,
+    make_discriminator,
+    make_generator,
+    method_arguments,
+    plan,
+    report,
+    trainer_arguments,
+    unet_depth,
+    warm_start,
+)
 
-from imtrans import Colorization, LabFacades, LabImages, PatchDiscriminator, Trainer, UNetGenerator, init_net
+from imtrans import Colorization, LabFacades, LabImages, Pix2Pix, Trainer, UNetGenerator
 from imtrans.distributed.process_group import init_process_group
 from imtrans.runtime import pick_device
 
@@ -25,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/colorize"))
     add_flags(parser)
+    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
     return parser.parse_args()
 
 
@@ -41,12 +56,13 @@ def run(args: argparse.Namespace) -> None:
         val = LabFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no train/ with val/ or test/'}")
 
-    generator = init_net(
-        UNetGenerator(1, 2, base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
-    )
-    discriminator = init_net(PatchDiscriminator(3, base_channels=base_channels), args.device, seed=args.seed + 1)
+    unet = {"depth": unet_depth(size)}
+    generator = make_generator(args, UNetGenerator, unet, (1, 2), base_channels=base_channels, seed=args.seed)
+    discriminator = make_discriminator(args, 3, base_channels=base_channels, seed=args.seed + 1)
+    method = Colorization(generator, discriminator, **method_arguments(args))
+    warm_start(args, method, group)
     trainer = Trainer(
-        Colorization(generator, discriminator),
+        method,
         train,
         val_data=val,
         epochs=given(args.epochs, 200 if real else 5),

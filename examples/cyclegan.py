@@ -10,17 +10,20 @@ import argparse
 from pathlib import Path
 
 import torch
-from training import add_flags, given, main, plan, trainer_arguments
-
-from imtrans import (
-    CycleGAN,
-    PatchDiscriminator,
-    ResnetGenerator,
-    Trainer,
-    UnpairedFacades,
-    UnpairedImages,
-    init_net,
+from training import (
+    add_flags,
+    add_network_flags,
+    given,
+    main,
+    make_discriminator,
+    make_generator,
+    method_arguments,
+    plan,
+    trainer_arguments,
+    warm_start,
 )
+
+from imtrans import CycleGAN, ResnetGenerator, Trainer, UnpairedFacades, UnpairedImages
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.runtime import pick_device
@@ -37,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/cyclegan"))
     add_flags(parser)
+    add_network_flags(parser, CycleGAN, norm="instance", dropout=False)
     args = parser.parse_args()
     if (args.data_a is None) != (args.data_b is None) or (args.data is not None and args.data_a is not None):
         parser.error("give --data, or --data-a and --data-b, or none of them")
@@ -58,19 +62,20 @@ def run(args: argparse.Namespace) -> None:
 
     blocks = 9 if size >= 256 else 6
     to_target, to_source = (
-        init_net(ResnetGenerator(base_channels=width, num_blocks=blocks), args.device, seed=args.seed + i)
+        make_generator(args, ResnetGenerator, {"num_blocks": blocks}, base_channels=width, seed=args.seed + i)
         for i in (0, 1)
     )
     target_discriminator, source_discriminator = (
-        init_net(PatchDiscriminator(3, base_channels=width, norm="instance"), args.device, seed=args.seed + i)
-        for i in (2, 3)
+        make_discriminator(args, 3, base_channels=width, seed=args.seed + i) for i in (2, 3)
     )
     method = CycleGAN(
         to_target,
         to_source,
         target_discriminator=target_discriminator,
         source_discriminator=source_discriminator,
+        **method_arguments(args),
     )
+    warm_start(args, method, group)
     trainer = Trainer(
         method,
         train,

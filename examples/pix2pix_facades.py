@@ -11,9 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import add_flags, given, held_out, main, plan, report, trainer_arguments, unet_depth
+from training import (
+    add_flags,
+    add_network_flags,
+    given,
+    held_out,
+    main,
+    make_discriminator,
+    make_generator,
+    method_arguments,
+    plan,
+    report,
+    trainer_arguments,
+    unet_depth,
+    warm_start,
+)
 
-from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
+from imtrans import PairedImages, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
@@ -35,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
     add_flags(parser)
+    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
     args = parser.parse_args()
     if args.sha256 and not args.download:
         parser.error("--sha256 is of the archive that --download fetches")
@@ -55,12 +70,13 @@ def run(args: argparse.Namespace) -> None:
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
 
-    generator = init_net(
-        UNetGenerator(base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
-    )
-    discriminator = init_net(PatchDiscriminator(6, base_channels=base_channels), args.device, seed=args.seed + 1)
+    unet = {"depth": unet_depth(size)}
+    generator = make_generator(args, UNetGenerator, unet, base_channels=base_channels, seed=args.seed)
+    discriminator = make_discriminator(args, 6, base_channels=base_channels, seed=args.seed + 1)
+    method = Pix2Pix(generator, discriminator, **method_arguments(args))
+    warm_start(args, method, group)
     trainer = Trainer(
-        Pix2Pix(generator, discriminator),
+        method,
         train,
         val_data=val,
         epochs=given(args.epochs, 200 if real else 5),

@@ -1,15 +1,35 @@
 """Shared by the training examples: flags, arguments of the trainer, and the printed report."""
 
 import argparse
+import inspect
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from imtrans import Trainer
+from torch import nn
+
+from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, init_net, load_pretrained
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import ImtransError
+from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, join_names
+from imtrans.hub.pretrained import Pretrained
+from imtrans.methods import Method
+from imtrans.nn.init import SCHEMES
+from imtrans.nn.layers import NORMS
+from imtrans.nn.losses import GAN_MODES
+
+T = TypeVar("T")
+
+GENERATORS = ("unet_256", "unet_128", "resnet_9blocks", "resnet_6blocks")
+METHOD_FLAGS = {
+    "l1_weight": "weight of the L1 loss",
+    "source_cycle_weight": "weight of the cycle loss from source to target and back",
+    "target_cycle_weight": "weight of the cycle loss from target to source and back",
+    "identity_weight": "weight of the identity losses, relative to the cycle weights",
+    "pool_size": "number of earlier images shown to the discriminator",
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +40,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of the total)"
     )
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
+    parser.add_argument("--lr", type=float, help="learning rate of Adam (0.0002)")
+    parser.add_argument(
+        "--betas", type=float, nargs=2, metavar=("BETA1", "BETA2"), help="decay rates of Adam's moments (0.5 0.999)"
+    )
     parser.add_argument("--batch-size", type=int, default=1, help="samples in each process (1)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
@@ -38,10 +62,148 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks at the end")
 
 
+def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: str, dropout: bool) -> None:
+    """Add the flags of the networks and of the class `method`; a weight only if the class has it as an argument.
+
+    `norm` is the default of --norm. `dropout` says whether the generators have dropout by default.
+    """
+    parser.add_argument("--generator", choices=GENERATORS, help="generator of pytorch-CycleGAN-and-pix2pix")
+    parser.add_argument("--norm", choices=sorted(NORMS), default=norm, help=f"norm of all networks ({norm})")
+    parser.add_argument("--n-layers", type=int, help="convolutions of stride 2 in a discriminator (3)")
+    if dropout:
+        parser.add_argument("--no-dropout", action="store_true", help="no dropout in the generator")
+    parser.set_defaults(no_dropout=not dropout)
+    parser.add_argument(
+        "--init", choices=SCHEMES, default="normal", help="distribution of the initial weights (normal)"
+    )
+    parser.add_argument("--init-gain", type=float, help="standard deviation or gain of the initial weights (0.02)")
+    parser.add_argument("--warm-start", metavar="NAME", help="saved weights to start from: a folder or USER/REPO")
+    parser.add_argument("--gan-mode", choices=GAN_MODES, help=f"adversarial loss ({_default(method, 'gan_loss')})")
+    for name in _method_flags(method):
+        flag, default = f"--{name.replace('_', '-')}", _default(method, name)
+        parser.add_argument(flag, type=type(default), help=f"{METHOD_FLAGS[name]} ({default:g})")
+
+
+def _method_flags(method: type) -> list[str]:
+    return [name for name in METHOD_FLAGS if name in inspect.signature(method).parameters]
+
+
+def _default(function: Callable[..., Any], argument: str) -> Any:
+    return inspect.signature(function).parameters[argument].default
+
+
+def method_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of the method that the flags set."""
+    if args.gan_mode == "wgangp" and args.norm == "batch":
+        raise ArgumentError(
+            "--gan-mode wgangp cannot train a discriminator with batch norm: its gradient penalty is for each "
+            "sample alone. Add --norm instance, group or none."
+        )
+    return chosen(gan_loss=args.gan_mode, **{name: getattr(args, name, None) for name in METHOD_FLAGS})
+
+
+def make_generator(
+    args: argparse.Namespace,
+    default: type[Pretrained],
+    arguments: dict[str, Any],
+    channels: tuple[int, int] = (3, 3),
+    *,
+    base_channels: int,
+    seed: int,
+) -> Pretrained:
+    """Make the generator of --generator, or a `default` with its `arguments`, with initial weights."""
+    settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm}
+    if args.generator is None:
+        cls, make = default, partial(default, **arguments)
+    else:
+        cls = ResnetGenerator if args.generator.startswith("resnet") else UNetGenerator
+        make = partial(cls.preset, f"junyanz/{args.generator}")
+    if cls is UNetGenerator and args.no_dropout:
+        settings["dropout"] = ()
+    if cls is ResnetGenerator and not args.no_dropout:
+        settings["dropout"] = 0.5  # as in their pix2pix
+    return _init(args, make(*channels, **settings), seed)
+
+
+def make_discriminator(args: argparse.Namespace, in_channels: int, *, base_channels: int, seed: int) -> Pretrained:
+    """Make a PatchGAN with initial weights."""
+    settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm, **chosen(n_layers=args.n_layers)}
+    return _init(args, PatchDiscriminator(in_channels, **settings), seed)
+
+
+def _init(args: argparse.Namespace, network: Pretrained, seed: int) -> Pretrained:
+    return init_net(network, args.device, seed=seed, **_init_arguments(args))
+
+
+def _init_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    if args.init != "kaiming":
+        return {"scheme": args.init, "gain": given(args.init_gain, _default(init_net, "gain"))}
+    if args.init_gain is not None:
+        raise ArgumentError("--init-gain has no effect with --init kaiming, whose gain fits ReLU. Leave it out.")
+    return {"scheme": args.init}
+
+
+def warm_start(args: argparse.Namespace, method: nn.Module, group: ProcessGroup) -> None:
+    """Copy the weights of --warm-start into the networks of `method`, before the trainer sends them to all processes.
+
+    Each generator must be there, in the same sizes. A discriminator that is not there, or of another size, keeps its
+    initial weights. With --resume nothing is copied: the checkpoint holds the weights.
+    """
+    if args.warm_start is not None and not args.resume:
+        lines = group.run_on_rank0(lambda: _copy_all(args.warm_start, method))
+        if group.is_rank0:
+            print("\n".join(lines))
+
+
+def _copy_all(name: str, method: nn.Module) -> list[str]:
+    generators = {each.network: each.name for each in cast(Method, method).translations()}
+    lines = []
+    for part, network in method.named_children():
+        if not isinstance(network, Pretrained):
+            continue
+        folder = generators.get(network, part)
+        nested, required = Path(name, folder).is_dir(), network in generators
+        root = required and len(generators) == 1 and not nested  # the only generator may be at the root
+        if not required and not nested and Path(name).is_dir():
+            note = f"initial weights, because {name} has no folder {folder}"
+        else:
+            try:
+                found = load_pretrained(name, subfolder=None if root else folder)
+                note = _copy(name if root else f"{name}/{folder}", found, network)
+            except (SavedModelError, HubError) as error:
+                if required:
+                    raise
+                note = f"initial weights, because {error}"
+        lines.append(f"{part}: {note}")
+    return lines
+
+
+def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
+    """Copy the weights of `saved` to `network`. Returns what to print; raises a SavedModelError if a size differs."""
+    if type(saved) is type(network):
+        pairs = {argument: (saved.config[argument], value) for argument, value in network.config.items()}
+        differ = [f"{argument}={a!r} instead of {b!r}" for argument, (a, b) in pairs.items() if a != b]
+    else:
+        differ = [f"{type(saved).__name__} instead of {type(network).__name__}"]
+    theirs, ours = saved.state_dict(), network.state_dict()
+    shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
+    wrong = [f"{key} is {a} instead of {b}" for key, (a, b) in shapes.items() if a != b]
+    if alone := len(theirs.keys() ^ ours.keys()):
+        wrong = [f"{alone} tensors are in only one of the two", *wrong]
+    if wrong:
+        raise SavedModelError(
+            f"--warm-start: {name} has other sizes than the network of this run. Arguments: {join_names(differ)}. "
+            f"Tensors: {join_names(wrong, 3)}. Use the --generator, --norm, --size and --base-channels of its training."
+        )
+    network.load_state_dict(theirs)
+    return f"weights of {name}" + (f", which has {join_names(differ)}" if differ else "")
+
+
 def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
     """Return the arguments of `imtrans.Trainer` that the flags set."""
     return {
         "out": args.out,
+        **chosen(lr=args.lr, betas=args.betas and tuple(args.betas)),
         "decay_epochs": args.decay_epochs,
         "max_steps": args.max_steps,
         "batch_size": args.batch_size,
@@ -51,7 +213,12 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
         "seed": args.seed,
         "num_workers": args.num_workers,
         "checkpoint_every": args.checkpoint_every,
-        "config": {"size": size, "command": shlex.join(sys.argv)},
+        "config": {
+            "size": size,
+            "init": _init_arguments(args),
+            **chosen(warm_start=args.warm_start),
+            "command": shlex.join(sys.argv),
+        },
     }
 
 
@@ -70,7 +237,12 @@ def held_out(folder: Path) -> Path | None:
     return next((folder / name for name in ("val", "test") if (folder / name).is_dir()), None)
 
 
-def given(value: int | None, default: int) -> int:
+def chosen(**values: Any) -> dict[str, Any]:
+    """Return the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def given(value: T | None, default: T) -> T:
     return default if value is None else value
 
 

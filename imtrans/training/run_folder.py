@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,11 @@ LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other pr
 
 
 def method_config(method: nn.Module) -> dict[str, Any]:
-    """Return the entries of ``config.json`` about a method: class, networks, versions."""
+    """Return the entries of ``config.json`` about a method: class, settings, networks, versions."""
+    settings = getattr(method, "settings", dict)
     return {
         "method": type(method).__name__,
+        "settings": cast(Any, settings)(),
         "networks": {
             name: {"class": type(network).__name__, "arguments": {k: repr(v) for k, v in network.config.items()}}
             for name, network in method.named_children()

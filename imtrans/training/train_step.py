@@ -10,6 +10,7 @@ from imtrans.data.loader import Batch
 from imtrans.distributed.data_parallel import batch_shard, shard_sizes
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
+from imtrans.errors import ArgumentError, short_repr
 from imtrans.methods.base import Method
 from imtrans.methods.loss_scale import scale_losses
 from imtrans.methods.optimizer_state import learning_rates, load_state, set_learning_rates, state_of
@@ -57,7 +58,7 @@ class TrainStep:
             group.check_same(networks=[tuple(p.shape) for p in method.parameters()], precision=self.precision)
             convert_sync_batchnorm(method)
             group.broadcast([*method.parameters(), *method.buffers()])
-        self.optimizers = cast(Method, method).make_optimizers(lr, betas)
+        self.optimizers = cast(Method, method).make_optimizers(self.lr, _check_betas(betas))
         self._learning_rates = learning_rates(self.optimizers)
         if self.precision == "fp16":
             scale_losses(self.optimizers, device)
@@ -107,3 +108,11 @@ class TrainStep:
             set_random_state(random, self.device)
         # A CUDA graph captured before is discarded.
         self._run = prepare(self._run_uncaptured, self.optimizers, self.device, compile=self._compile)
+
+
+def _check_betas(betas: Any) -> tuple[float, float]:
+    if isinstance(betas, (list, tuple)) and len(betas) == 2:
+        numbers = tuple(beta for beta in betas if isinstance(beta, (int, float)) and 0 <= beta < 1)
+        if len(numbers) == 2:
+            return numbers
+    raise ArgumentError(f"Trainer: betas must be two numbers from 0 to below 1, got {short_repr(betas)}.")

@@ -102,6 +102,7 @@ class Trainer:
         self._train_step = TrainStep(
             method, lr=lr, betas=betas, precision=precision, compile=compile, device=self.device, group=group
         )
+        self._betas = betas
         self.optimizers, self.precision = self._train_step.optimizers, self._train_step.precision
         self.schedule = Schedule(
             length_of(train_data),
@@ -278,6 +279,7 @@ class Trainer:
             **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
             **({"processes": self._group.world_size} if self._group.world_size > 1 else {}),
             "lr": self._train_step.lr,
+            "betas": self._betas,
             "precision": self.precision,
             "seed": self.seed,
             "steps": self.total_steps,

@@ -15,6 +15,7 @@ import pytest
 import torch
 from example_runs import run_example
 from PIL import Image
+from test_example_flags import TESTED
 
 from imtrans import load_pretrained
 from imtrans.errors import DataError
@@ -118,7 +119,8 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
 
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
-        *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub"
+        *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
+        *TESTED, "--l1-weight", "--no-dropout",
     }  # fmt: skip
     assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
 

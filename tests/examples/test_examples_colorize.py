@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import test_examples
 from PIL import Image
+from test_example_flags import TESTED
 from test_examples import config_of, fill
 
 from imtrans import load_pretrained, translate
@@ -70,7 +71,10 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     assert checkpoints == ["000002", "000004"]
 
     listed = succeeded("--help", cwd=tmp_path)
-    tested = {*flags, "--no-compile", "--help", "--nproc-per-node=4", "--resume", "--push-to-hub"}
+    tested = {
+        *flags, "--no-compile", "--help", "--nproc-per-node=4", "--resume", "--push-to-hub",
+        *TESTED, "--l1-weight", "--no-dropout",
+    }  # fmt: skip
     assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
 
 

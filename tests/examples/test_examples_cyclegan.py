@@ -5,6 +5,7 @@ import pytest
 import test_examples
 import torch
 from PIL import Image
+from test_example_flags import TESTED
 from test_examples import config_of, fill
 
 from imtrans import load_pretrained
@@ -74,6 +75,10 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
         "--data-b",
         "--resume",
         "--push-to-hub",
+        *TESTED,
+        "--source-cycle-weight",
+        "--target-cycle-weight",
+        "--identity-weight",
     }
     assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
 

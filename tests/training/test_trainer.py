@@ -815,6 +815,8 @@ def test_whole_numbers_are_checked(name, least, off):
     [
         ({"lr": -0.1}, "Trainer: lr must be a number >= 0, got -0.1."),
         ({"lr": float("nan")}, "Trainer: lr must be a number >= 0, got nan."),
+        ({"betas": (0.5, 1.0)}, "Trainer: betas must be two numbers from 0 to below 1, got (0.5, 1.0)."),
+        ({"betas": 0.5}, "Trainer: betas must be two numbers from 0 to below 1, got 0.5."),
         ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 is more than epochs=2. Use at most 2."),
         (
             {"precision": "fp23"},

@@ -1,0 +1,329 @@
+"""The flags that the training examples share: each reaches the networks, the method or the trainer."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+from example_runs import EXAMPLES, run_example
+from loopback_hub import hub_fixture  # noqa: F401
+from torch import nn
+
+from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, load_pretrained
+
+PAIRED = ("pix2pix_facades.py", "colorize.py")
+SCRIPTS = (*PAIRED, "cyclegan.py")
+TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
+TESTED = {  # here, in all three scripts
+    "--generator", "--norm", "--n-layers", "--init", "--init-gain", "--warm-start", "--gan-mode", "--pool-size", "--lr",
+    "--betas",
+}  # fmt: skip
+CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3)}
+
+
+@pytest.fixture
+def build(monkeypatch, tmp_path):
+    """Run a script up to the training: ``build(script, *flags)`` returns the trainer, and None after an error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def build(script, *flags):
+        spec = importlib.util.spec_from_file_location("example", EXAMPLES / script)
+        example = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(example)
+        made = []
+
+        class NotTrained(Trainer):
+            def fit(self, *, resume=False):
+                made.append(self)
+
+        monkeypatch.setattr(example, "Trainer", NotTrained)
+        monkeypatch.setattr(sys, "argv", [script, *TINY, *map(str, flags)])
+        code = example.main(example.run, example.arguments())
+        return made[0] if code == 0 else None
+
+    return build
+
+
+def networks_of(trainer):
+    """The generators and the discriminators of a method."""
+    networks = list(trainer.method.children())
+    return (
+        [n for n in networks if isinstance(n, (UNetGenerator, ResnetGenerator))],
+        [n for n in networks if isinstance(n, PatchDiscriminator)],
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_flags_the_networks_and_the_method_are_those_of_the_paper(build, script):
+    trainer = build(script)
+    generators, discriminators = networks_of(trainer)
+    if script == "cyclegan.py":
+        expected = (
+            ResnetGenerator(base_channels=4, num_blocks=6),
+            PatchDiscriminator(3, base_channels=4, norm="instance"),
+        )
+    else:
+        channels = CHANNELS[script]
+        expected = (
+            UNetGenerator(*channels, base_channels=4, depth=5),
+            PatchDiscriminator(sum(channels), base_channels=4),
+        )
+    assert all(generator.config == expected[0].config for generator in generators)
+    assert all(discriminator.config == expected[1].config for discriminator in discriminators)
+    config = trainer._config()
+    assert (config["lr"], config["betas"]) == (2e-4, (0.5, 0.999))
+    assert config["init"] == {"scheme": "normal", "gain": 0.02}
+    assert "warm_start" not in config
+    common = {"gan_mode": "vanilla", "pool_size": 0, "l1_weight": 100.0}
+    cycle = {"gan_mode": "lsgan", "pool_size": 50, "source_cycle_weight": 10.0, "identity_weight": 0.5}
+    assert (cycle if script == "cyclegan.py" else common).items() <= config["settings"].items()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("name", "cls", "expected"),
+    [
+        ("unet_256", UNetGenerator, {"depth": 8}),
+        ("unet_128", UNetGenerator, {"depth": 7}),
+        ("resnet_9blocks", ResnetGenerator, {"num_blocks": 9}),
+        ("resnet_6blocks", ResnetGenerator, {"num_blocks": 6}),
+    ],
+)
+def test_generator_is_the_one_of_the_reference(build, script, name, cls, expected):
+    """With the norm and the dropout that the reference's model has by default."""
+    generators, _ = networks_of(build(script, "--generator", name))
+    paired = script in PAIRED
+    if cls is UNetGenerator:
+        dropout = (0.0, 0.5, 0.5, 0.5)[: expected["depth"] - 4] if paired else ()
+    else:
+        dropout = 0.5 if paired else 0.0
+    arguments = {"norm": "batch" if paired else "instance", "dropout": dropout, "base_channels": 4, **expected}
+    assert len(generators) == (1 if paired else 2)
+    for generator in generators:
+        assert type(generator) is cls
+        assert arguments.items() <= generator.config.items()
+        assert (generator.in_channels, generator.out_channels) == CHANNELS[script]
+
+
+@pytest.mark.parametrize("script", PAIRED)
+@pytest.mark.parametrize(
+    ("flags", "none"), [([], ()), (["--generator", "unet_128"], ()), (["--generator", "resnet_6blocks"], 0.0)]
+)
+def test_no_dropout(build, script, flags, none):
+    generators, _ = networks_of(build(script, *flags, "--no-dropout"))
+    assert generators[0].config["dropout"] == none
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("norm", "kind"),
+    [("batch", nn.BatchNorm2d), ("instance", nn.InstanceNorm2d), ("group", nn.GroupNorm), ("none", None)],
+)
+def test_norm_is_the_norm_of_all_networks(build, script, norm, kind):
+    known = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
+    for network in (network for kinds in networks_of(build(script, "--norm", norm)) for network in kinds):
+        assert {type(m) for m in network.modules() if isinstance(m, known)} == ({kind} if kind else set())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_losses_the_pool_and_the_discriminator(build, script):
+    trainer = build(script, "--gan-mode", "hinge", "--pool-size", 7, "--n-layers", 2)
+    method = trainer.method
+    assert method.gan_loss.mode == "hinge"
+    pools = [method.pool] if script in PAIRED else [method.target_pool, method.source_pool]
+    assert [pool.size for pool in pools] == [7] * len(pools)
+    assert {discriminator.receptive_field for discriminator in networks_of(trainer)[1]} == {34}
+    settings = trainer._config()["settings"]
+    assert (settings["gan_mode"], settings["pool_size"]) == ("hinge", 7)
+
+
+@pytest.mark.parametrize("script", PAIRED)
+def test_l1_weight(build, script):
+    trainer = build(script, "--l1-weight", 0)
+    assert trainer.method.l1_weight == 0
+    assert trainer._config()["settings"]["l1_weight"] == 0
+
+
+def test_the_weights_of_cyclegan(build):
+    weights = {"source_cycle_weight": 3.0, "target_cycle_weight": 4.0, "identity_weight": 0.0}
+    flags = [word for name, weight in weights.items() for word in (f"--{name.replace('_', '-')}", weight)]
+    trainer = build("cyclegan.py", *flags)
+    assert {name: getattr(trainer.method, name) for name in weights} == weights
+    assert weights.items() <= trainer._config()["settings"].items()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_lr_and_betas(build, script):
+    trainer = build(script, "--lr", 0.01, "--betas", 0.9, 0.99)
+    for optimizer in trainer.optimizers.values():
+        assert {(group["lr"], group["betas"]) for group in optimizer.param_groups} == {(0.01, (0.9, 0.99))}
+    assert (trainer._config()["lr"], trainer._config()["betas"]) == (0.01, (0.9, 0.99))
+
+
+def first_conv(network):
+    return next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight.detach().flatten(1)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_init(build, script):
+    plain, twice, orthogonal, kaiming = (
+        networks_of(build(script, *flags))
+        for flags in (
+            [],
+            ["--init-gain", 0.04],
+            ["--init", "orthogonal", "--init-gain", 1],
+            ["--init", "kaiming"],
+        )
+    )
+    for kind in (0, 1):
+        for index, network in enumerate(plain[kind]):
+            assert torch.allclose(2 * first_conv(network), first_conv(twice[kind][index]))
+            rows = first_conv(orthogonal[kind][index])
+            assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
+            he = first_conv(kaiming[kind][index])
+            assert he.std() == pytest.approx((2 / he.shape[1]) ** 0.5, rel=0.5)
+    assert build(script, "--init", "xavier", "--init-gain", 1)._config()["init"] == {"scheme": "xavier", "gain": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "text"),
+    [
+        ("cyclegan.py", ["--l1-weight", 1], "unrecognized arguments: --l1-weight 1"),
+        ("cyclegan.py", ["--no-dropout"], "unrecognized arguments: --no-dropout"),
+        ("pix2pix_facades.py", ["--identity-weight", 1], "unrecognized arguments: --identity-weight 1"),
+        ("colorize.py", ["--source-cycle-weight", 1], "unrecognized arguments: --source-cycle-weight 1"),
+        ("colorize.py", ["--generator", "unet"], "argument --generator: invalid choice: 'unet'"),
+    ],
+)
+def test_a_flag_without_a_meaning_is_refused(build, capsys, script, flags, text):
+    with pytest.raises(SystemExit, match="2"):
+        build(script, *flags)
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--init", "kaiming", "--init-gain", 1], "error: --init-gain has no effect with --init kaiming"),
+        (["--init-gain", -1], "error: init_weights: gain must be a number >= 0, got -1.0."),
+        (["--lr", -1], "error: Trainer: lr must be a number >= 0, got -1.0."),
+        (["--betas", 0.5, 1], "error: Trainer: betas must be two numbers from 0 to below 1, got (0.5, 1.0)."),
+        (["--pool-size", -1], "error: ImagePool: size must be a whole number >= 0, got -1."),
+        (["--l1-weight", -1], "error: Pix2Pix: l1_weight must be a number >= 0, got -1.0."),
+        (["--n-layers", 0], "error: PatchDiscriminator: n_layers must be a whole number from 1 to 16, got 0."),
+        (["--gan-mode", "wgangp"], "error: --gan-mode wgangp cannot train a discriminator with batch norm"),
+        (["--warm-start", "nothing"], "error: nothing is neither a folder nor the name of a repo on the Hub"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_a_wrong_value_is_one_line(build, capsys, flags, text):
+    assert build("pix2pix_facades.py", *flags) is None
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert line.startswith(text)
+
+
+# Warm start
+
+
+def same_weights(one, other):
+    return all(torch.equal(one.state_dict()[key], tensor) for key, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["saved", "run", "whole"])
+def test_warm_start_from_a_network_or_a_run_folder(build, capsys, tmp_path, name):
+    """``saved`` is a network, ``run`` a run folder, and ``whole`` has a discriminator, too."""
+    saved, judge = UNetGenerator(base_channels=4, depth=5), PatchDiscriminator(6, base_channels=4)
+    folder = tmp_path / name
+    saved.save_pretrained(folder / "generator" if name == "run" else folder)
+    if name == "whole":
+        judge.save_pretrained(folder / "discriminator")
+    trainer = build("pix2pix_facades.py", "--warm-start", name)
+    assert same_weights(trainer.method.generator, saved)
+    assert same_weights(trainer.method.discriminator, judge) == (name == "whole")
+    assert trainer._config()["warm_start"] == name
+    lines = capsys.readouterr().out.splitlines()
+    assert f"generator: weights of {name}{'/generator' if name == 'run' else ''}" in lines
+    (line,) = [line for line in lines if line.startswith("discriminator: ")]
+    if name == "whole":
+        assert line == "discriminator: weights of whole/discriminator"
+    else:
+        assert line == f"discriminator: initial weights, because {name} has no folder discriminator"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_warm_start_from_the_hub(build, capsys, tmp_path, hub, whole):
+    saved, judge = UNetGenerator(base_channels=4, depth=5), PatchDiscriminator(6, base_channels=4)
+    saved.save_pretrained(tmp_path / "repo")
+    if whole:
+        judge.save_pretrained(tmp_path / "repo" / "discriminator")
+    files = [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
+    hub.add_repo("user/labels", {path.relative_to(tmp_path / "repo").as_posix(): path.read_bytes() for path in files})
+    method = build("pix2pix_facades.py", "--warm-start", "user/labels").method
+    assert same_weights(method.generator, saved)
+    assert same_weights(method.discriminator, judge) == whole
+    lines = capsys.readouterr().out
+    assert "generator: weights of user/labels\n" in lines
+    expected = (
+        "weights of user/labels/discriminator" if whole else "initial weights, because user/labels: the repo lacks"
+    )
+    assert f"discriminator: {expected}" in lines
+
+
+def test_warm_start_names_the_arguments_that_differ_without_a_size(build, capsys, tmp_path):
+    saved = UNetGenerator(base_channels=4, depth=5, dropout=())
+    saved.save_pretrained(tmp_path / "saved")
+    assert same_weights(build("pix2pix_facades.py", "--warm-start", "saved").method.generator, saved)
+    assert "generator: weights of saved, which has dropout=() instead of (0.5, 0.5, 0.5)" in capsys.readouterr().out
+
+
+def test_warm_start_names_the_sizes_that_differ(build, capsys, tmp_path):
+    UNetGenerator(base_channels=8, depth=5).save_pretrained(tmp_path / "wide")
+    assert build("pix2pix_facades.py", "--warm-start", "wide") is None
+    assert capsys.readouterr().err == (
+        "error: --warm-start: wide has other sizes than the network of this run. Arguments: base_channels=8 instead of "
+        "4. Tensors: encoder.0.conv.weight is (8, 3, 4, 4) instead of (4, 3, 4, 4), encoder.1.conv.weight is "
+        "(16, 8, 4, 4) instead of (8, 4, 4, 4), encoder.1.norm.weight is (16,) instead of (8,) and 35 more. "
+        "Use the --generator, --norm, --size and --base-channels of its training.\n"
+    )
+    UNetGenerator(base_channels=4, depth=6).save_pretrained(tmp_path / "deep")
+    assert build("pix2pix_facades.py", "--warm-start", "deep") is None
+    assert "Arguments: depth=6 instead of 5. Tensors: 12 tensors are in only one of the two" in capsys.readouterr().err
+    ResnetGenerator(base_channels=4).save_pretrained(tmp_path / "resnet")
+    assert build("pix2pix_facades.py", "--warm-start", "resnet") is None
+    assert "Arguments: ResnetGenerator instead of UNetGenerator." in capsys.readouterr().err
+
+
+def test_a_discriminator_of_another_size_keeps_its_initial_weights(build, capsys, tmp_path):
+    UNetGenerator(base_channels=4, depth=5).save_pretrained(tmp_path / "saved")
+    PatchDiscriminator(6, base_channels=8).save_pretrained(tmp_path / "saved" / "discriminator")
+    assert build("pix2pix_facades.py", "--warm-start", "saved") is not None
+    assert (
+        "discriminator: initial weights, because --warm-start: saved/discriminator has other sizes"
+        in capsys.readouterr().out
+    )
+
+
+def test_warm_start_of_both_generators(build, tmp_path):
+    saved = {name: ResnetGenerator(base_channels=4, num_blocks=6) for name in ("to_target", "to_source")}
+    for name, generator in saved.items():
+        generator.save_pretrained(tmp_path / "run" / name)
+    method = build("cyclegan.py", "--warm-start", "run").method
+    assert all(same_weights(getattr(method, name), generator) for name, generator in saved.items())
+    assert build("cyclegan.py", "--warm-start", "run/to_target") is None
+
+
+def test_warm_start_trains_on_and_resumes_without_the_saved_weights(tmp_path):
+    UNetGenerator(base_channels=4, depth=5).save_pretrained(tmp_path / "saved")
+    flags = [*TINY, "--epochs", "1", "--warm-start", "saved", "--out", "run"]
+    first = run_example("pix2pix_facades.py", *flags, "--max-steps", "1", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "generator: weights of saved" in first.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["warm_start"], config["betas"], config["settings"]["l1_weight"]) == ("saved", [0.5, 0.999], 100.0)
+    (tmp_path / "saved" / "model.safetensors").unlink()
+    more = run_example("pix2pix_facades.py", *flags, "--max-steps", "2", "--resume", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert "weights of saved" not in more.stdout
+    assert load_pretrained(tmp_path / "run" / "generator").depth == 5
