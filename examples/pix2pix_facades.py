@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
-    if not (folder / "train").is_dir():
+    if folder.is_dir() and not (folder / "train").is_dir():
         raise DataError(f"{folder} has no folder train/. Put the training pairs there, and validation pairs in val/.")
     val = held_out(folder)
     train = PairedImages(folder / "train", seed=seed, **settings)

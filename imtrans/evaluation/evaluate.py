@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from imtrans.checks import at_least
 from imtrans.colours import colour_space
-from imtrans.data.loader import Batch, batches, length_of
+from imtrans.data.loader import Batch, batches, check_columns, check_data, length_of, to_device
 from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
 from imtrans.modes import MODES, running_as
@@ -48,7 +48,7 @@ def evaluate(
 
     Raises:
         ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.
-        DataError: an empty data set.
+        DataError: an empty data set, or samples without source and target.
         ShapeError: outputs and targets differ in shape, or a metric does not support their shape.
 
     >>> from imtrans import ProceduralFacades
@@ -57,6 +57,7 @@ def evaluate(
     ['histogram_a', 'histogram_b', 'histogram_l', 'l1']
     """
     at_least("evaluate", "batch_size", batch_size, 1)
+    check_data("evaluate", "data", data)
     if length_of(data) == 0:
         raise DataError("evaluate: the data set is empty. Give it samples.")
     mode = getattr(generator, "inference_mode", "eval") if mode is None else mode
@@ -64,6 +65,7 @@ def evaluate(
     space = colour_space(generator)
 
     def translate(batch: Batch) -> tuple[Tensor, Tensor]:
+        check_columns("evaluate", batch, ("source", "target"))
         fake, target = generator(batch["source"]), batch["target"]
         if space is not None:
             fake, target = space.join(batch["source"], fake), space.join(batch["source"], target)
@@ -127,7 +129,7 @@ def _scores(
     with fork_rng(device), running_as(network, mode):
         torch.manual_seed(seed)
         for batch in data:
-            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            moved = to_device(batch, device)
             for name in list(scores):
                 if (pair := translations[name](moved)) is None:
                     del scores[name]

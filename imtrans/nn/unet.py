@@ -14,7 +14,18 @@ from imtrans.nn.attention import SelfAttention
 from imtrans.nn.blocks import DownBlock, UpBlock, conv_stack
 from imtrans.nn.init import init_weights
 from imtrans.nn.inputs import check_image, pad_to_fit
-from imtrans.nn.layers import DOWNSAMPLE, ODD_SIZES, UPSAMPLE, Act, Norm, act_from, has_shift, norm_from, upsample_conv
+from imtrans.nn.layers import (
+    DOWNSAMPLE,
+    ODD_SIZES,
+    UPSAMPLE,
+    Act,
+    Norm,
+    act_from,
+    check_no_instance,
+    has_shift,
+    norm_from,
+    upsample_conv,
+)
 from imtrans.nn.skips import SKIPS, Skip
 from imtrans.receptive_fields.trace import receptive_field
 
@@ -162,7 +173,7 @@ class UNetGenerator(Pretrained):
         init_weights(self)
 
     def forward(self, source: Tensor) -> Tensor:
-        check_image(OWNER, source, self.in_channels)
+        check_image(OWNER, source, self.in_channels, self)
         x = pad_to_fit(OWNER, source, self.size_multiple, self.size_multiple, self.odd_sizes)
         features = []
         for level, block in enumerate(self.encoder):
@@ -239,11 +250,13 @@ def _level_widths(base_channels: int, depth: int, width_cap: int, channels: Sequ
     for width in channels:
         at_least(OWNER, "each of channels", width, 1)
     # The defaults, 8 and 64, do not contradict `channels`.
-    if depth not in (8, len(channels)) or base_channels not in (64, channels[0]):
-        raise ArgumentError(
-            f"{OWNER}: channels={tuple(channels)} means depth={len(channels)} and base_channels={channels[0]}, but "
-            f"got depth={depth} and base_channels={base_channels}. Pass either channels or the other two."
-        )
+    implied = {"depth": (depth, 8, len(channels)), "base_channels": (base_channels, 64, channels[0])}
+    for name, (given, default, meant) in implied.items():
+        if given not in (default, meant):
+            raise ArgumentError(
+                f"{OWNER}: channels={tuple(channels)} means {name}={meant}, got {name}={given}. Leave {name} out, or "
+                "change channels."
+            )
     return tuple(channels)
 
 
@@ -253,6 +266,8 @@ def _level_skips(skips: str | Skip | Sequence[str | Skip], depth: int) -> list[S
         one_of(OWNER, "skips", skips, SKIPS)
     elif not callable(skips) and not isinstance(skips, (list, tuple)):
         raise ArgumentError(f"{OWNER}: skips must be a name, a callable, or a sequence of them, got {skips!r}.")
+    for skip in skips if isinstance(skips, (list, tuple)) else [skips]:
+        check_no_instance(OWNER, "skips", skip, "channels, skip_channels")
     each = list(skips) if isinstance(skips, (list, tuple)) else [skips] * (depth - 1)
     if len(each) != depth - 1:
         raise ArgumentError(

@@ -44,7 +44,8 @@ class CapturedStep:
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on `batch`; return losses that later calls do not overwrite."""
-        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items())
         self._seen[shapes] += 1
         if self._replay is None and not self._failed:
             if self._seen[shapes] == WARM_UP:
@@ -54,11 +55,11 @@ class CapturedStep:
                     self._fail(f"it waits for the device ({syncs[0]})")
                 return losses
             if self._seen[shapes] > WARM_UP:
-                self._record(batch, shapes)
+                self._record(tensors, shapes)
         if self._replay is None or shapes != self._shapes:
             self._warn_of_many_shapes()
             return self._recorder.run_on_stream(self._step, batch)
-        for name, tensor in batch.items():
+        for name, tensor in tensors.items():
             self._inputs[name].copy_(tensor, non_blocking=True)
         self._replay()
         return {name: loss.clone() for name, loss in self._losses.items()}
@@ -69,6 +70,8 @@ class CapturedStep:
             self._replay, self._losses = self._recorder.record(self._step, inputs)
         except RuntimeError as error:
             self._fail(str(error).partition("\n")[0])
+        except KeyError as error:
+            self._fail(f"it reads the batch's {error}, which is not a tensor")
         else:
             self._inputs, self._shapes = inputs, shapes
 
@@ -115,7 +118,7 @@ class CudaGraphs:
             # Threads that load data may call CUDA during the capture.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 losses = step(batch)
-        except RuntimeError:
+        except (RuntimeError, KeyError):
             # A failed capture leaves the generator in capture mode.
             generator.graphsafe_set_state(kept)
             raise

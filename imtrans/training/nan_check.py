@@ -97,11 +97,13 @@ def first_non_finite(
     Args:
         method: module whose layers are checked.
         step: trains on a batch and returns its losses.
-        batch: tensors of a batch.
+        batch: a batch; only its tensors are checked.
         group: processes that share the step.
         gradients: whether to check gradients; with a scaled loss, they may overflow.
     """
-    found: list[str] = [f"the batch's {name}" for name, tensor in batch.items() if not is_finite(tensor)]
+    found: list[str] = [
+        f"the batch's {name}" for name, value in batch.items() if not all(map(is_finite, _tensors(value)))
+    ]
     hooks = [*_hooks(method, found, gradients)]
     try:
         # Even for such a batch: another rank may have a finite shard of it, and takes part in the collectives.

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from imtrans.data.loader import Batch, BatchLoader, length_of
+from imtrans.data.loader import Batch, BatchLoader, collate, length_of, to_device
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
@@ -95,5 +95,5 @@ class Validator:
         device = self.loader.device
         with fork_rng(device), running_as(self.method, self.set_inference_mode()):
             torch.manual_seed(self.seed)
-            batch = default_collate([cast(Any, self.samples)[i] for i in range(count)])
-            return sample_columns(cast(Method, self.method), {name: each.to(device) for name, each in batch.items()})
+            batch = collate([cast(Any, self.samples)[i] for i in range(count)])
+            return sample_columns(cast(Method, self.method), to_device(batch, device))

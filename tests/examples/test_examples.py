@@ -137,7 +137,7 @@ def test_without_val_it_says_so_and_shows_no_table(tmp_path):
     [
         (
             ["--data", "none"],
-            "error: none has no folder train/. Put the training pairs there, and validation pairs in val/.",
+            "error: none/train cannot be read as a folder of pictures: No such file or directory. Check the path.",
         ),
         (["--resume"], "error: there is no run in runs/facades to resume. "),
         (["--size", "0"], "error: ProceduralFacades: size must be a whole number >= 16, got 0."),

@@ -26,8 +26,11 @@ def test_the_repr_of_the_default_unet_has_less_than_a_hundred_lines():
     [
         (
             {"channels": (4, 8), "depth": 3},
-            "channels=(4, 8) means depth=2 and base_channels=4, but got depth=3 and base_channels=64. "
-            "Pass either channels or the other two.",
+            "channels=(4, 8) means depth=2, got depth=3. Leave depth out, or change channels.",
+        ),
+        (
+            {"channels": (4, 8), "base_channels": 32},
+            "channels=(4, 8) means base_channels=4, got base_channels=32. Leave base_channels out, or change channels.",
         ),
         ({"channels": ()}, "channels must be a sequence of 1 to 16 widths, one for each level, got ()."),
         ({"channels": 4}, "channels must be a sequence of 1 to 16 widths, one for each level, got 4."),
