@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
         choices=["eval", "batch_stats", "paper"],
         help="how normalisation and dropout run (as saved with the generator)",
     )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the dropout of --mode paper (0)")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="translate large images in tiles of this size")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="auto")
@@ -72,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
             skipped += 1
             continue
         try:
-            output = translate(generator, source, mode=args.mode, tile=args.tile, precision=args.precision)
+            output = translate(
+                generator, source, mode=args.mode, tile=args.tile, precision=args.precision, seed=args.seed
+            )
         except torch.OutOfMemoryError:
             raise DataError(f"{source} is too large for the memory of the device. Use --tile 512.") from None
         figures.append(figure(source, before, name, save(output, args.out / name)))

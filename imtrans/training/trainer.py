@@ -39,7 +39,8 @@ class Trainer:
         train_data: data set of dicts of tensors, which may hold strings too. A method ``draw(index, epoch)`` of it
             gives samples as augmented.
         val_data: data set without augmentation. Validation runs in each mode of `imtrans.modes.running_as`. The mode
-            with the lowest L1 becomes the `inference_mode` of the saved networks; else it is ``"batch_stats"``.
+            without dropout that has the lowest L1 becomes the `inference_mode` of the saved networks; without data it
+            is ``"batch_stats"``. Networks whose `inference_mode` is ``"paper"`` before the run keep it.
         out: folder of the run; None writes nothing.
         epochs: total number of epochs.
         decay_epochs: number of epochs at the end in which the learning rate decays to 0; None for half of them.

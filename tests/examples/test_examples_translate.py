@@ -124,6 +124,16 @@ def test_options_reach_the_network(weights, tmp_path):
     assert np.array_equal(pixels(tmp_path / "made" / "a.png"), np.asarray(expected))
 
 
+def test_two_runs_in_paper_mode_give_the_same_image_unless_the_seed_differs(weights, tmp_path):
+    source = picture(tmp_path / "a.png")
+    options = ["--weights", weights, "--input", source, "--mode", "paper"]
+    for name, seed in (("one", ()), ("two", ("--seed", "0")), ("other", ("--seed", "1"))):
+        assert run(*options, "--out", tmp_path / name, *seed, cwd=tmp_path).returncode == 0
+    one, two, other = (pixels(tmp_path / name / "a.png") for name in ("one", "two", "other"))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
 def test_16_bit_and_float_pictures_become_png(tmp_path):
     network(1, 1).save_pretrained(tmp_path / "weights")
     values = np.random.default_rng(0).random((20, 24), dtype=np.float32)
