@@ -182,7 +182,7 @@ class UNetGenerator(Pretrained):
         check_image(OWNER, source, self.in_channels, self)
         x = pad_to_fit(OWNER, source, self.size_multiple, self.size_multiple, self.odd_sizes)
         # Inference of a trained network is left alone: its depth is fixed.
-        if self.training and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        if self.training and not torch.compiler.is_compiling():
             _warn_of_padding(self, source, x)
         features = []
         for level, block in enumerate(self.encoder):
