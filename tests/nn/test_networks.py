@@ -491,6 +491,12 @@ def test_it_has_as_many_parameters_as_the_reference(make, parameters):
         assert sum(p.numel() for p in make().parameters()) == parameters
 
 
+def test_a_preset_without_its_authors_is_not_taken_for_another():
+    with pytest.raises(ArgumentError) as caught:
+        UNetGenerator.preset("unet_256")
+    assert str(caught.value).endswith(". Did you mean 'junyanz/unet_256' or 'phillipi/unet_256'?")
+
+
 @pytest.mark.parametrize("cls", [UNetGenerator, ResnetGenerator])
 def test_every_preset_builds_and_takes_changes(cls):
     for name, settings_of_preset in cls.presets.items():
