@@ -1,8 +1,8 @@
 """Ablations of the pix2pix paper: train each combination with one seed, and print a table of scores.
 
 python examples/ablations.py                                        # all, on procedural facades
-python examples/ablations.py --data DIR --runs l1 l1+cgan --segmenter runs/segmenter
-python examples/ablations.py --data DIR --segmenter runs/segmenter --resume             # continue after an interruption
+python examples/ablations.py --data DIR --direction BtoA --runs l1 l1+cgan --segmenter runs/segmenter
+python examples/ablations.py --data DIR --direction BtoA --resume                       # continue after an interruption
 """
 
 import argparse
@@ -82,7 +82,7 @@ RUNS = {
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with pairs in train/ and val/ (procedural facades)")
-    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="BtoA: B is the source")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help=", ".join(RUNS))
     parser.add_argument("--epochs", type=int, help="epochs of each run (200; 5 for procedural facades)")
     parser.add_argument("--max-steps", type=int, help="stop each run after this many steps")

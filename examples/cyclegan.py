@@ -95,7 +95,8 @@ def folders(args: argparse.Namespace, size: int) -> tuple[UnpairedImages, Unpair
     same = {"direction": args.direction, "size": size, "seed": args.seed, "on_bad_image": args.on_bad_image}
     if args.data is None:
         return UnpairedImages(args.data_a, args.data_b, **same), None
-    if missing := [name for name in ("trainA", "trainB") if not (args.data / name).is_dir()]:
+    missing = [name for name in ("trainA", "trainB") if not (args.data / name).is_dir()]
+    if missing and args.data.is_dir():
         raise DataError(
             f"{args.data} has no folder {' and no '.join(missing)}. Put the images of one set in trainA and of the "
             "other in trainB, or give two folders with --data-a and --data-b."

@@ -1,5 +1,7 @@
 """A pix2pix training loop in plain PyTorch, with networks and losses from imtrans."""
 
+import argparse
+
 import torch
 from torch.nn.functional import l1_loss
 from torch.optim import Adam
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from imtrans import GANLoss, PatchDiscriminator, ProceduralFacades, UNetGenerator
 
+argparse.ArgumentParser(description=__doc__).parse_args()  # --help prints the line above
 torch.manual_seed(0)
 data = ProceduralFacades(64, size=64)
 generator = UNetGenerator(base_channels=16, depth=6, skips=["gate", "concat", "concat", "add", "concat"])

@@ -43,7 +43,12 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
     parser.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
-    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
+    parser.add_argument(
+        "--direction",
+        choices=["AtoB", "BtoA"],
+        default="BtoA",
+        help="BtoA, the default here alone: labels to photos, as in the CMP facades",
+    )
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
@@ -89,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
-    if not (folder / "train").is_dir():
+    if folder.is_dir() and not (folder / "train").is_dir():
         raise DataError(f"{folder} has no folder train/. Put the training pairs there, and validation pairs in val/.")
     val = held_out(folder)
     train = PairedImages(folder / "train", seed=seed, **settings)

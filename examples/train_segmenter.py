@@ -1,7 +1,7 @@
 """Train a segmenter on real photos and labels, and compute the FCN-score of generated photos with it.
 
-python examples/train_segmenter.py --data DIR                 # pairs in DIR/train and DIR/val
-python examples/train_segmenter.py --data DIR --segmenter runs/segmenter --score runs/facades/generator PICTURES
+python examples/train_segmenter.py --data DIR --direction BtoA    # pairs photo | labels in DIR/train and DIR/val
+python examples/train_segmenter.py --data DIR --direction BtoA --segmenter SEGMENTER --score GENERATOR PICTURES
 """
 
 import argparse
@@ -43,7 +43,7 @@ Palette = dict[str, list[int]]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with pairs in train/ and val/ (procedural facades)")
-    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: the labels are B")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="BtoA: the labels are B")
     parser.add_argument("--palette", type=Path, help='JSON file {"wall": [0, 0, 255], ...} (CMP facades)')
     parser.add_argument("--segmenter", type=Path, metavar="FOLDER", help="use this saved segmenter, without training")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Translate an image, or a folder of images, with a trained generator.
 
-python examples/translate.py --weights runs/facades/generator --input labels.png --out translated
+python examples/translate.py --weights runs/facades/generator --input labels.png --out photo.png
 python examples/translate.py --weights user/repo --input DIR --out translated --tile 512
 """
 
@@ -9,6 +9,7 @@ import base64
 import io
 import os
 import sys
+from collections.abc import Sequence
 from html import escape
 from itertools import chain, count
 from pathlib import Path
@@ -17,11 +18,12 @@ from urllib.parse import quote
 
 import torch
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
 from imtrans import load_pretrained, translate
 from imtrans.data.codec import PIL_MODES, decode
-from imtrans.data.images import image_files, to_image
+from imtrans.data.images import SUFFIXES, image_files, similar_path, to_image
 from imtrans.errors import DataError, ImtransError
 from imtrans.runtime import pick_device
 
@@ -32,12 +34,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--input", required=True, type=Path, metavar="FILE_OR_FOLDER", help="image or folder of images to translate"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the outputs and the gallery")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE_OR_DIR", help="folder for the outputs and the gallery, or an "
+        "image file (.png, .jpg, ...) for the output of a single image"
+    )  # fmt: skip
     parser.add_argument(
         "--mode",
         choices=["eval", "batch_stats", "paper"],
         help="how normalisation and dropout run (as saved with the generator)",
     )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the dropout of --mode paper (0)")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="translate large images in tiles of this size")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="auto")
@@ -56,10 +62,21 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     sources = image_files(args.input) if args.input.is_dir() else [args.input]
     if not (sources and args.input.exists()):
-        raise DataError(f"{args.input} is not an image file, nor a folder of images.")
+        hint = similar_path(args.input)
+        raise DataError(f"{args.input} is not an image file, nor a folder of images.{hint}")
+    to_file = args.out.suffix.lower() in SUFFIXES and not args.out.is_dir()
+    if to_file and args.input.is_dir():
+        raise DataError(f"{args.out} is the name of an image file, and --input is a folder. Give --out a folder.")
     generator = load_pretrained(args.weights).to(pick_device(args.device))
     if generator.colours is None and generator.config.get("out_channels") not in PIL_MODES:
         raise DataError(f"{args.weights} is not a generator whose outputs can be saved as PNG.")
+    if to_file:
+        make_folder(args.out.parent)
+        if args.out.exists() and args.out.samefile(args.input):
+            raise DataError(f"{args.out} is the input, which would be overwritten. Give another file with --out.")
+        save(translated(generator, args.input, args), args.out)
+        print(f"output     {args.out}")
+        return 0
     make_folder(args.out, sources)
     figures, skipped = [], 0
     bar = tqdm(zip(sources, output_names(sources), strict=True), total=len(sources), unit="image")
@@ -71,21 +88,28 @@ def run(args: argparse.Namespace) -> int:
             bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
             skipped += 1
             continue
-        try:
-            output = translate(generator, source, mode=args.mode, tile=args.tile, precision=args.precision)
-        except torch.OutOfMemoryError:
-            raise DataError(f"{source} is too large for the memory of the device. Use --tile 512.") from None
+        output = translated(generator, source, args)
         figures.append(figure(source, before, name, save(output, args.out / name)))
     print(f"{len(figures)} of {len(sources)} translated, {skipped} skipped")
     print(f"gallery    {write_page(args.out, figures).resolve().as_uri()}")
     return 1 if skipped else 0
 
 
-def make_folder(folder: Path, sources: list[Path]) -> None:
+def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> Image.Image:
+    options = {"mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
+    try:
+        return translate(generator, source, **options)
+    except torch.OutOfMemoryError:
+        raise DataError(f"{source} is too large for the memory of the device. Use --tile 512.") from None
+
+
+def make_folder(folder: Path, sources: Sequence[Path] = ()) -> None:
     try:
         if folder.resolve() in {source.parent.resolve() for source in sources}:
             raise OSError(None, "it is the folder of the inputs, which would be overwritten")
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise DataError(f"{folder} is a file. Give a folder with --out, or a new image file for one image.") from None
     except OSError as error:
         raise DataError(f"{folder} cannot be used: {error.strerror}. Give another folder with --out.") from error
 
@@ -112,8 +136,8 @@ def save(image: Image.Image, path: Path) -> tuple[int, int]:
         image = image.point(lambda value: value * 255 + 0.5).convert("L")
     try:
         image.save(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}.") from error
+    except (OSError, ValueError) as error:  # a format may not have the channels
+        raise DataError(f"{path} cannot be written: {error}. Give another name with --out.") from error
     return image.size
 
 

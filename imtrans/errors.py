@@ -57,7 +57,13 @@ def one_line(text: str, most: int = 400) -> str:
 
 
 def did_you_mean(word: object, known: Collection[str]) -> str:
-    """`` Did you mean 'x'?`` for the known name nearest to `word`, or an empty string."""
+    """`` Did you mean 'x'?`` for the known name nearest to `word`, or an empty string.
+
+    >>> did_you_mean("unet_256", ["phillipi/unet_256", "junyanz/unet_256", "unet_2015"])
+    " Did you mean 'junyanz/unet_256' or 'phillipi/unet_256'?"
+    """
+    if same := sorted(name for name in known if name.rpartition("/")[2] == word):
+        return f" Did you mean {' or '.join(map(repr, same))}?"
     near = get_close_matches(word[:100] if isinstance(word, str) else short_repr(word), list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -7,3 +7,4 @@ from imtrans.convert.auto import load_pretrained as load_pretrained
 from imtrans.convert.junyanz import from_junyanz as from_junyanz
 from imtrans.convert.junyanz import load_reference as load_reference
 from imtrans.convert.junyanz import reference_names as reference_names
+from imtrans.convert.vgg import load_vgg19 as load_vgg19

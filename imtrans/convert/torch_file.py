@@ -20,15 +20,15 @@ GLOBALS = {
     *(f"torch {kind}Storage" for kind in REAL),
 }
 _GIVE = "Give the file that the reference implementation saved, such as latest_net_G.pth."
-_DAMAGED = f"is not a state dict of plain tensors: it is damaged, or holds something else, which was not run. {_GIVE}"
+_DAMAGED = "is not a state dict of plain tensors: it is damaged, or holds something else, which was not run."
 
 
-def read_torch_file(path: Path) -> dict[str, Tensor]:
+def read_torch_file(path: Path, *, advice: str = _GIVE) -> dict[str, Tensor]:
     """Read a dict of named tensors with ``torch.load(weights_only=True)``, on the CPU.
 
     Reads the zip files of PyTorch since 1.6 and the format before it. First, compressed members are refused, and
     pickles that name more than plain tensors: torch would allocate as much memory as they ask for. It still reserves
-    what a tensor in the format before 1.6 claims.
+    what a tensor in the format before 1.6 claims. `advice` ends the error texts: which file to give.
 
     Raises:
         SavedModelError: the file cannot be read, is damaged, or holds anything else; torch is older than 2.10.
@@ -53,18 +53,18 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about deprecated storages and odd archives
             found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged data makes the readers raise anything
-        raise SavedModelError(f"{path} {_DAMAGED}") from error
+        raise SavedModelError(f"{path} {_DAMAGED} {advice}") from error
     if not isinstance(found, dict):
-        raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. {_GIVE}")
+        raise SavedModelError(f"{path} holds a {type(found).__name__}, not a dict of tensors. {advice}")
     state = dict(dict.items(found))  # a file can give its OrderedDict another `items`
     for key, value in state.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise SavedModelError(
-                f"{path} holds {short_repr(value)} under {short_repr(key)}, not a named tensor. {_GIVE}"
+                f"{path} holds {short_repr(value)} under {short_repr(key)}, not a named tensor. {advice}"
             )
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
     if held not in (None, sum(storages.values())):
-        raise SavedModelError(f"{path} {_DAMAGED}")  # torch leaves a storage without data uninitialized
+        raise SavedModelError(f"{path} {_DAMAGED} {advice}")  # torch leaves a storage without data uninitialized
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > len(content):
         raise SavedModelError(

@@ -5,7 +5,8 @@ import stat
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,22 @@ def image_files(folder: Path) -> list[Path]:
         paths = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError as error:
         raise DataError(
-            f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
+            f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. "
+            f"Check the path.{similar_path(folder) if isinstance(error, FileNotFoundError) else ''}"
         ) from error
     # Not Path.is_dir, which raises for some broken links.
     return [path for path in paths if path.suffix.lower() in SUFFIXES and not os.path.isdir(path)]
+
+
+def similar_path(path: Path) -> str:
+    """Return `` Did you mean ...?`` for a missing path, with the nearest name where it first leaves the disk."""
+    for missing in [*reversed(path.parents), path]:
+        if not os.path.lexists(missing):
+            with suppress(OSError):
+                near = get_close_matches(missing.name, os.listdir(missing.parent), n=1)
+                return f" Did you mean {printable(missing.parent / near[0])}?" if near else ""
+            break
+    return ""
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -77,6 +90,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise  # not the fault of the file
     except Exception as error:  # Pillow raises almost any exception for a damaged file
         way_out = "Repair the file, or take it out of the folder."
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):  # no broken link
+            way_out = f"Check the path.{similar_path(path)}"
+        elif isinstance(error, PermissionError):
+            way_out = "Change its permissions, or take it out of the folder."
+        elif os.path.isdir(path):
+            way_out = "Give the path of one picture in it."
         if isinstance(error, Image.DecompressionBombError):
             way_out = "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
         raise DataError(f"{printable(path)} cannot be read as a picture ({_reason(error)}). {way_out}") from error

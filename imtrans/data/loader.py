@@ -1,17 +1,18 @@
 """Batches of one epoch, from worker processes or from the cache."""
 
 import signal
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from imtrans.checks import at_least, check_bool
 from imtrans.data.cache import ImageCache, make_cache
 from imtrans.data.crop_dataset import Batch as Batch
 from imtrans.data.sampling import batch_indices
-from imtrans.errors import ImtransError
+from imtrans.errors import ArgumentError, DataError, ImtransError, join_names, short_repr
 
 
 class BatchLoader:
@@ -42,6 +43,42 @@ class BatchLoader:
             return cache.batches(batch_size, **order)
         pinned = self.device.type == "cuda"
         return batches(data, batch_size, num_workers=self.num_workers, pin_memory=pinned, **order)
+
+
+def check_data(owner: str, argument: str, data: object) -> None:
+    """Raise an ArgumentError if `data` is a DataLoader: `owner` makes the batches itself."""
+    if isinstance(data, DataLoader):
+        raise ArgumentError(
+            f"{owner}: {argument} is a DataLoader, and {owner} makes batches itself. Pass the data set of the loader "
+            f"and its batch size: {argument}=loader.dataset, batch_size={data.batch_size}. Its sampler and collate_fn "
+            "are not used."
+        )
+
+
+def check_sample(owner: str, sample: object) -> None:
+    """Raise a DataError unless `sample`, or a batch of samples, is a dict."""
+    if not isinstance(sample, Mapping):
+        raise DataError(
+            f"{owner}: a sample must be a dict of tensors, got a {type(sample).__name__}. Return a dict in "
+            "__getitem__: {'source': source, 'target': target}."
+        )
+
+
+def check_columns(owner: str, batch: Batch, columns: Iterable[str]) -> None:
+    """Raise a DataError if `batch` lacks one of `columns`. The text names the keys to rename."""
+    if missing := [name for name in columns if name not in batch]:
+        others = [name for name, value in batch.items() if name not in columns and isinstance(value, Tensor)]
+        renamed = ", ".join(f"{new!r}: sample[{old!r}]" for new, old in zip(missing, others, strict=False))
+        advice = f"Rename them in the data set: {{{renamed}}}." if renamed else "Add it in the data set."
+        raise DataError(
+            f"{owner}: a sample needs {join_names([repr(name) for name in missing])}, and the data set gives "
+            f"{join_names([repr(name) for name in batch])}. {advice}"
+        )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a batch to `device`. Other values, such as lists of file names, stay as they are."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def length_of(data: object) -> int:
@@ -109,13 +146,50 @@ class _ErrorsAsSamples(EpochDataset):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return super().__getitem__(index)
+            sample = super().__getitem__(index)
+            check_sample(type(self.data).__name__, sample)
         except ImtransError as error:
             return error
+        return sample
+
+
+def collate(samples: list[Any]) -> Batch:
+    """Join samples to a batch: tensors and numbers are stacked, strings become lists.
+
+    Raises:
+        DataError: samples that cannot be joined.
+    """
+    try:
+        return default_collate(samples)
+    except (TypeError, KeyError) as error:
+        problem = (
+            f"has no key {error}, and another has" if isinstance(error, KeyError) else f"holds {_kinds(samples[0])}"
+        )
+        raise DataError(
+            f"The samples of a batch cannot be joined: one {problem}. Each must have the same keys, with tensors, "
+            "numbers or strings."
+        ) from error
+    except RuntimeError as error:
+        if "equal size" not in str(error):
+            raise
+        shapes = {
+            name: [tuple(s[name].shape) for s in samples] for name, v in samples[0].items() if isinstance(v, Tensor)
+        }
+        raise DataError(
+            f"The samples of a batch differ in size: {short_repr(shapes)}. Give images of one size, or batch_size=1."
+        ) from error
+
+
+def _kinds(sample: Any) -> str:
+    return join_names([f"{name!r}: {type(value).__name__}" for name, value in sample.items()])
 
 
 def _collate(samples: list[Any]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, ImtransError)), None) or default_collate(samples)
+    error = next((sample for sample in samples if isinstance(sample, ImtransError)), None)
+    try:
+        return error or collate(samples)
+    except ImtransError as found:
+        return found
 
 
 def _ignore_stop_signals(worker: int) -> None:

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 from imtrans.checks import at_least
 from imtrans.colours import colour_space
-from imtrans.data.loader import Batch, batches, length_of
+from imtrans.data.loader import Batch, batches, check_columns, check_data, length_of, to_device
 from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
-from imtrans.modes import MODES, running_as
+from imtrans.modes import DETERMINISTIC, MODES, running_as
 from imtrans.runtime import fork_rng
 
 Translate = Callable[[Batch], tuple[Tensor, Tensor] | None]
@@ -48,7 +48,7 @@ def evaluate(
 
     Raises:
         ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.
-        DataError: an empty data set.
+        DataError: an empty data set, or samples without source and target.
         ShapeError: outputs and targets differ in shape, or a metric does not support their shape.
 
     >>> from imtrans import ProceduralFacades
@@ -57,6 +57,7 @@ def evaluate(
     ['histogram_a', 'histogram_b', 'histogram_l', 'l1']
     """
     at_least("evaluate", "batch_size", batch_size, 1)
+    check_data("evaluate", "data", data)
     if length_of(data) == 0:
         raise DataError("evaluate: the data set is empty. Give it samples.")
     mode = getattr(generator, "inference_mode", "eval") if mode is None else mode
@@ -64,6 +65,7 @@ def evaluate(
     space = colour_space(generator)
 
     def translate(batch: Batch) -> tuple[Tensor, Tensor]:
+        check_columns("evaluate", batch, ("source", "target"))
         fake, target = generator(batch["source"]), batch["target"]
         if space is not None:
             fake, target = space.join(batch["source"], fake), space.join(batch["source"], target)
@@ -80,6 +82,7 @@ def compare_modes(
     *,
     metrics: Sequence[str] = (),
     seed: int = 0,
+    candidates: Sequence[str] = DETERMINISTIC,
 ) -> dict[str, Any] | None:
     """Compare translations with their targets in each mode of `imtrans.modes.running_as`.
 
@@ -90,11 +93,13 @@ def compare_modes(
         device: device that the batches are moved to.
         metrics: further metrics of `evaluate`, besides L1 and PSNR.
         seed: seed of dropout, the same for each mode. The global random state is left unchanged.
+        candidates: modes that the best one is chosen from. By default not ``"paper"``, whose outputs are random.
 
     Returns:
         ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`. With several
-        translations, each value's name begins with the translation's: ``"to_target_l1"``. The best mode has the lowest
-        mean L1 over the translations; NaN is never the best of several. None if no translation has targets.
+        translations, each value's name begins with the translation's: ``"to_target_l1"``. The best mode is the
+        candidate with the lowest mean L1 over the translations; NaN is never the best of several. None if no
+        translation has targets.
     """
     results: dict[str, Any] = {}
     mean_l1: dict[str, float] = {}
@@ -109,7 +114,7 @@ def compare_modes(
             for metric, value in scores.items()
         }
     # NaN is neither more nor less than another number: `min` would keep one that comes first.
-    return {**results, "best": min(MODES, key=lambda mode: (isnan(mean_l1[mode]), mean_l1[mode]))}
+    return {**results, "best": min(candidates, key=lambda mode: (isnan(mean_l1[mode]), mean_l1[mode]))}
 
 
 @torch.no_grad()
@@ -127,7 +132,7 @@ def _scores(
     with fork_rng(device), running_as(network, mode):
         torch.manual_seed(seed)
         for batch in data:
-            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            moved = to_device(batch, device)
             for name in list(scores):
                 if (pair := translations[name](moved)) is None:
                     del scores[name]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from imtrans.colours import COLOUR_SPACES
-from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, one_line, short_repr
+from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, write_together
 from imtrans.hub.client import is_intact, is_repo_id, pull
 
@@ -113,6 +113,10 @@ class SavedModel:
         except (ValueError, RecursionError) as error:
             raise SavedModelError(f"{path} is not JSON: {error}.") from error
         if not isinstance(saved, dict) or saved.get("library") != "imtrans":
+            if isinstance(saved, dict) and {"method", "networks"} <= saved.keys():
+                inside = [str(config.parent) for config in sorted(path.parent.glob(f"*/{CONFIG}"))]
+                advice = f"Load a network in it: {join_names(inside)}" if inside else "It holds no saved network yet"
+                raise SavedModelError(f"{path.parent} is the folder of a training run. {advice}.")
             raise SavedModelError(f'{path} was not written by imtrans: it has no entry "library": "imtrans".')
         for key, kind in _KINDS.items():
             if not isinstance(saved.get(key), kind):

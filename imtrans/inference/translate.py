@@ -1,5 +1,6 @@
 """Translation of images with a trained generator."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.tiling import plan_tiles, run_tiled
 from imtrans.modes import MODES, running_as
+from imtrans.runtime import fork_rng
 
 
 @torch.no_grad()
@@ -20,6 +22,7 @@ def translate(
     mode: str | None = None,
     tile: int | None = None,
     precision: str | None = None,
+    seed: int | None = None,
 ) -> Any:
     """Translate an image, or a batch of images, with a trained generator, and return the same kind.
 
@@ -39,12 +42,14 @@ def translate(
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.
         image: see the table.
         mode: ``"eval" | "batch_stats" | "paper"``, see `imtrans.modes.running_as`; None for the generator's
-            `inference_mode`. With ``"paper"``, dropout draws from PyTorch's global generator.
+            `inference_mode`. With ``"paper"``, dropout is random; see `seed`.
         tile: size of overlapping tiles, which limit the memory that a large image needs; rounded up to the generator's
             stride (attribute `size_multiple`). If the receptive field fits in a tile, as a `ResnetGenerator`'s does in
             512 pixels, the result equals the untiled one. Otherwise, as with a deep U-Net, it approximates it. Norms
             use the statistics of the whole image; each norm that needs them costs one more pass over the tiles.
         precision: ``"bf16"`` runs under autocast; ``"fp32"`` or None in the dtype of the weights.
+        seed: seed of the dropout in ``"paper"``, so that two calls give the same image; the global random state is left
+            unchanged. None draws from PyTorch's global generator.
 
     Raises:
         ArgumentError: a value that is not allowed, or an image of another type, dtype or range.
@@ -59,6 +64,8 @@ def translate(
     channels, mode = check_generator("translate", generator, mode, precision)
     if tile is not None:
         at_least("translate", "tile", tile, 1)
+    if seed is not None:
+        at_least("translate", "seed", seed, 0, 2**63 - 1)
     decoded = decode_for("translate", image, generator)
     weights = next(generator.parameters(), decoded.tensor)
 
@@ -66,7 +73,9 @@ def translate(
         with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
             return generator(source.to(weights.device, weights.dtype))
 
-    with running_as(generator, mode):
+    with running_as(generator, mode), nullcontext() if seed is None else fork_rng(weights.device):
+        if seed is not None:
+            torch.manual_seed(seed)
         if tile is None:
             return decoded.encode(run(decoded.tensor))
         multiple = getattr(generator, "size_multiple", 1)

@@ -25,7 +25,7 @@ class Pix2Pix(nn.Module):
     - GAN, L1 + GAN: ``conditional=False``, where the discriminator sees the image alone.
     - L1: ``discriminator=None``.
 
-    pix2pixHD without its perceptual term: a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, no L1 term and
+    pix2pixHD: a `imtrans.MultiscaleDiscriminator`, a `feature_weight`, a `perceptual` loss, no L1 term and
     ``GANLoss("lsgan", scales="sum")``. (pix2pixHD updates the generator before the discriminator.)
 
     Args:
@@ -36,6 +36,8 @@ class Pix2Pix(nn.Module):
         l1_weight: weight of the L1 term.
         feature_weight: weight of `imtrans.feature_matching_loss`, 10 in pix2pixHD. The discriminator needs a method
             ``features``.
+        perceptual: a loss of output and target such as `imtrans.perceptual_loss`; None for no such term.
+        perceptual_weight: weight of the perceptual term, 10 in pix2pixHD.
         conditional: whether the discriminator sees the source.
         pool_size: size of the `ImagePool` for the discriminator's fakes; 0 in the paper.
 
@@ -55,6 +57,8 @@ class Pix2Pix(nn.Module):
         gan_weight: float = 1.0,
         l1_weight: float = 100.0,
         feature_weight: float = 0.0,
+        perceptual: nn.Module | None = None,
+        perceptual_weight: float = 10.0,
         conditional: bool = True,
         pool_size: int = 0,
     ) -> None:
@@ -64,6 +68,13 @@ class Pix2Pix(nn.Module):
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
         self.feature_weight = in_range("Pix2Pix", "feature_weight", feature_weight, 0.0)
+        if perceptual is not None and not isinstance(perceptual, nn.Module):
+            raise ArgumentError(
+                f"Pix2Pix: perceptual must be an nn.Module that maps output and target to a scalar, got a "
+                f"{type(perceptual).__name__}. Use perceptual_loss(network, layers, weights), or None."
+            )
+        self.perceptual = perceptual
+        self.perceptual_weight = in_range("Pix2Pix", "perceptual_weight", perceptual_weight, 0.0)
         check_bool("Pix2Pix", "conditional", conditional)
         self.conditional = conditional
         self.pool = ImagePool(pool_size)
@@ -76,11 +87,12 @@ class Pix2Pix(nn.Module):
                 f"returns the output of each layer, and {found}. Use PatchDiscriminator or MultiscaleDiscriminator, or "
                 "feature_weight=0."
             )
-        if l1_weight == 0 and (discriminator is None or gan_weight == feature_weight == 0):
+        no_perceptual = perceptual is None or perceptual_weight == 0
+        if l1_weight == 0 and no_perceptual and (discriminator is None or gan_weight == feature_weight == 0):
             without = "without a discriminator" if discriminator is None else "with gan_weight=0"
             raise ArgumentError(
                 f"Pix2Pix: {without} and with l1_weight=0 there is nothing to minimise. "
-                "Give a discriminator and a positive gan_weight, or a positive l1_weight."
+                "Give a discriminator and a positive gan_weight, or a positive l1_weight, or a perceptual loss."
             )
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
@@ -95,7 +107,8 @@ class Pix2Pix(nn.Module):
 
         Returns:
             The losses as detached scalars: ``G_l1`` (weighted); with a discriminator ``D_real``, ``D_fake``, ``G_gan``,
-            with a `feature_weight` ``G_features`` (weighted), and with wgangp ``D_penalty``.
+            with a `feature_weight` ``G_features`` (weighted), and with wgangp ``D_penalty``; with a `perceptual` loss
+            ``G_perceptual`` (weighted).
 
         Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
         """
@@ -115,6 +128,9 @@ class Pix2Pix(nn.Module):
             losses |= self._generator_losses(self._pair(source, fake), real_pair)
             adversarial = self.gan_weight * losses["G_gan"] + losses.get("G_features", 0.0)
         losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
+        if self.perceptual is not None:
+            losses["G_perceptual"] = self.perceptual_weight * self.perceptual(fake, target)
+            adversarial = adversarial + losses["G_perceptual"]
         optim.step(optimizers["generator"], adversarial + losses["G_l1"])
         return {name: loss.detach() for name, loss in losses.items()}
 

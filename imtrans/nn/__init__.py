@@ -17,5 +17,8 @@ from imtrans.nn.losses import gradient_penalty as gradient_penalty
 from imtrans.nn.multiscale import MultiscaleDiscriminator as MultiscaleDiscriminator
 from imtrans.nn.patchgan import PatchDiscriminator as PatchDiscriminator
 from imtrans.nn.patchgan import PixelDiscriminator as PixelDiscriminator
+from imtrans.nn.perceptual import PerceptualLoss as PerceptualLoss
+from imtrans.nn.perceptual import perceptual_loss as perceptual_loss
+from imtrans.nn.perceptual import vgg19 as vgg19
 from imtrans.nn.resnet import ResnetGenerator as ResnetGenerator
 from imtrans.nn.unet import UNetGenerator as UNetGenerator

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from imtrans.checks import at_least, in_range, one_of
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import uses_input_stats
-from imtrans.nn.layers import DOWNSAMPLE, PADDING_MODES, UPSAMPLE, Act, BlurPool, Norm, has_shift, upsample_conv
+from imtrans.nn.layers import (
+    DOWNSAMPLE,
+    PADDING_MODES,
+    UPSAMPLE,
+    Act,
+    BlurPool,
+    Norm,
+    check_callable,
+    has_shift,
+    upsample_conv,
+)
 from imtrans.nn.skips import ConcatSkip, Skip
 
 
@@ -31,7 +41,7 @@ class ConvNormAct(nn.Sequential):
         bias: whether the convolution has a bias; None: only if the norm has no learned shift.
 
     Raises:
-        ArgumentError: an unknown padding mode.
+        ArgumentError: an unknown padding mode, or a `norm` or `act` that is no callable, or already a module.
     """
 
     conv: nn.Conv2d
@@ -52,6 +62,8 @@ class ConvNormAct(nn.Sequential):
         bias: bool | None = None,
     ) -> None:
         one_of("ConvNormAct", "padding_mode", padding_mode, PADDING_MODES)
+        check_callable("ConvNormAct", "norm", norm, "channels")
+        check_callable("ConvNormAct", "act", act)
         pad = (kernel_size - 1) // 2 if padding is None else padding
         made_norm = norm(out_channels)
         biased = not has_shift(made_norm) if bias is None else bias
@@ -168,6 +180,9 @@ class UpBlock(nn.Module):
         one_of("UpBlock", "upsample", upsample, UPSAMPLE)
         in_range("UpBlock", "dropout", dropout, 0.0, 1.0)
         at_least("UpBlock", "num_convs", num_convs, 1)
+        check_callable("UpBlock", "skip", skip, "channels, skip_channels")
+        check_callable("UpBlock", "norm", norm, "channels")
+        check_callable("UpBlock", "act", act)
         made_norm = norm(out_channels)
         biased = not has_shift(made_norm) if bias is None else bias
         self.up = upsample_conv(in_channels, out_channels, upsample=upsample, kernel_size=kernel_size, bias=biased)

@@ -1,5 +1,6 @@
 """Checks of a network's input images, and padding to sizes that the network can halve."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -7,19 +8,59 @@ from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import uses_input_stats
 
 
-def check_image(owner: str, x: Tensor, channels: int) -> None:
-    """Raise a ShapeError or ArgumentError unless `x` is a non-empty batch of float images ``(b, channels, h, w)``."""
+def check_image(
+    owner: str, x: Tensor, channels: int, network: nn.Module | None = None, *, conditional: bool = False
+) -> None:
+    """Raise a ShapeError or ArgumentError unless `x` is a non-empty batch of float images ``(b, channels, h, w)``.
+
+    With a `network`, `x` must have the dtype of its weights, or one that autocast converts. `conditional` is for
+    discriminators: the error for too few channels says that source and target are concatenated.
+    """
     if x.ndim != 4 or x.shape[1] != channels:
         raise ShapeError(
             f"{owner}: expects images (b, {channels}, h, w), got a tensor of shape {tuple(x.shape)}. "
-            f"Add the batch axis with x[None], or build the network for {x.shape[-3] if x.ndim > 2 else '...'} "
-            "channels."
+            f"{_shape_advice(x, channels, conditional=conditional)}"
         )
     if 0 in x.shape:
         raise ShapeError(f"{owner}: got an empty batch or image, shape {tuple(x.shape)}.")
     if not x.is_floating_point():
         raise ArgumentError(
             f"{owner}: expects float images in [-1, 1], got {x.dtype}. For uint8 pixels: x.float() / 127.5 - 1."
+        )
+    if network is not None and not torch.compiler.is_compiling():
+        _check_dtype(owner, x, network)
+
+
+def _shape_advice(x: Tensor, channels: int, *, conditional: bool) -> str:
+    """Return the way out for an image of a wrong shape, by the most likely cause."""
+    if x.ndim == 3 and x.shape[0] == channels:
+        return "Add the batch axis with x[None]."
+    if x.ndim in (3, 4) and x.shape[-1] == channels:
+        return f"The channels come last: use x.permute({'2, 0, 1)[None]' if x.ndim == 3 else '0, 3, 1, 2)'}."
+    if x.ndim != 4:
+        return "Give a batch of images; for a single one, x[None] adds the batch axis."
+    found = x.shape[1]
+    built = f"build the network with in_channels={found}."
+    if conditional and found < channels:
+        return (
+            "A conditional discriminator takes source and target together: "
+            f"torch.cat([source, target], dim=1). For one image alone, {built}"
+        )
+    if found == 1:
+        return f"For grey images, use x.expand(-1, {channels}, -1, -1), or {built}"
+    return built.capitalize()
+
+
+def _check_dtype(owner: str, x: Tensor, network: nn.Module) -> None:
+    weights = next(network.parameters(), x).dtype
+    if x.dtype == weights or not weights.is_floating_point:
+        return
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if not autocast or torch.float64 in (x.dtype, weights):
+        raise ArgumentError(
+            f"{owner}: the images are {x.dtype}, the weights {weights}. Convert the images with x.to({weights}), "
+            f"or the network with network.to({x.dtype})."
         )
 
 

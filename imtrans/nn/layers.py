@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
+from imtrans.errors import ArgumentError, short_repr
 
 Norm = Callable[[int], nn.Module]
 Act = Callable[[], nn.Module]
@@ -44,12 +45,35 @@ ACTS: dict[str, Act] = {
 
 def norm_from(owner: str, norm: str | Norm) -> Norm:
     """Return the callable ``channels -> module`` for a name in `NORMS`; a callable is returned unchanged."""
+    check_no_instance(owner, "norm", norm, "channels")
     return norm if callable(norm) else NORMS[one_of(owner, "norm", norm, NORMS)]
 
 
 def act_from(owner: str, argument: str, act: str | Act) -> Act:
     """Return the callable ``() -> module`` for a name in `ACTS`; a callable is returned unchanged."""
+    check_no_instance(owner, argument, act)
     return act if callable(act) else ACTS[one_of(owner, argument, act, ACTS)]
+
+
+def check_no_instance(owner: str, argument: str, value: object, parameters: str = "") -> None:
+    """Raise an ArgumentError if `value` is a module, and not a callable that makes one from `parameters`."""
+    if isinstance(value, nn.Module):
+        made = type(value).__name__
+        raise ArgumentError(
+            f"{owner}: {argument} must be a callable that makes a module for each layer, got an instance of {made}. "
+            f"Pass the class, {argument}={made}, or a function: {argument}=lambda"
+            f"{f' {parameters}' if parameters else ''}: {made}({f'{parameters}, ...' if parameters else '...'})."
+        )
+
+
+def check_callable(owner: str, argument: str, value: object, parameters: str = "") -> None:
+    """Raise an ArgumentError unless `value` is a callable that makes a module from `parameters`."""
+    check_no_instance(owner, argument, value, parameters)
+    if not callable(value):
+        raise ArgumentError(
+            f"{owner}: {argument} must be a callable ({parameters}) -> module, got {short_repr(value)}. "
+            "Only networks take names; pass a class, such as torch.nn.Identity."
+        )
 
 
 def has_shift(norm: nn.Module) -> bool:

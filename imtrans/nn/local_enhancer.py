@@ -139,7 +139,7 @@ class LocalEnhancer(Pretrained):
         return enhancer
 
     def forward(self, source: Tensor) -> Tensor:
-        check_image(OWNER, source, self.in_channels)
+        check_image(OWNER, source, self.in_channels, self)
         # Reflection padding needs two pixels at the lowest resolution.
         image = pad_to_fit(OWNER, source, self.size_multiple, 2 * self.size_multiple, self.odd_sizes)
         fine, coarse = self.fine, self.coarse(self.halve(image))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from imtrans.checks import in_range, one_of
+from imtrans.checks import check_bool, in_range, one_of
 from imtrans.errors import ArgumentError, ShapeError
 
 GAN_MODES = ("vanilla", "lsgan", "wgangp", "hinge")
@@ -44,8 +44,8 @@ class GANLoss(nn.Module):
     >>> gan = GANLoss("lsgan")
     >>> gan.discriminator(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
     tensor(0.)
-    >>> gan.generator(torch.zeros(1, 1, 2, 2))
-    tensor(1.)
+    >>> gan.generator(torch.zeros(1, 1, 2, 2)), gan(torch.zeros(1, 1, 2, 2), True)
+    (tensor(1.), tensor(1.))
     """
 
     def __init__(self, mode: str = "vanilla", *, penalty_weight: float = 10.0, scales: str = "mean") -> None:
@@ -53,6 +53,15 @@ class GANLoss(nn.Module):
         self.mode = one_of("GANLoss", "mode", mode, GAN_MODES)
         self.penalty_weight = in_range("GANLoss", "penalty_weight", penalty_weight, 0.0)
         self.scales = one_of("GANLoss", "scales", scales, ("mean", "sum"))
+
+    def forward(self, logits: Logits, real: bool) -> Tensor:
+        """Return the discriminator's loss on logits of `real` or generated images, a scalar: `real` or `fake`.
+
+        The call of pytorch-CycleGAN-and-pix2pix. The generator's loss is ``loss(fake_logits, True)``, as there, in all
+        modes but ``"hinge"``; `generator` is right in every mode.
+        """
+        check_bool("GANLoss", "real", real)
+        return self.real(logits) if real else self.fake(logits)
 
     def real(self, logits: Logits) -> Tensor:
         """Return the discriminator's loss on logits of real images, a scalar."""

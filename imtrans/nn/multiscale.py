@@ -88,7 +88,7 @@ class MultiscaleDiscriminator(Pretrained):
 
         Shape: ``(b, in_channels, h, w)`` -> for each scale and layer ``(b, channels, h', w')``.
         """
-        check_image(OWNER, images, self.in_channels)
+        check_image(OWNER, images, self.in_channels, self, conditional=True)
         pyramid = [images]
         while len(pyramid) < len(self.scales):
             pyramid.append(self.halve(pyramid[-1]))

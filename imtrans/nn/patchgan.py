@@ -43,7 +43,7 @@ class _ConvDiscriminator(Pretrained):
 
         Shape: ``(b, in_channels, h, w)`` -> for each layer ``(b, channels, h', w')``.
         """
-        check_image(type(self).__name__, images, self.in_channels)
+        check_image(type(self).__name__, images, self.in_channels, self, conditional=True)
         self.check_size(type(self).__name__, images)
         maps = [images]
         for layer in self.layers:
@@ -146,8 +146,12 @@ class PatchDiscriminator(_ConvDiscriminator):
         >>> PatchDiscriminator.for_receptive_field(34, base_channels=8).config["n_layers"]
         2
         """
-        at_least(cls.__name__, "size", size, 1)
-        n_layers, patch, below = 1, 16, "1 (PixelDiscriminator)"
+        if at_least(cls.__name__, "size", size, 1) == 1:
+            raise ArgumentError(
+                f"{cls.__name__}: the smallest receptive field is 16. For single pixels, use "
+                f"PixelDiscriminator({in_channels})."
+            )
+        n_layers, patch, below = 1, 16, "1 (a PixelDiscriminator)"
         while patch < size:
             n_layers, patch, below = n_layers + 1, 2 * patch + 2, str(patch)  # 16, 34, 70, 142, ...
         if patch == size:

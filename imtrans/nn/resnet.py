@@ -102,7 +102,7 @@ class ResnetGenerator(Pretrained):
         init_weights(self)
 
     def forward(self, source: Tensor) -> Tensor:
-        check_image(OWNER, source, self.in_channels)
+        check_image(OWNER, source, self.in_channels, self)
         # Reflection padding needs 4 pixels at full resolution (by 3) and 2 at the lowest (by 1).
         x = pad_to_fit(OWNER, source, self.size_multiple, max(4, 2 * self.size_multiple), self.odd_sizes)
         height, width = source.shape[-2:]

@@ -1,10 +1,13 @@
 """The U-Net generator of pix2pix (Isola et al. 2017) and the 2015 U-Net (Ronneberger et al.)."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, cast
+from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 
 from imtrans.checks import at_least, check_bool, in_range, one_of
@@ -13,13 +16,26 @@ from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.attention import SelfAttention
 from imtrans.nn.blocks import DownBlock, UpBlock, conv_stack
 from imtrans.nn.init import init_weights
-from imtrans.nn.inputs import check_image, pad_to_fit
-from imtrans.nn.layers import DOWNSAMPLE, ODD_SIZES, UPSAMPLE, Act, Norm, act_from, has_shift, norm_from, upsample_conv
+from imtrans.nn.inputs import check_image, pad_to_fit, round_up_to_multiple
+from imtrans.nn.layers import (
+    DOWNSAMPLE,
+    ODD_SIZES,
+    UPSAMPLE,
+    Act,
+    Norm,
+    act_from,
+    check_no_instance,
+    has_shift,
+    norm_from,
+    upsample_conv,
+)
 from imtrans.nn.skips import SKIPS, Skip
 from imtrans.receptive_fields.trace import receptive_field
 
 OWNER = "UNetGenerator"
 MAX_DEPTH = 16  # halves 65536 pixels to one
+LARGE = 100 * 100  # pixels of a padded image from which padding is worth a warning
+_WARNED: WeakSet[nn.Module] = WeakSet()
 
 
 class UNetGenerator(Pretrained):
@@ -56,7 +72,8 @@ class UNetGenerator(Pretrained):
             always has one.
         out_act: output activation: a name or a callable.
         odd_sizes: for an image whose size is not a multiple of `size_multiple`: ``"pad"`` replicates its edge
-            and crops the output back, ``"error"`` raises.
+            and crops the output back, ``"error"`` raises. In training, padding that more than doubles the pixels
+            warns once, with the depth that fits.
 
     Raises:
         ArgumentError: a value that is not allowed, or `channels` that contradict `depth` or `base_channels`.
@@ -162,8 +179,11 @@ class UNetGenerator(Pretrained):
         init_weights(self)
 
     def forward(self, source: Tensor) -> Tensor:
-        check_image(OWNER, source, self.in_channels)
+        check_image(OWNER, source, self.in_channels, self)
         x = pad_to_fit(OWNER, source, self.size_multiple, self.size_multiple, self.odd_sizes)
+        # Inference of a trained network is left alone: its depth is fixed.
+        if self.training and not torch.compiler.is_compiling():
+            _warn_of_padding(self, source, x)
         features = []
         for level, block in enumerate(self.encoder):
             x = block(x)
@@ -198,6 +218,25 @@ class UNetGenerator(Pretrained):
             reduced = f"1/{2 ** (level + (not self.config['stem']))}"
             lines.append(f"{level:>5}  {reduced:<5} {width:>8}  {skip:<7} {field:>15}")
         return "\n".join(lines)
+
+
+def _warn_of_padding(network: UNetGenerator, source: Tensor, padded: Tensor) -> None:
+    """Warn, once for each network, if padding makes an image more than twice as large. Small images are ignored."""
+    (height, width), size = source.shape[-2:], padded.shape[-2:]
+    if network in _WARNED or network.depth == 1 or size.numel() < max(LARGE, 2 * height * width + 1):
+        return
+    _WARNED.add(network)
+    for depth in reversed(range(1, network.depth)):
+        multiple = network.size_multiple >> (network.depth - depth)
+        fit = [round_up_to_multiple(side, multiple, multiple) for side in (height, width)]
+        if fit[0] * fit[1] <= 1.25 * height * width:
+            break
+    warnings.warn(
+        f"{OWNER}: depth={network.depth} pads images of {height}x{width} to {size[0]}x{size[1]}, and takes about "
+        f"{size.numel() / (height * width):.1f} times as long as without padding. With depth={depth}, they are padded "
+        f"to {fit[0]}x{fit[1]}.",
+        stacklevel=5,
+    )
 
 
 def _encoder(
@@ -239,11 +278,13 @@ def _level_widths(base_channels: int, depth: int, width_cap: int, channels: Sequ
     for width in channels:
         at_least(OWNER, "each of channels", width, 1)
     # The defaults, 8 and 64, do not contradict `channels`.
-    if depth not in (8, len(channels)) or base_channels not in (64, channels[0]):
-        raise ArgumentError(
-            f"{OWNER}: channels={tuple(channels)} means depth={len(channels)} and base_channels={channels[0]}, but "
-            f"got depth={depth} and base_channels={base_channels}. Pass either channels or the other two."
-        )
+    implied = {"depth": (depth, 8, len(channels)), "base_channels": (base_channels, 64, channels[0])}
+    for name, (given, default, meant) in implied.items():
+        if given not in (default, meant):
+            raise ArgumentError(
+                f"{OWNER}: channels={tuple(channels)} means {name}={meant}, got {name}={given}. Leave {name} out, or "
+                "change channels."
+            )
     return tuple(channels)
 
 
@@ -253,6 +294,8 @@ def _level_skips(skips: str | Skip | Sequence[str | Skip], depth: int) -> list[S
         one_of(OWNER, "skips", skips, SKIPS)
     elif not callable(skips) and not isinstance(skips, (list, tuple)):
         raise ArgumentError(f"{OWNER}: skips must be a name, a callable, or a sequence of them, got {skips!r}.")
+    for skip in skips if isinstance(skips, (list, tuple)) else [skips]:
+        check_no_instance(OWNER, "skips", skip, "channels, skip_channels")
     each = list(skips) if isinstance(skips, (list, tuple)) else [skips] * (depth - 1)
     if len(each) != depth - 1:
         raise ArgumentError(

@@ -40,7 +40,8 @@ class CapturedStep:
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on `batch`; return losses that later calls do not overwrite."""
-        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
+        tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items())
         self._seen[shapes] += 1
         if not self._replays and not self._failed:
             if self._seen[shapes] == WARM_UP:
@@ -50,9 +51,9 @@ class CapturedStep:
                     self._fail(f"it waits for the device ({syncs[0]})")
                 return losses
             if self._seen[shapes] > WARM_UP:
-                self._record(batch, shapes)
+                self._record(tensors, shapes)
         if shapes in self._replays:
-            return self._replays[shapes](batch)
+            return self._replays[shapes](tensors)
         # One other shape is the last batch of an epoch.
         if len(self._seen) > 2 and not self._failed and not self._warned:
             self._warned = True
@@ -69,6 +70,9 @@ class CapturedStep:
             replay, losses = self._recorder.record(self._step, inputs)
         except RuntimeError as error:
             self._fail(str(error).partition("\n")[0])
+            return
+        except KeyError as error:
+            self._fail(f"it reads the batch's {error}, which is not a tensor")
             return
 
         def run(batch: Batch) -> Losses:
@@ -112,7 +116,7 @@ class CudaGraphs:
             # Threads that load data may call CUDA during the capture.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 losses = step(batch)
-        except RuntimeError:
+        except (RuntimeError, KeyError):
             # A failed capture leaves the generator in capture mode.
             generator.graphsafe_set_state(kept)
             raise

@@ -71,7 +71,9 @@ def first_non_finite(
 
     Gradients of a scaled loss may overflow: ``gradients=False`` does not check them.
     """
-    found: list[str] = [f"the batch's {name}" for name, tensor in batch.items() if not is_finite(tensor)]
+    found: list[str] = [
+        f"the batch's {name}" for name, value in batch.items() if not all(map(is_finite, _tensors(value)))
+    ]
     hooks = [*_hooks(method, found, gradients)]
     try:
         # Even for such a batch: another rank may have a finite shard of it, and takes part in the collectives.

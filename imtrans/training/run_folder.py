@@ -81,9 +81,11 @@ class RunFolder:
         A run continues with `resume`, and after torchrun restarted its processes.
 
         Raises:
-            TrainingError: another run is active in the folder, or without `resume` it holds a run.
+            TrainingError: another run is active in the folder, without `resume` it holds a run, or it is a file.
             CheckpointError: with `resume`, it holds no run.
         """
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise TrainingError(f"{self.path} is a file. Give the run a folder with out=... (--out).")
         resume = resume or self._belongs_to(restarted_run_id())
         if resume and not self._holds_run():
             raise _nothing_to_resume(self.path)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checks import in_range
-from imtrans.data.loader import Batch
+from imtrans.data.loader import Batch, check_columns, check_sample, to_device
 from imtrans.distributed.data_parallel import batch_shard, shard_sizes
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
@@ -52,6 +52,7 @@ class TrainStep:
         self.precision = pick_precision(precision, device)
         self._compile = check_compile("Trainer", compile, device, processes=group.world_size)
         self.method = method.to(device).train()
+        _refuse_half(method)
         for bias in cancelled_biases(method):
             bias.requires_grad_(False)
         if group.world_size > 1:
@@ -68,15 +69,25 @@ class TrainStep:
         """Train on a batch; return the losses as detached scalars on the device.
 
         Args:
-            batch: this rank's shard of the batch.
+            batch: this rank's shard of the batch. Only tensors are moved to the device.
             samples: size of the whole batch; None if all shards have the size of this one.
             capture: whether the CUDA graph runs, if there is one.
+
+        Raises:
+            DataError: a batch that is no dict, or that lacks a column of the method's translations.
         """
         run = self._run if capture else self._run_uncaptured
         size = self.group.world_size
+        check_sample("Trainer", batch)
         sizes = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
         with batch_shard(self.group, sizes) as shard:
-            losses = run({name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()})
+            try:
+                losses = run(to_device(batch, self.device))
+            except KeyError as error:
+                columns = {c for t in cast(Method, self.method).translations() for c in (t.source, t.target)}
+                if columns.intersection(error.args):
+                    check_columns("Trainer", batch, sorted(columns))
+                raise
         return losses if shard is None else shard.mean(losses)
 
     def _run_uncaptured(self, batch: Batch) -> dict[str, Tensor]:
@@ -116,3 +127,12 @@ def _check_betas(betas: Any) -> tuple[float, float]:
         if len(numbers) == 2:
             return numbers
     raise ArgumentError(f"Trainer: betas must be two numbers from 0 to below 1, got {short_repr(betas)}.")
+
+
+def _refuse_half(method: nn.Module) -> None:
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            raise ArgumentError(
+                f"Trainer: {name} is {parameter.dtype}, which is too coarse to add the updates of Adam to. Call "
+                ".float() on the network, and set precision= to compute in half precision."
+            )

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from imtrans.checks import at_least
-from imtrans.data.loader import Batch, BatchLoader, length_of
+from imtrans.data.loader import Batch, BatchLoader, check_data, length_of
 from imtrans.distributed.process_group import init_process_group, rank_seed
 from imtrans.errors import CheckpointError, TrainingError, one_line
 from imtrans.methods.base import check_method
@@ -36,9 +36,11 @@ class Trainer:
 
     Args:
         method: for example `Pix2Pix`; see `Method`.
-        train_data: data set of dicts of tensors. A method ``draw(index, epoch)`` of it gives samples as augmented.
+        train_data: data set of dicts of tensors, which may hold strings too. A method ``draw(index, epoch)`` of it
+            gives samples as augmented.
         val_data: data set without augmentation. Validation runs in each mode of `imtrans.modes.running_as`. The mode
-            with the lowest L1 becomes the `inference_mode` of the saved networks; else it is ``"batch_stats"``.
+            without dropout that has the lowest L1 becomes the `inference_mode` of the saved networks; without data it
+            is ``"batch_stats"``. Networks whose `inference_mode` is ``"paper"`` before the run keep it.
         out: folder of the run; None writes nothing.
         epochs: total number of epochs.
         decay_epochs: number of epochs at the end in which the learning rate decays to 0; None for half of them.
@@ -63,7 +65,8 @@ class Trainer:
         config: further entries of ``config.json``.
 
     Raises:
-        ArgumentError: a value that is not allowed.
+        ArgumentError: a value that is not allowed, a DataLoader as data, or a network in half precision.
+        DataError: in ``fit``: samples that are no dicts, or lack a column that the method needs.
         TrainingError: in ``fit``: a folder that holds another run, an empty data set, a loss that is not finite.
         CheckpointError: in ``fit``: nothing to resume from, or the state of another method or network.
     """
@@ -97,6 +100,8 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.method, self._method = method, check_method("Trainer", method)
+        check_data("Trainer", "train_data", train_data)
+        check_data("Trainer", "val_data", val_data)
         self.device = pick_device(device)
         self._group = group = init_process_group(self.device)
         self._train_step = TrainStep(

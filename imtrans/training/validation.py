@@ -6,15 +6,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from imtrans.data.loader import Batch, BatchLoader, length_of
+from imtrans.data.loader import Batch, BatchLoader, collate, length_of, to_device
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Method, sample_columns
-from imtrans.modes import running_as
+from imtrans.modes import DETERMINISTIC, running_as
 from imtrans.runtime import fork_rng
 
 SAMPLES = 4  # rows of a sample grid
@@ -54,11 +54,15 @@ class Validator:
         if metrics:  # a missing package is an error now, not after the first epochs
             Scores(metrics, device=loader.device)
         self.result: dict[str, Any] | None = None
+        networks = [translation.network for translation in cast(Method, method).translations()]
+        asked = any(isinstance(each, Pretrained) and each.inference_mode == "paper" for each in networks)
+        self.candidates = ("paper",) if asked else DETERMINISTIC
 
     def validate(self) -> dict[str, Any] | None:
         """Compare outputs with targets in each mode: see `imtrans.evaluation.evaluate.compare_modes`.
 
-        The best mode becomes the `inference_mode` of the networks. Returns None without data or without pairs.
+        The best mode becomes the `inference_mode` of the networks. It is one of the two without dropout; networks whose
+        `inference_mode` was ``"paper"`` before the run keep that. Returns None without data or without pairs.
         """
         if self.data is None:
             return None
@@ -69,7 +73,9 @@ class Validator:
         }
         batches = partial(self.loader.batches, self.data, self.batch_size)
         compare = partial(compare_modes, self.method, pairs, batches, self.loader.device)
-        result = self.group.run_on_rank0(lambda: compare(metrics=self.metrics, seed=self.seed))
+        result = self.group.run_on_rank0(
+            lambda: compare(metrics=self.metrics, seed=self.seed, candidates=self.candidates)
+        )
         if result is not None:
             self.load(result)
         return result
@@ -80,8 +86,11 @@ class Validator:
         self.set_inference_mode()
 
     def set_inference_mode(self) -> str:
-        """Set the `inference_mode` of the networks to the best mode, ``"batch_stats"`` without a result; return it."""
-        mode: str = "batch_stats" if self.result is None else self.result["best"]
+        """Set the `inference_mode` of the networks to the best mode, and return it.
+
+        Without a result it is ``"batch_stats"``, or ``"paper"`` for networks that had that mode before the run.
+        """
+        mode: str = self.candidates[-1] if self.result is None else self.result["best"]
         for translation in cast(Method, self.method).translations():
             if isinstance(translation.network, Pretrained):
                 translation.network.inference_mode = mode
@@ -95,5 +104,5 @@ class Validator:
         device = self.loader.device
         with fork_rng(device), running_as(self.method, self.set_inference_mode()):
             torch.manual_seed(self.seed)
-            batch = default_collate([cast(Any, self.samples)[i] for i in range(count)])
-            return sample_columns(cast(Method, self.method), {name: each.to(device) for name, each in batch.items()})
+            batch = collate([cast(Any, self.samples)[i] for i in range(count)])
+            return sample_columns(cast(Method, self.method), to_device(batch, device))

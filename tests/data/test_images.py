@@ -1,4 +1,5 @@
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,15 +101,46 @@ def test_a_palette_with_transparent_colours_is_read_by_its_colours(tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
-@pytest.mark.parametrize("content", [b"", b"<!doctype html><title>404</title>", b"\x89PNG\r\n\x1a\n", None])
+@pytest.mark.parametrize("content", [b"", b"<!doctype html><title>404</title>", b"\x89PNG\r\n\x1a\n"])
 def test_an_unreadable_file_is_named(tmp_path, read, content):
     path = tmp_path / "a.png"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path} cannot be read as a picture (")
     assert str(caught.value).endswith("). Repair the file, or take it out of the folder.")
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_a_missing_file_is_not_to_be_repaired(tmp_path, read):
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "photo1.png")
+    text = f"{tmp_path / 'photo1.png'} cannot be read as a picture (No such file or directory). Check the path."
+    assert str(caught.value) == text
+    (tmp_path / "photo_1.png").touch()
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "photo1.png")
+    assert str(caught.value) == f"{text} Did you mean {tmp_path / 'photo_1.png'}?"
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_image(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} cannot be read as a picture (no regular file). Give the path of one picture in it."
+    )
+
+
+def test_a_misspelt_folder_gets_a_hint_at_its_first_missing_part(tmp_path, monkeypatch):
+    (tmp_path / "facades" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for folder, meant in ((tmp_path / "facaeds" / "train", tmp_path / "facades"), ("facades/trian", "facades/train")):
+        with pytest.raises(DataError) as caught:
+            image_files(Path(folder))
+        assert str(caught.value) == (
+            f"{folder} cannot be read as a folder of pictures: No such file or directory. Check the path. "
+            f"Did you mean {meant}?"
+        )
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, of odd tags and sizes

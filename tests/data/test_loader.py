@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imtrans.data.loader import batches, length_of
+from imtrans.data.loader import batches, length_of, to_device
 from imtrans.errors import DataError
 
 
@@ -130,3 +130,56 @@ def test_length_of_what_has_none_is_zero():
     assert length_of(Numbers(3)) == 3
     assert length_of(None) == 0
     assert length_of(iter([1])) == 0
+
+
+class Samples(list):
+    """Samples from a list, as a data set of the user's own."""
+
+
+def first_batch(*samples, workers=0):
+    return next(iter(batches(Samples(samples), len(samples), num_workers=workers)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_that_are_no_dicts_are_refused(workers):
+    with pytest.raises(DataError) as caught:
+        first_batch((torch.zeros(3), torch.zeros(3)), workers=workers)
+    assert str(caught.value) == (
+        "Samples: a sample must be a dict of tensors, got a tuple. Return a dict in __getitem__: "
+        "{'source': source, 'target': target}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (
+            [{"source": torch.zeros(3, 4)}, {"source": torch.zeros(3, 5)}],
+            "The samples of a batch differ in size: {'source': [(3, 4), (3, 5)]}. Give images of one size, or "
+            "batch_size=1.",
+        ),
+        (
+            [{"source": torch.zeros(3), "mask": None}],
+            "The samples of a batch cannot be joined: one holds 'source': Tensor, 'mask': NoneType. Each must have the "
+            "same keys, with tensors, numbers or strings.",
+        ),
+        (
+            [{"a": 1, "b": 1}, {"a": 1}],
+            "The samples of a batch cannot be joined: one has no key 'b', and another has. Each must have the same "
+            "keys, with tensors, numbers or strings.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_that_cannot_be_joined_are_refused(samples, message, workers):
+    with pytest.raises(DataError) as caught:
+        first_batch(*samples, workers=workers)
+    assert str(caught.value) == message
+
+
+def test_strings_are_carried_along():
+    batch = first_batch({"source": torch.zeros(3), "path": "a.png"}, {"source": torch.ones(3), "path": "b.png"})
+    moved = to_device(batch, torch.device("cpu"))
+    assert moved["path"] == ["a.png", "b.png"]
+    assert torch.equal(moved["source"], batch["source"])
+    assert to_device(batch, torch.device("meta"))["source"].is_meta

@@ -337,7 +337,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)  # the tests may run as root, whom no mode stops
     assert refusal(path) == (
-        " cannot be read as a picture (Permission denied). Repair the file, or take it out of the folder."
+        " cannot be read as a picture (Permission denied). Change its permissions, or take it out of the folder."
     )
 
 

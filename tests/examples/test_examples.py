@@ -122,7 +122,7 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
         *TESTED, "--l1-weight", "--no-dropout",
     }  # fmt: skip
-    assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
+    assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
 
 
 def test_without_val_it_says_so_and_shows_no_table(tmp_path):
@@ -139,7 +139,7 @@ def test_without_val_it_says_so_and_shows_no_table(tmp_path):
     [
         (
             ["--data", "none"],
-            "error: none has no folder train/. Put the training pairs there, and validation pairs in val/.",
+            "error: none/train cannot be read as a folder of pictures: No such file or directory. Check the path.",
         ),
         (["--resume"], "error: there is no run in runs/facades to resume. "),
         (["--size", "0"], "error: ProceduralFacades: size must be a whole number >= 16, got 0."),
@@ -168,6 +168,8 @@ def test_an_error_ends_the_process_with_one_and_no_traceback(tmp_path):
 
 
 def test_a_loop_of_ones_own_trains_and_saves(tmp_path):
+    assert "A pix2pix training loop" in succeeded("--help", cwd=tmp_path, script="own_loop.py")
+    assert list(tmp_path.iterdir()) == []
     output = succeeded(cwd=tmp_path, script="own_loop.py", new_process=True)
     assert "receptive field of the discriminator: 34 pixels" in output
     first, second = (float(loss) for loss in re.findall(r"generator (\d+\.\d+)", output))

@@ -37,6 +37,9 @@ def data(tmp_path_factory):
     return folder
 
 
+LABELLED = ("--direction", "BtoA", "--data")
+
+
 def run(script, *arguments, **options):
     return run_example(script, *arguments, "--device", "cpu", **options)
 
@@ -58,7 +61,7 @@ def test_the_segmenter_learns_scores_the_real_photos_first_and_is_saved(data, tm
             pair.crop((0, 0, 32, 32)).save(tmp_path / "photos" / path.name)
     UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "untrained")
     Image.new("RGB", (8, 8)).save(tmp_path / "untrained" / "samples.png")  # as a run leaves it
-    fit = ("--data", data, "--size", 32, "--base-channels", 4, "--epochs", 30, "--lr", 0.02, "--precision", "fp32")
+    fit = (*LABELLED, data, "--size", 32, "--base-channels", 4, "--epochs", 30, "--lr", 0.02, "--precision", "fp32")
     done = run("train_segmenter.py", *fit, "--score", "photos", "untrained", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = rows_of(done.stdout)
@@ -78,7 +81,7 @@ def test_the_segmenter_learns_scores_the_real_photos_first_and_is_saved(data, tm
     assert load_pretrained(saved).config["out_channels"] == 8
     assert json.loads((saved / "palette.json").read_text()) == {name: list(colour) for name, colour in LABELS.items()}
 
-    again = run("train_segmenter.py", "--data", data, "--size", 32, "--segmenter", saved, cwd=tmp_path)
+    again = run("train_segmenter.py", *LABELLED, data, "--size", 32, "--segmenter", saved, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert rows_of(again.stdout)["real photos"] == rows["real photos"]
 
@@ -102,7 +105,7 @@ def test_0_is_a_value_and_refused(data, tmp_path, script, flag, message):
 
 def test_the_segmenter_takes_other_classes(data, tmp_path):
     (tmp_path / "two.json").write_text('{"dark": [0, 0, 100], "bright": [200, 200, 255]}')
-    fit = ("--data", data, "--size", 32, "--base-channels", 2, "--epochs", 1, "--palette", "two.json")
+    fit = (*LABELLED, data, "--size", 32, "--base-channels", 2, "--epochs", 1, "--palette", "two.json")
     done = run("train_segmenter.py", *fit, cwd=tmp_path, new_process=True)
     assert done.returncode == 0, done.stderr
     assert load_pretrained(tmp_path / "runs" / "segmenter").config["out_channels"] == 2
@@ -121,6 +124,12 @@ def test_what_is_no_palette_is_refused(example, content, message, tmp_path):
         (tmp_path / "palette.json").write_text(content)
     with pytest.raises(DataError, match=message):
         example("train_segmenter").read_palette(tmp_path / "palette.json")
+
+
+def test_the_source_is_a_by_default(example, data, monkeypatch):
+    for script, default in (("train_segmenter", "AtoB"), ("ablations", "AtoB"), ("pix2pix_facades", "BtoA")):
+        monkeypatch.setattr("sys.argv", [script])
+        assert example(script).arguments().direction == default
 
 
 def test_without_data_there_are_procedural_facades(example):
@@ -201,7 +210,7 @@ def test_each_combination_is_what_it_says_and_trains(example, name):
 
 def test_the_ablations_leave_a_table_and_a_picture(data, tmp_path):
     budget = ("--size", 32, "--base-channels", 2, "--max-steps", 2, "--segmenter-epochs", 1, "--precision", "fp32")
-    done = run("ablations.py", "--data", data, "--runs", "l1", "1x1", *budget, cwd=tmp_path, new_process=True)
+    done = run("ablations.py", *LABELLED, data, "--runs", "l1", "1x1", *budget, cwd=tmp_path, new_process=True)
     assert done.returncode == 0, done.stderr
     rows = rows_of(done.stdout)
     assert next(iter(rows)) == "real photos"
@@ -221,17 +230,17 @@ def test_the_ablations_take_a_segmenter_go_on_and_refuse_an_unknown_run(data, tm
     UNetGenerator.preset("unet_2015", 3, 8, base_channels=2, depth=2).save_pretrained(tmp_path / "segmenter")
     (tmp_path / "segmenter" / "palette.json").write_text(json.dumps(LABELS))
     budget = ("--size", 32, "--base-channels", 2, "--max-steps", 1, "--segmenter", "segmenter")
-    done = run("ablations.py", "--data", data, "--runs", "l1", *budget, cwd=tmp_path)
+    done = run("ablations.py", *LABELLED, data, "--runs", "l1", *budget, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(rows_of(done.stdout)) == 2
     scores = tmp_path / "runs" / "ablations" / "ablations.json"
     first = json.loads(scores.read_text())
 
-    there = run("ablations.py", "--data", data, "--runs", "1x1", "l1", *budget, cwd=tmp_path)
+    there = run("ablations.py", *LABELLED, data, "--runs", "1x1", "l1", *budget, cwd=tmp_path)
     assert there.returncode == 1
     assert "runs/ablations already has runs of l1. Continue with --resume, or give another --out." in there.stderr
     assert not (tmp_path / "runs" / "ablations" / "1x1").exists()
-    more = run("ablations.py", "--data", data, "--runs", "l1", "1x1", "l1", *budget, "--resume", cwd=tmp_path)
+    more = run("ablations.py", *LABELLED, data, "--runs", "l1", "1x1", "l1", *budget, "--resume", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     both = json.loads(scores.read_text())
     assert list(both) == ["real photos", "l1", "1x1"]

@@ -88,6 +88,27 @@ def test_a_picture(weights, tmp_path):
     assert np.array_equal(pixels(tmp_path / "made" / "labels.png"), np.asarray(expected))
 
 
+@pytest.mark.parametrize("out", ["photo.png", "deep/photo.JPG"])
+def test_a_picture_to_a_file(weights, tmp_path, out):
+    source = picture(tmp_path / "labels.jpg")
+    for _ in range(2):  # the second time over the first
+        done = run("--weights", weights, "--input", "labels.jpg", "--out", out, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"output     {out}\n"), done.stderr
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"labels.jpg", out}
+    with Image.open(tmp_path / out) as image:
+        assert (image.format, image.size) == ("PNG" if out.endswith("png") else "JPEG", (30, 22))
+    if out.endswith("png"):
+        assert np.array_equal(pixels(tmp_path / out), np.asarray(translate(network(3, 3), source)))
+
+
+def test_a_file_of_a_format_without_these_channels(tmp_path):
+    network(3, 4).save_pretrained(tmp_path / "weights")
+    picture(tmp_path / "a.png")
+    line = failed(run("--weights", "weights", "--input", "a.png", "--out", "b.jpg", cwd=tmp_path))
+    assert line == "error: b.jpg cannot be written: cannot write mode RGBA as JPEG. Give another name with --out."
+
+
 def test_a_folder_of_kinds_and_like_names(weights, tmp_path):
     names = ["a.png", "a.jpg", "a.png.tif", "B.bmp", "a b & <c>?#%.png", "ä.webp"]
     for seed, name in enumerate(names):
@@ -122,6 +143,16 @@ def test_options_reach_the_network(weights, tmp_path):
     torch.manual_seed(0)
     expected = translate(network(3, 3), source, mode="eval", tile=32, precision="bf16")
     assert np.array_equal(pixels(tmp_path / "made" / "a.png"), np.asarray(expected))
+
+
+def test_two_runs_in_paper_mode_give_the_same_image_unless_the_seed_differs(weights, tmp_path):
+    source = picture(tmp_path / "a.png")
+    options = ["--weights", weights, "--input", source, "--mode", "paper"]
+    for name, seed in (("one", ()), ("two", ("--seed", "0")), ("other", ("--seed", "1"))):
+        assert run(*options, "--out", tmp_path / name, *seed, cwd=tmp_path).returncode == 0
+    one, two, other = (pixels(tmp_path / name / "a.png") for name in ("one", "two", "other"))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
 
 
 def test_16_bit_and_float_pictures_become_png(tmp_path):
@@ -167,12 +198,22 @@ def test_errors_are_one_line(weights, tmp_path):
 
     no_image = "is not an image file, nor a folder of images."
     assert error(weights, "none", "made") == f"error: none {no_image}"
+    assert error(weights, "in/b.png", "made") == f"error: in/b.png {no_image} Did you mean in/a.png?"
     assert error(weights, "empty", "made") == f"error: empty {no_image}"
     assert error("nowhere", "in", "made").startswith("error: nowhere is neither a folder nor the name of a repo")
     assert error("discriminator", "in", "made") == (
         "error: discriminator is not a generator whose outputs can be saved as PNG."
     )
-    assert error(weights, "in", "file") == "error: file cannot be used: File exists. Give another folder with --out."
+    assert error(weights, "in", "file") == (
+        "error: file is a file. Give a folder with --out, or a new image file for one image."
+    )
+    assert error(weights, "in", "made.png") == (
+        "error: made.png is the name of an image file, and --input is a folder. Give --out a folder."
+    )
+    assert error(weights, "in/a.png", "in/a.png") == (
+        "error: in/a.png is the input, which would be overwritten. Give another file with --out."
+    )
+    assert error(weights, "in/a.png", "file/b.png").startswith("error: file is a file. Give a folder with --out")
     assert error(weights, "in/a.png", "in") == (
         "error: in cannot be used: it is the folder of the inputs, which would be overwritten. Give another folder "
         "with --out."

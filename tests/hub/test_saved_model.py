@@ -484,6 +484,17 @@ def test_json_that_is_no_description(folder, value):
     )
 
 
+def test_the_folder_of_a_run_is_refused_with_the_networks_in_it(folder):
+    run = folder.parent / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"method": "Pix2Pix", "networks": {"generator": {}}}))
+    assert refused(load_pretrained, run) == f"{run} is the folder of a training run. It holds no saved network yet."
+    folder.rename(run / "generator")
+    assert refused(load_pretrained, run) == (
+        f"{run} is the folder of a training run. Load a network in it: {run / 'generator'}."
+    )
+
+
 @pytest.mark.parametrize("key", ["version", "class", "arguments", "inference_mode", "sha256"])
 def test_a_missing_entry(folder, key):
     config = config_of(folder)

@@ -158,6 +158,19 @@ def test_paper_mode_drops_out_by_the_global_generator(generator):
     assert not torch.equal(translate(generator, source, mode="paper"), one)
 
 
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_seed_fixes_the_dropout_and_leaves_the_global_generator(generator, device, tile):
+    generator.to(device)
+    source, settings = torch.rand(3, 24, 24), {"mode": "paper", "tile": tile}
+    one = translate(generator, source, **settings, seed=0)
+    before = torch.get_rng_state()
+    assert torch.equal(translate(generator, source, **settings, seed=0), one)
+    assert not torch.equal(translate(generator, source, **settings, seed=1), one)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ArgumentError, match="translate: seed must be a whole number"):
+        translate(generator, source, seed=0.5)
+
+
 def test_a_module_without_a_mode_runs_in_eval():
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(0.5))
     network.in_channels = 3

@@ -320,7 +320,10 @@ def test_its_translation_and_its_columns():
     assert isinstance(method, Method)
 
 
-NOTHING = "there is nothing to minimise. Give a discriminator and a positive gan_weight, or a positive l1_weight."
+NOTHING = (
+    "there is nothing to minimise. Give a discriminator and a positive gan_weight, or a positive l1_weight, or a "
+    "perceptual loss."
+)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,19 @@ def test_the_values_are_those_of_the_formulas(mode):
 
 
 @pytest.mark.parametrize("mode", GAN_MODES)
+def test_it_is_called_as_the_reference_implementation_does(mode):
+    gan, logits = GANLoss(mode), torch.randn(2, 1, 5, 6)
+    for scales in (logits, [logits, logits[..., :3]]):
+        assert torch.equal(gan(scales, True), gan.real(scales))
+        assert torch.equal(gan(scales, False), gan.fake(scales))
+        if mode != "hinge":
+            assert torch.equal(gan(scales, True), gan.generator(scales))
+    with pytest.raises(ArgumentError) as caught:
+        gan(logits, logits)
+    assert str(caught.value).startswith("GANLoss: real must be True or False, got tensor(")
+
+
+@pytest.mark.parametrize("mode", GAN_MODES)
 def test_gradients_are_finite_even_for_extreme_logits(mode):
     logits = torch.tensor([-1e4, -1.0, 0.0, 1.0, 1e4], requires_grad=True)
     gan = GANLoss(mode)

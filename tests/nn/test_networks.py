@@ -1,6 +1,7 @@
 """One contract that every network keeps, with every option it has."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -26,15 +27,20 @@ from networks import (
 from torch import nn
 
 from imtrans import (
+    ConvNormAct,
+    DownBlock,
     LocalEnhancer,
     MultiscaleDiscriminator,
     PatchDiscriminator,
     PixelDiscriminator,
+    ResidualBlock,
     ResnetGenerator,
     UNetGenerator,
+    UpBlock,
     load_pretrained,
 )
 from imtrans.errors import ArgumentError, SavedModelError, ShapeError
+from imtrans.nn.skips import AddSkip
 
 # The contract
 
@@ -189,16 +195,65 @@ def test_its_repr_names_its_class_and_is_readable(case):
 
 @plain
 @pytest.mark.parametrize(
-    ("shape", "built_for"), [((2, 9, 32, 32), "9"), ((5, 32, 32), "5"), ((32, 32), "..."), ((1, 1, 6, 8, 8), "6")]
+    ("shape", "advice"),
+    [
+        ((2, 9, 32, 32), "Build the network with in_channels=9."),
+        ((5, 32, 32), "Give a batch of images; for a single one, x[None] adds the batch axis."),
+        ((32, 32), "Give a batch of images; for a single one, x[None] adds the batch axis."),
+        ((1, 1, 6, 8, 8), "Give a batch of images; for a single one, x[None] adds the batch axis."),
+        (("c", 32, 32), "Add the batch axis with x[None]."),
+        ((2, 32, 32, "c"), "The channels come last: use x.permute(0, 3, 1, 2)."),
+        ((32, 32, "c"), "The channels come last: use x.permute(2, 0, 1)[None]."),
+    ],
 )
-def test_a_tensor_of_another_shape_is_refused(case, shape, built_for):
+def test_a_tensor_of_another_shape_is_refused_with_the_likely_remedy(case, shape, advice):
     network = build(case)
+    shape = tuple(network.in_channels if size == "c" else size for size in shape)
     with pytest.raises(ShapeError) as caught:
         network(torch.zeros(shape))
     assert str(caught.value) == (
         f"{type(network).__name__}: expects images (b, {network.in_channels}, h, w), got a tensor of shape {shape}. "
-        f"Add the batch axis with x[None], or build the network for {built_for} channels."
+        f"{advice}"
     )
+
+
+@plain
+@pytest.mark.parametrize("channels", [1, 2])
+def test_grey_images_and_a_target_without_its_source_are_recognised(case, channels):
+    network = build(case)
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(2, channels, 32, 32))
+    built = f"build the network with in_channels={channels}."
+    advice = f"For grey images, use x.expand(-1, 3, -1, -1), or {built}" if channels == 1 else built.capitalize()
+    if not is_generator(network):
+        advice = (
+            "A conditional discriminator takes source and target together: torch.cat([source, target], dim=1). "
+            f"For one image alone, {built}"
+        )
+    assert str(caught.value).endswith(f"got a tensor of shape {(2, channels, 32, 32)}. {advice}")
+
+
+@plain
+@pytest.mark.parametrize(
+    ("images", "weights"), [(torch.float64, torch.float32), (torch.float32, torch.float16), (torch.half, torch.float32)]
+)
+def test_images_of_another_dtype_than_the_weights_are_refused(case, images, weights):
+    network = build(case).to(weights)
+    with pytest.raises(ArgumentError) as caught:
+        network(images_for(network, dtype=images))
+    assert str(caught.value) == (
+        f"{type(network).__name__}: the images are {images}, the weights {weights}. Convert the images with "
+        f"x.to({weights}), or the network with network.to({images})."
+    )
+
+
+@plain
+def test_autocast_converts_images_but_not_doubles(case):
+    network = build(case)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(images_for(network, dtype=torch.bfloat16))
+        with pytest.raises(ArgumentError, match=r"the images are torch\.float64, the weights torch\.float32"):
+            network(images_for(network, dtype=torch.float64))
 
 
 @plain
@@ -273,6 +328,45 @@ def test_an_unknown_name_is_refused_with_the_known_ones(cls, argument, value, al
     with pytest.raises(ArgumentError) as caught:
         cls(**{argument: value})
     assert str(caught.value).startswith(f"{cls.__name__}: {argument}={value!r} is not one of {allowed}")
+
+
+@pytest.mark.parametrize("cls", SMALL)
+def test_a_norm_or_activation_that_is_already_a_module_is_refused(cls):
+    with pytest.raises(ArgumentError) as caught:
+        cls(norm=nn.BatchNorm2d(8))
+    assert str(caught.value) == (
+        f"{cls.__name__}: norm must be a callable that makes a module for each layer, got an instance of BatchNorm2d. "
+        "Pass the class, norm=BatchNorm2d, or a function: norm=lambda channels: BatchNorm2d(channels, ...)."
+    )
+    with pytest.raises(ArgumentError) as caught:
+        cls(act=nn.ReLU())
+    assert str(caught.value) == (
+        f"{cls.__name__}: act must be a callable that makes a module for each layer, got an instance of ReLU. "
+        "Pass the class, act=ReLU, or a function: act=lambda: ReLU(...)."
+    )
+
+
+def test_a_skip_that_is_already_a_module_is_refused():
+    for skips in (AddSkip(4, 4), ["concat", AddSkip(4, 4)]):
+        with pytest.raises(ArgumentError, match="UNetGenerator: skips must be a callable that makes a module"):
+            build((UNetGenerator, {"skips": skips}))
+
+
+@pytest.mark.parametrize(
+    ("cls", "argument", "value", "message"),
+    [
+        (cls, argument, value, message)
+        for cls in (ConvNormAct, DownBlock, UpBlock, ResidualBlock)
+        for argument, value, message in (
+            ("norm", nn.BatchNorm2d(4), "norm must be a callable that makes a module for each layer, got an instance"),
+            ("act", nn.ReLU(), "act must be a callable that makes a module for each layer, got an instance of ReLU"),
+            ("norm", "batch", "norm must be a callable (channels) -> module, got 'batch'. Only networks take names"),
+        )
+    ],
+)
+def test_a_block_takes_callables_only(cls, argument, value, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        cls(*[4] * (1 if cls is ResidualBlock else 2), **{argument: value})
 
 
 @pytest.mark.parametrize(
@@ -395,6 +489,12 @@ def test_with_odd_sizes_error_a_size_that_does_not_fit_raises(cls, changes, size
 def test_it_has_as_many_parameters_as_the_reference(make, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in make().parameters()) == parameters
+
+
+def test_a_preset_without_its_authors_is_not_taken_for_another():
+    with pytest.raises(ArgumentError) as caught:
+        UNetGenerator.preset("unet_256")
+    assert str(caught.value).endswith(". Did you mean 'junyanz/unet_256' or 'phillipi/unet_256'?")
 
 
 @pytest.mark.parametrize("cls", [UNetGenerator, ResnetGenerator])

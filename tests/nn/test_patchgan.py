@@ -71,8 +71,7 @@ def test_the_pixel_discriminator_sees_one_pixel():
     [
         (69, "34 and 70"),
         (71, "70 and 142"),
-        (1, "1 (PixelDiscriminator) and 16"),
-        (3, "1 (PixelDiscriminator) and 16"),
+        (3, "1 (a PixelDiscriminator) and 16"),
     ],
 )
 def test_a_receptive_field_that_no_stack_has_is_refused_with_the_nearest(size, nearest):
@@ -80,6 +79,14 @@ def test_a_receptive_field_that_no_stack_has_is_refused_with_the_nearest(size, n
         PatchDiscriminator.for_receptive_field(size)
     assert str(caught.value) == (
         f"PatchDiscriminator: no n_layers gives a receptive field of {size}. The nearest are {nearest}."
+    )
+
+
+def test_a_receptive_field_of_one_pixel_is_another_class():
+    with pytest.raises(ArgumentError) as caught:
+        PatchDiscriminator.for_receptive_field(1, 4)
+    assert str(caught.value) == (
+        "PatchDiscriminator: the smallest receptive field is 16. For single pixels, use PixelDiscriminator(4)."
     )
 
 

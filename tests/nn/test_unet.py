@@ -8,10 +8,7 @@ import torch
 from networks import images_for
 from torch import nn
 
-from imtrans import (
-    UNetGenerator,
-    init_weights,
-)
+from imtrans import UNetGenerator, init_weights, translate
 from imtrans.errors import ArgumentError
 from imtrans.nn.skips import ConcatSkip, GatedSkip, NoSkip
 
@@ -26,8 +23,11 @@ def test_the_repr_of_the_default_unet_has_less_than_a_hundred_lines():
     [
         (
             {"channels": (4, 8), "depth": 3},
-            "channels=(4, 8) means depth=2 and base_channels=4, but got depth=3 and base_channels=64. "
-            "Pass either channels or the other two.",
+            "channels=(4, 8) means depth=2, got depth=3. Leave depth out, or change channels.",
+        ),
+        (
+            {"channels": (4, 8), "base_channels": 32},
+            "channels=(4, 8) means base_channels=4, got base_channels=32. Leave base_channels out, or change channels.",
         ),
         ({"channels": ()}, "channels must be a sequence of 1 to 16 widths, one for each level, got ()."),
         ({"channels": 4}, "channels must be a sequence of 1 to 16 widths, one for each level, got 4."),
@@ -210,3 +210,35 @@ def test_the_summary_names_a_merge_module_of_ones_own():
         pass
 
     assert re.search(r"^ +0 +1/2 +4 +MySkip +4$", UNetGenerator(channels=(4, 8), skips=MySkip).summary(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "text", "depth", "fit"),
+    [
+        ({}, (64, 64), "depth=8 pads images of 64x64 to 256x256, and takes about 16.0 times", 6, "64x64"),
+        ({}, (300, 280), "depth=8 pads images of 300x280 to 512x512, and takes about 3.1 times", 6, "320x320"),
+        ({"stem": True, "depth": 9}, (64, 64), "depth=9 pads images of 64x64 to 256x256", 7, "64x64"),
+        ({"depth": 7}, (100, 1), "depth=7 pads images of 100x1 to 128x128", 1, "100x2"),
+    ],
+)
+def test_costly_padding_warns_once_with_the_depth_that_fits(settings, size, text, depth, fit):
+    network = UNetGenerator(base_channels=1, width_cap=1, norm="none", **settings)
+    images = torch.zeros(1, 3, *size)
+    with pytest.warns(UserWarning, match=f"UNetGenerator: {text}.*With depth={depth}, they are padded to {fit}"):
+        network(images)
+    network(images)  # a warning would be an error
+
+
+def test_other_padding_does_not_warn():
+    def network(depth=8):
+        return UNetGenerator(base_channels=1, width_cap=1, norm="none", depth=depth)
+
+    network()(torch.zeros(1, 3, 256, 256))
+    network()(torch.zeros(1, 3, 256, 200))
+    network(depth=6)(torch.zeros(1, 3, 40, 40))  # small images cost nothing
+    images = torch.zeros(1, 3, 64, 64)
+    network().eval()(images)
+    translate(network(), images)
+    torch.export.export(network(), (images,), strict=False)
+    torch.compile(network(), backend="eager", fullgraph=True)(images)
+    network(depth=1)(torch.zeros(1, 3, 1, 5001))

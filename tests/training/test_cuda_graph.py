@@ -101,6 +101,31 @@ def test_a_smaller_last_batch_runs_plainly_and_without_a_word():
     check_equal(captured.state(), plain.state())
 
 
+def test_strings_beside_the_tensors_do_not_matter_to_a_recording():
+    plain, captured = Run(), Run()
+    tape = Tape(captured.state)
+    batches = random_batches(8)
+    plain.train(plain.step, batches)
+    named = [{**batch, "path": [f"{i}.png"] * 2} for i, batch in enumerate(batches)]
+    captured.train(CapturedStep(captured.step, tape, insist=True), named)
+    assert (tape.recorded, tape.replayed) == (1, len(batches) - WARM_UP)
+    check_equal(captured.state(), plain.state())
+
+
+def test_a_step_that_reads_a_string_runs_uncaptured():
+    run, seen = Run(), []
+
+    def step(batch):
+        seen.append(batch["path"])
+        return run.step(batch)
+
+    captured = CapturedStep(step, Tape(run.state), insist=False)
+    named = [{**batch, "path": str(i)} for i, batch in enumerate(random_batches(6))]
+    with pytest.warns(UserWarning, match="because it reads the batch's 'path', which is not a tensor"):
+        run.train(captured, named)
+    assert seen == [str(i) for i in range(6)]
+
+
 def test_many_shapes_are_told_once():
     run = Run()
     step = CapturedStep(run.step, Tape(run.state), insist=False)

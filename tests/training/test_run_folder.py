@@ -47,6 +47,15 @@ def samples(folder):
     return sorted(p.name for p in (folder.path / "samples").iterdir())
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_file_is_no_folder_for_a_run(tmp_path, resume):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(TrainingError) as caught, RunFolder(tmp_path / "run", keep=1).locked(resume=resume):
+        pass
+    assert str(caught.value) == f"{tmp_path / 'run'} is a file. Give the run a folder with out=... (--out)."
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_what_came_after_the_checkpoint_is_forgotten(folder):
     assert folder.newest_state() == {"step": 4}
     assert steps(folder) == [1, 2, 2, 3, 4, 4, 5, 6]

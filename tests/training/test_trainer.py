@@ -402,7 +402,7 @@ def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(w
     run, out = whole
     validation = run.trainer.validation
     assert list(validation) == ["eval", "batch_stats", "paper", "best"]
-    best = min(("eval", "batch_stats", "paper"), key=lambda mode: validation[mode]["l1"])
+    best = min(("eval", "batch_stats"), key=lambda mode: validation[mode]["l1"])
     assert validation["best"] == best
     assert json.loads((out / "generator" / "config.json").read_text())["inference_mode"] == best
     assert load_pretrained(out / "generator").inference_mode == best
@@ -410,6 +410,26 @@ def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(w
     named = {one.name: one.output_and_target}
     again = compare_modes(run.method, named, lambda: batches(run.val_data, 2), torch.device("cpu"), seed=3)
     assert again == validation
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("asked", ["eval", "paper"])
+def test_the_random_mode_is_saved_only_if_it_was_the_networks_before(tmp_path, monkeypatch, validated, asked):
+    def compared(*_args, candidates, **_settings):
+        scores = {
+            "eval": {"l1": 0.3, "psnr": 9.0},
+            "batch_stats": {"l1": 0.2, "psnr": 9.0},
+            "paper": {"l1": 0.1, "psnr": 9.0},
+        }
+        return {**scores, "best": min(candidates, key=lambda mode: scores[mode]["l1"])}
+
+    monkeypatch.setattr("imtrans.training.validation.compare_modes", compared)
+    method = Pix2Pix(UNetGenerator(base_channels=4, depth=3), None)
+    method.generator.inference_mode = asked
+    data = ProceduralFacades(1, size=16)
+    Trainer(method, data, val_data=data if validated else None, out=tmp_path, epochs=1, **QUIET).fit()
+    saved = json.loads((tmp_path / "generator" / "config.json").read_text())["inference_mode"]
+    assert saved == ("paper" if asked == "paper" else "batch_stats")
 
 
 def test_further_metrics_are_validated_logged_and_shown(tmp_path):
