@@ -170,7 +170,9 @@ def _copy_all(name: str, method: nn.Module) -> list[str]:
             try:
                 found = load_pretrained(name, subfolder=None if root else folder)
                 note = _copy(name if root else f"{name}/{folder}", found, network)
-            except () if required else (HubError, SizeError) as error:
+            except (HubError, SizeError) as error:
+                if required:
+                    raise
                 note = f"initial weights, because {error}"
         lines.append(f"{part}: {note}")
     return lines
