@@ -170,7 +170,7 @@ def _copy_all(name: str, method: nn.Module) -> list[str]:
             try:
                 found = load_pretrained(name, subfolder=None if root else folder)
                 note = _copy(name if root else f"{name}/{folder}", found, network)
-            except (SavedModelError, HubError) as error:
+            except (HubError, SizeError) as error:
                 if required:
                     raise
                 note = f"initial weights, because {error}"
@@ -178,8 +178,12 @@ def _copy_all(name: str, method: nn.Module) -> list[str]:
     return lines
 
 
+class SizeError(SavedModelError):
+    """Saved weights have other sizes than the network."""
+
+
 def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
-    """Copy the weights of `saved` to `network`. Returns what to print; raises a SavedModelError if a size differs."""
+    """Copy the weights of `saved` to `network`. Returns what to print; raises a SizeError."""
     if type(saved) is type(network):
         pairs = {argument: (saved.config[argument], value) for argument, value in network.config.items()}
         differ = [f"{argument}={a!r} instead of {b!r}" for argument, (a, b) in pairs.items() if a != b]
@@ -191,7 +195,7 @@ def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
     if alone := len(theirs.keys() ^ ours.keys()):
         wrong = [f"{alone} tensors are in only one of the two", *wrong]
     if wrong:
-        raise SavedModelError(
+        raise SizeError(
             f"--warm-start: {name} has other sizes than the network of this run. Arguments: {join_names(differ)}. "
             f"Tensors: {join_names(wrong, 3)}. Use the --generator, --norm, --size and --base-channels of its training."
         )

@@ -305,6 +305,15 @@ def test_a_discriminator_of_another_size_keeps_its_initial_weights(build, capsys
     )
 
 
+def test_a_damaged_discriminator_is_an_error(build, capsys, tmp_path):
+    UNetGenerator(base_channels=4, depth=5).save_pretrained(tmp_path / "saved")
+    PatchDiscriminator(6, base_channels=4).save_pretrained(tmp_path / "saved" / "discriminator")
+    weights = tmp_path / "saved" / "discriminator" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert build("pix2pix_facades.py", "--warm-start", "saved") is None
+    assert "error: saved/discriminator/model.safetensors is damaged" in capsys.readouterr().err
+
+
 def test_warm_start_of_both_generators(build, tmp_path):
     saved = {name: ResnetGenerator(base_channels=4, num_blocks=6) for name in ("to_target", "to_source")}
     for name, generator in saved.items():
