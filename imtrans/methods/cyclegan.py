@@ -1,6 +1,7 @@
 """CycleGAN: image-to-image translation without pairs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +120,12 @@ class CycleGAN(nn.Module):
     def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         loss = self.gan_loss.discriminator(discriminator(real), discriminator(fake))
         return 0.5 * (loss + self.gan_loss.penalty(discriminator, real, fake))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that change what is learned, besides the networks, for ``config.json``."""
+        weights = ("source_cycle_weight", "target_cycle_weight", "identity_weight")
+        own = {name: getattr(self, name) for name in weights}
+        return {**self.gan_loss.settings(), **own, "pool_size": self.target_pool.size}
 
     def translations(self) -> Sequence[Translation]:
         """Source to target by `to_target`, target to source by `to_source`."""

@@ -131,6 +131,12 @@ class Pix2Pix(nn.Module):
     def _pair(self, source: Tensor, image: Tensor) -> Tensor:
         return torch.cat([source, image], dim=1) if self.conditional else image
 
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that change what is learned, besides the networks, for ``config.json``."""
+        names = ("gan_weight", "l1_weight", "feature_weight", "conditional")
+        own = {name: getattr(self, name) for name in names}
+        return {**self.gan_loss.settings(), **own, "pool_size": self.pool.size}
+
     def translations(self) -> Sequence[Translation]:
         """Source to target, by the generator."""
         return (Translation("generator", self.generator),)

@@ -1,6 +1,7 @@
 """Losses of adversarial training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,10 @@ class GANLoss(nn.Module):
         """Raise an ArgumentError if the loss has a gradient penalty and `discriminator` has a batch norm."""
         if self.mode == "wgangp" and self.penalty_weight > 0:
             _refuse_batch_norm("GANLoss('wgangp')", discriminator)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments, under the names that the configuration of a run gives them."""
+        return {"gan_mode": self.mode, "penalty_weight": self.penalty_weight, "gan_scales": self.scales}
 
     def extra_repr(self) -> str:
         return repr(self.mode)

@@ -52,6 +52,7 @@ class Schedule:
             )
         self.batches_per_epoch = -(-samples // self.global_batch_size)
         self.total_steps = epochs * self.batches_per_epoch
+        self.max_steps = max_steps
         if max_steps is not None:
             self.total_steps = min(self.total_steps, _count("max_steps", max_steps))
         twentieth = max(1, self.total_steps // 20)

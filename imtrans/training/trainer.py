@@ -27,6 +27,8 @@ from imtrans.training.train_step import TrainStep
 from imtrans.training.validation import Validator
 
 FACTS = ("method", "data", "steps", "epochs", "batch_size", "processes", "lr", "precision", "seed", "version", "torch")
+SCHEDULE = ("epochs", "decay_epochs", "batch_size", "max_steps")
+SCHEDULE += ("log_every", "sample_every", "validate_every", "checkpoint_every")
 
 
 class Trainer:
@@ -65,7 +67,7 @@ class Trainer:
     Raises:
         ArgumentError: a value that is not allowed.
         TrainingError: in ``fit``: a folder that holds another run, an empty data set, a loss that is not finite.
-        CheckpointError: in ``fit``: nothing to resume from, or the state of another method or network.
+        CheckpointError: in ``fit``: nothing to resume from, or a run with other arguments, method or networks.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class Trainer:
         self._loader = BatchLoader(self.device, cache=keep_data, num_workers=num_workers)
         self._data_size = f"{length_of(train_data)} samples in batches of {self.schedule.global_batch_size}"
         self._group.check_same(data=self._data_size, steps=self.total_steps)
-        at_least("Trainer", "keep", keep, 1)
+        self._keep, self._betas = at_least("Trainer", "keep", keep, 1), betas
         self.folder = NoRunFolder() if out is None or not self._group.is_rank0 else RunFolder(out, keep=keep)
         self.progress = progress and self._group.is_rank0
         self.extra = dict(config or {})
@@ -163,7 +165,9 @@ class Trainer:
 
         Args:
             resume: whether to continue from the newest complete checkpoint in `out`. On the CPU, a resumed run gives
-                the same weights as an uninterrupted one, bit for bit.
+                the same weights as an uninterrupted one, bit for bit. Arguments that change what is learned must be
+                those of ``config.json``, but `epochs` may grow; other changes are recorded there: see
+                `imtrans.training.resume.compare_configs`.
         """
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
@@ -212,7 +216,12 @@ class Trainer:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))
             self._save_checkpoint()
         else:
+            config = self._config()
+            changes = self._group.run_on_rank0(lambda: self.folder.check_resumed(config))
             self._load_state_dict(state)
+            if "val_data" in changes:
+                self._validator.load(None)
+            self.folder.resume(config, changes, self.step)
             self.folder.truncate(self.step)
             self.folder.save_networks(self._method.translations(), self._summary(self._validator.sample_images()))
 
@@ -281,15 +290,21 @@ class Trainer:
         return TrainingSummary({fact: config[fact] for fact in FACTS if fact in config}, self.validation, images)
 
     def _config(self) -> dict[str, Any]:
+        data_seed = getattr(self.train_data, "seed", None)
         return {
             "data": repr(self.train_data),
-            **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
+            **({"data_seed": data_seed} if isinstance(data_seed, int) else {}),
+            "val_data": None if self._validator.data is None else repr(self._validator.data),
+            **{name: getattr(self.schedule, name) for name in SCHEDULE},
             **({"processes": self._group.world_size} if self._group.world_size > 1 else {}),
             "lr": self._train_step.lr,
+            "betas": self._betas,
             "precision": self.precision,
             "seed": self.seed,
             "steps": self.total_steps,
             "device": str(self.device),
+            "num_workers": self._loader.num_workers,
+            "keep": self._keep,
             **method_config(self.method),
             **self.extra,
         }
@@ -309,7 +324,7 @@ class Trainer:
                 raise ValueError(f"it is of a run on {state['data']}, this one has {self._data_size}.")
             self._train_step.load_state_dict(state)
             self._meter.load_state_dict(state, self.device)
-            self._validator.load(state["validation"])
+            self._validator.load(state["validation"] if self._validator.data is not None else None)
             self.step = state["step"]
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
