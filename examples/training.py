@@ -10,6 +10,7 @@ from typing import Any
 from imtrans import Trainer
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ImtransError
+from imtrans.training.schedule import LR_POLICIES
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of --epochs)"
     )
+    parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
+    parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
     parser.add_argument("--batch-size", type=int, default=1, help="samples in each process (1)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
@@ -43,6 +46,8 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
     return {
         "out": args.out,
         "decay_epochs": args.decay_epochs,
+        "lr_policy": args.lr_policy,
+        "warmup_epochs": args.warmup_epochs,
         "max_steps": args.max_steps,
         "batch_size": args.batch_size,
         "precision": args.precision,

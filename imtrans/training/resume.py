@@ -10,7 +10,8 @@ from imtrans.errors import CheckpointError, one_line
 
 # What a run learns depends on these entries. A change of any other entry is recorded.
 LEARNED = (
-    "method", "settings", "networks", "data", "data_seed", "batch_size", "epochs", "decay_epochs", "lr", "betas",
+    "method", "settings", "networks", "data", "data_seed", "batch_size", "epochs", "decay_epochs", "lr_policy",
+    "warmup_epochs", "lr", "betas", "ema",
     "precision", "seed",
 )  # fmt: skip
 
@@ -18,7 +19,8 @@ LEARNED = (
 def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
     """Return the entries that a resumed run changes, as ``{name: [was, now]}``.
 
-    An entry that `old` lacks is not compared: the folder may come from an older version.
+    An entry that `old` lacks is not compared: the folder may come from an older version. With the `lr_policy`
+    ``"plateau"``, `val_data` and `validate_every` change what is learned too.
 
     Args:
         old: content of the ``config.json`` of the run in `folder`.
@@ -32,7 +34,8 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: P
     """
     old, new = {"processes": 1, **old}, {"processes": 1, **json.loads(json.dumps(new))}
     changes = {name: [old[name], new[name]] for name in new if name in old and not _same(old[name], new[name])}
-    refused = {name: pair for name, pair in changes.items() if name in LEARNED}
+    learned = LEARNED + (("val_data", "validate_every") if new.get("lr_policy") == "plateau" else ())
+    refused = {name: pair for name, pair in changes.items() if name in learned}
     if "settings" not in old:
         refused.pop("data", None)  # an older version may have described the same data in other words
     if _is_less(*refused.get("epochs", (None, None))):

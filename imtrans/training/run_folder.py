@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,10 @@ LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other pr
 
 def method_config(method: nn.Module) -> dict[str, Any]:
     """Return the entries of ``config.json`` about a method: class, settings, networks, versions."""
-    settings = method.settings() if hasattr(method, "settings") else {}
+    settings = getattr(method, "settings", dict)
     return {
         "method": type(method).__name__,
-        "settings": settings,
+        "settings": cast(Any, settings)(),
         "networks": {
             name: {"class": type(network).__name__, "arguments": {k: repr(v) for k, v in network.config.items()}}
             for name, network in method.named_children()
@@ -61,6 +61,10 @@ class NoRunFolder:
     def newest_state(self) -> dict[str, Any] | None:
         """Return None."""
         return None
+
+    def check_resumed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return no changes."""
+        return {}
 
     def _ignore(self, *arguments: Any) -> None:
         """Do nothing."""

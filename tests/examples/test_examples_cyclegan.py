@@ -45,7 +45,8 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
         fill(tmp_path / "mine" / name, count)
     flags = {
         "--data": "mine", "--on-bad-image": "skip", "--direction": "BtoA",
-        "--epochs": 3, "--decay-epochs": 1, "--max-steps": 4, "--size": 32,
+        "--epochs": 3, "--decay-epochs": 1, "--lr-policy": "linear", "--warmup-epochs": 1,
+        "--max-steps": 4, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine",
     }  # fmt: skip

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from imtrans import (
     ProceduralFacades,
     Trainer,
     UNetGenerator,
+    UnpairedFacades,
     decay_factor,
     load_pretrained,
 )
@@ -27,6 +29,7 @@ from imtrans.data.loader import batches
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.methods import ImagePool, Translation
+from imtrans.modes import running_as
 from imtrans.runtime import pick_precision
 from imtrans.training.checkpoint import checkpoints
 from imtrans.training.signals import Stopped
@@ -428,6 +431,119 @@ def test_a_checkpoint_of_other_data_or_batches_is_refused(tmp_path, length, batc
         "the checkpoint does not fit this run: it is of a run on 8 samples in batches of 2, this one has "
         f"{length} samples in batches of {batch_size}. {OTHERWISE}"
     )
+
+
+# Learning-rate policies
+
+
+@pytest.mark.parametrize("policy", ["step", "plateau", "cosine", "constant"])
+@pytest.mark.parametrize("early", [{"stop_after": 5}, {"max_steps": 8}])
+def test_a_policy_is_resumed_bit_for_bit(tmp_path, policy, early):
+    settings = {"lr_policy": policy, "warmup_epochs": 1, "epochs": 10, "lr": 1e-7 if policy == "plateau" else 0.01}
+    whole = Small(tmp_path / "whole", **settings)
+    whole.fit()
+    run = Small(tmp_path / "run", **settings, **early)
+    run.stopped() if "stop_after" in early else run.fit()
+    resumed = Small(tmp_path / "run", **settings)
+    resumed.fit(resume=True)
+    assert equal(everything(resumed), everything(whole))
+    rates = {line["step"]: line["lr"] for line in metrics(tmp_path / "run") if line["kind"] == "train"}
+    assert rates == {line["step"]: line["lr"] for line in metrics(tmp_path / "whole") if line["kind"] == "train"}
+    if policy == "plateau":  # seven validations, of which the first is the best
+        assert [rates[step] / 1e-7 for step in (2, 6, 20, 22, 30)] == pytest.approx([0.5, 1.0, 1.0, 0.2, 0.2])
+        assert "val_data was" in resumed_with(tmp_path / "run", **settings, val_data=numbers(1))
+
+
+@pytest.mark.parametrize("val_data", [None, UnpairedFacades(1, size=16)])
+def test_a_plateau_needs_pairs_to_validate_on(val_data):
+    with pytest.raises(ArgumentError) as caught:
+        Small(None, lr_policy="plateau", val_data=val_data)
+    assert str(caught.value) == (
+        "Trainer: lr_policy='plateau' follows the validation, and there are no pairs to validate on. Give val_data "
+        "with pairs, or use another lr_policy."
+    )
+
+
+def test_another_policy_is_not_resumed(tmp_path, stopped_run):
+    shutil.copytree(stopped_run, tmp_path / "run")
+    text = resumed_with(tmp_path / "run", lr_policy="cosine", warmup_epochs=1)
+    assert "lr_policy was 'linear', now 'cosine'; warmup_epochs was 0, now 1" in text
+
+
+# The averaged generator, and functions that are called
+
+
+EMA = {"ema": 0.5, "lr": 0.05}
+
+
+def test_the_averaged_generator_is_validated_sampled_and_saved(tmp_path):
+    run, raw = Small(tmp_path, **EMA), []
+    generator, validate = run.method.generator, run.trainer._validator.validate
+    averages = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+
+    def average(trainer, losses):
+        weights = generator.state_dict()
+        raw.append({name: tensor.clone() for name, tensor in weights.items()})
+        for name, tensor in weights.items():
+            averages[name] = torch.lerp(averages[name], tensor, 0.5) if tensor.is_floating_point() else tensor.clone()
+
+    def validated():
+        torch.testing.assert_close(generator.state_dict(), averages)
+        return validate()
+
+    run.trainer.on_step_end, run.trainer._validator.validate = average, validated
+    run.fit()
+    assert len(raw) == Small.steps
+    assert equal(generator.state_dict(), raw[-1])
+    saved = load_pretrained(tmp_path / "generator")
+    torch.testing.assert_close(saved.state_dict(), averages)
+    assert not equal(saved.state_dict(), raw[-1])
+    with run.trainer.averaged(), run.trainer.averaged():
+        assert equal(generator.state_dict(), saved.state_dict())
+    with Image.open(tmp_path / "generator" / "samples.png") as shown:
+        made = torch.from_numpy(np.array(shown.convert("RGB"))[:16, 20:36].astype(int))
+    source = run.val_data[0]["source"][None]
+    with torch.no_grad(), running_as(saved, saved.inference_mode):
+        torch.manual_seed(3)
+        expected = saved(torch.cat([source, run.val_data[1]["source"][None]]))[0].permute(1, 2, 0) * 127.5 + 127.5
+    assert (made - expected).abs().max() <= 1
+
+
+def test_an_averaged_run_is_resumed_bit_for_bit(tmp_path):
+    whole = Small(tmp_path / "whole", **EMA)
+    validation = whole.fit()
+    Small(tmp_path / "run", stop_after=4, checkpoint_every=2, **EMA).stopped()
+    resumed = Small(tmp_path / "run", checkpoint_every=2, **EMA)
+    assert resumed.fit(resume=True) == validation
+    assert equal(resumed.trainer._train_step.state_dict(), whole.trainer._train_step.state_dict())
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    names = [tmp_path / name / "generator" / "model.safetensors" for name in ("run", "whole")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_an_average_does_not_change_what_is_trained(tmp_path, whole):
+    run = Small(tmp_path, ema=0.9)
+    run.fit()
+    assert equal(everything(run), everything(whole[0]))
+    assert "ema was 0.9, now None" in resumed_with(tmp_path)
+
+
+def test_lines_of_the_log_and_ends_of_steps_are_passed_on(tmp_path, whole):
+    lines, ends = [], []
+
+    def on_step_end(trainer, losses):
+        ends.append((trainer.step, sorted(losses), {type(loss) for loss in losses.values()}))
+
+    def on_log(line):
+        assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1]) == line
+        lines.append(dict(line))
+        line.clear()
+
+    run = Small(tmp_path, on_log=on_log, on_step_end=on_step_end)
+    run.fit()
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines
+    assert ends == [(step, ["D_fake", "D_real", "G_gan", "G_l1"], {torch.Tensor}) for step in range(1, 7)]
+    check_same_run(run, tmp_path, whole)
 
 
 # The run folder
@@ -843,7 +959,9 @@ def test_a_signal_lets_the_step_end_and_saves(tmp_path, whole, capfd, signum, st
         run.fit()
     assert caught.value.code == status
     assert run.trainer.step == at + 1
-    assert f"{signum.name}: finishing the step and saving." in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"{signum.name}: finishing the step and saving." in told
+    assert told.endswith(f"Stopped after step {at + 1} of 6, saved in {tmp_path}. Resume with fit(resume=True).\n")
     assert signal.getsignal(signum) is before
     resumed = Small(tmp_path, checkpoint_every=99)
     resumed.fit(resume=True)
@@ -946,6 +1064,7 @@ def test_whole_numbers_are_checked(name, least, off):
     [
         ({"lr": -0.1}, "Trainer: lr must be a number >= 0, got -0.1."),
         ({"lr": float("nan")}, "Trainer: lr must be a number >= 0, got nan."),
+        ({"ema": 1.0}, "Trainer: ema must be a number between 0 and 0.999999, got 1.0."),
         ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 is more than epochs=2. Use at most 2."),
         (
             {"precision": "fp23"},
