@@ -17,9 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
-    parser.add_argument(
-        "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of --epochs)"
-    )
+    parser.add_argument("--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of all)")
     parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
     parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
