@@ -19,6 +19,7 @@ from imtrans.methods import Method
 from imtrans.nn.init import SCHEMES
 from imtrans.nn.layers import NORMS
 from imtrans.nn.losses import GAN_MODES
+from imtrans.training.schedule import LR_POLICIES
 
 T = TypeVar("T")
 
@@ -36,9 +37,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
-    parser.add_argument(
+    parser.add_argument("--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of them)")
         "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of the total)"
     )
+    parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
+    parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
     parser.add_argument("--lr", type=float, help="learning rate of Adam (0.0002)")
     parser.add_argument(
@@ -209,6 +212,8 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
         "out": args.out,
         **chosen(lr=args.lr, betas=args.betas and tuple(args.betas)),
         "decay_epochs": args.decay_epochs,
+        "lr_policy": args.lr_policy,
+        "warmup_epochs": args.warmup_epochs,
         "max_steps": args.max_steps,
         "batch_size": args.batch_size,
         "precision": args.precision,

@@ -114,6 +114,10 @@ class CropDataset(Dataset[Batch], ABC):
         """Height and width of the images: `Jitter.loaded_size`, or `Jitter.size` without augmentation."""
         return self.jitter.loaded_size if self.augment else self.jitter.size
 
+    def _describe_crops(self) -> str:
+        """Return the end of the ``repr``: what happens to the images."""
+        return f"as {self.jitter}" if self.augment else f"resized to {self.jitter.size}x{self.jitter.size}"
+
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` with the augmentation of `epoch`."""
         crops: Batch = {}

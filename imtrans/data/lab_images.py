@@ -40,4 +40,4 @@ class LabImages(ImageFolder, LabDataset):
         super().__init__("LabImages", folder, name="rgb", size=self.loaded_size, on_bad_image=on_bad_image)
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()}, grey to colour, as {self.jitter}"
+        return f"{super().__repr__()}, grey to colour, {self._describe_crops()}"

@@ -120,7 +120,7 @@ class PairedImages(SingleSourceDataset):
     def __repr__(self) -> str:
         layout = "side by side" if self.pairs[0].b is None else "in folders A and B"
         found = describe_found(self.folder, self.bad_images, self.sizes)
-        return f"{len(self)} pairs {layout} {found}, {self.direction}, as {self.jitter}"
+        return f"{len(self)} pairs {layout} {found}, {self.direction}, {self._describe_crops()}"
 
 
 def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:

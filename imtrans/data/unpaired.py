@@ -80,4 +80,4 @@ class UnpairedImages(Unpaired):
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
 
     def __repr__(self) -> str:
-        return f"{self.a!r}, and, without pairs, {self.b!r}, {self.direction}, as {self.jitter}"
+        return f"{self.a!r}, and, without pairs, {self.b!r}, {self.direction}, {self._describe_crops()}"

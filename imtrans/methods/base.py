@@ -65,7 +65,11 @@ class Translation:
 
 @runtime_checkable
 class Method(Protocol):
-    """An `nn.Module` that holds its networks and has these three methods."""
+    """An `nn.Module` that holds its networks and has these three methods.
+
+    A method with settings that change what is learned, such as loss weights, has ``settings()`` too. It returns them as
+    a dict of JSON values. They stand in ``config.json``, and a run with other settings cannot be resumed.
+    """
 
     def make_optimizers(self, lr: float, betas: tuple[float, float]) -> dict[str, Optimizer]:
         """Make the optimizers that `step` takes."""

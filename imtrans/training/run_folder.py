@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from imtrans.distributed.torchrun import restarted_run_id, torchrun_id
 from imtrans.errors import CheckpointError, SavedModelError, TrainingError
-from imtrans.files import json_bytes, write_atomic
+from imtrans.files import json_bytes, read_file, write_atomic
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Translation
 from imtrans.training.checkpoint import newest_state, save_checkpoint
 from imtrans.training.publish import TrainingSummary, publish
 from imtrans.training.report.gallery import write_gallery
 from imtrans.training.report.image_grid import image_grid_png
+from imtrans.training.resume import compare_configs
 from imtrans.version import __version__
 
 LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other process read a locked one
@@ -57,10 +58,15 @@ class NoRunFolder:
             raise _nothing_to_resume(None)
         yield False
 
+    def check_resumed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return no changes."""
+        return {}
+
     def _ignore(self, *arguments: Any) -> None:
         """Do nothing."""
 
-    newest_state = start = truncate = log = save_sample = save_checkpoint = save_networks = write_gallery = _ignore
+    newest_state = start = resume = truncate = log = save_sample = save_checkpoint = save_networks = _ignore
+    write_gallery = _ignore
 
 
 class RunFolder:
@@ -107,6 +113,27 @@ class RunFolder:
         job = {"job": torchrun_id()} if torchrun_id() else {}
         with self._disk_errors():
             write_atomic(self.path / "config.json", json_bytes({**config, **job}))
+
+    def check_resumed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Compare `config` with ``config.json``: see `imtrans.training.resume.compare_configs`.
+
+        A file that cannot be read is not compared, with a warning.
+        """
+        if not (old := self._config()):
+            path = self.path / "config.json"
+            warnings.warn(f"{path} cannot be read. This run is not compared with it, and writes it anew.", stacklevel=2)
+        return compare_configs(old, config, folder=self.path)
+
+    def resume(self, config: Mapping[str, Any], changes: Mapping[str, Any], step: int) -> None:
+        """Update ``config.json`` to `config`, and record the `changes` that `check_resumed` returned."""
+        old = self._config()
+        kept = {name: value for name, value in old.items() if name != "processes"}  # absent for one process
+        if changes:
+            kept["changes"] = [*kept.get("changes", []), {"step": step, **changes}]
+        new = json.loads(json_bytes({**kept, **config}))
+        if new != old:
+            with self._disk_errors():
+                write_atomic(self.path / "config.json", json_bytes(new))
 
     def newest_state(self) -> dict[str, Any] | None:
         """Load the newest complete checkpoint; None if the run stopped before its first one.
@@ -176,10 +203,14 @@ class RunFolder:
 
     def _belongs_to(self, job: str | None) -> bool:
         """Whether the torchrun job `job` started the run in the folder."""
-        try:
-            return job is not None and bool(json.loads((self.path / "config.json").read_text())["job"] == job)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return job is not None and self._config().get("job") == job
+
+    def _config(self) -> dict[str, Any]:
+        """Read ``config.json``; return an empty dict if it cannot be read."""
+        with suppress(OSError, ValueError, RecursionError):
+            config = json.loads(read_file(self.path / "config.json"))
+            return config if isinstance(config, dict) else {}
+        return {}
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Training step of a method on a device: data transfer, precision, CUDA graph, several processes."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from imtrans.distributed.process_group import ProcessGroup
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.errors import ArgumentError, short_repr
 from imtrans.methods.base import Method
+from imtrans.methods.ema import WeightAverage
 from imtrans.methods.loss_scale import scale_losses
 from imtrans.methods.optimizer_state import learning_rates, load_state, set_learning_rates, state_of
 from imtrans.nn.blocks import cancelled_biases
@@ -46,6 +48,7 @@ class TrainStep:
         compile: bool | str,
         device: torch.device,
         group: ProcessGroup,
+        ema: float | None = None,
     ) -> None:
         self.lr = in_range("Trainer", "lr", lr, 0.0)
         self.device, self.group = device, group
@@ -63,6 +66,8 @@ class TrainStep:
         self._learning_rates = learning_rates(self.optimizers)
         if self.precision == "fp16":
             scale_losses(self.optimizers, device)
+        networks = {each.name: each.network for each in cast(Method, method).translations()}
+        self._average = None if ema is None else WeightAverage(networks, ema)
         self._run = prepare(self._run_uncaptured, self.optimizers, device, compile=self._compile)
 
     def __call__(self, batch: Batch, *, samples: int | None = None, capture: bool = True) -> dict[str, Tensor]:
@@ -88,7 +93,13 @@ class TrainStep:
                 if columns.intersection(error.args):
                     check_columns("Trainer", batch, sorted(columns))
                 raise
+        if self._average is not None:
+            self._average.update()
         return losses if shard is None else shard.mean(losses)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Context manager in which the translations' networks have averaged weights; does nothing without `ema`."""
+        return nullcontext() if self._average is None else self._average.applied()
 
     def _run_uncaptured(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
@@ -99,10 +110,11 @@ class TrainStep:
         set_learning_rates(self.optimizers, self._learning_rates, factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the method, of its optimizers, and of the random generators of all ranks."""
+        """Return the state of the method, of its optimizers and average, and of the random generators of all ranks."""
         return {
             "method": self.method.state_dict(),
             "optimizers": {name: state_of(optimizer) for name, optimizer in self.optimizers.items()},
+            **({} if self._average is None else {"average": self._average.state_dict()}),
             "random": self.group.all_gather_object(random_state(self.device)),
         }
 
@@ -115,6 +127,8 @@ class TrainStep:
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             load_state(optimizer, state["optimizers"][name])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         for random in state["random"][self.group.rank : self.group.rank + 1]:
             set_random_state(random, self.device)
         # A CUDA graph captured before is discarded.

@@ -1,10 +1,12 @@
 """`Trainer`: the training loop for any method."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from os import PathLike
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,12 @@ from tqdm import tqdm
 from imtrans.checks import at_least
 from imtrans.data.loader import Batch, BatchLoader, check_data, length_of
 from imtrans.distributed.process_group import init_process_group, rank_seed
-from imtrans.errors import CheckpointError, TrainingError, one_line
+from imtrans.errors import ArgumentError, CheckpointError, TrainingError, one_line
 from imtrans.methods.base import check_method
 from imtrans.runtime import fork_rng, pick_device
 from imtrans.training.loss_meter import LossMeter
 from imtrans.training.nan_check import Step, first_non_finite, non_finite_error, non_finite_state
+from imtrans.training.progress import BAR_FORMAT, progress_text, stopped_text
 from imtrans.training.publish import TrainingSummary, push_method
 from imtrans.training.run_folder import NoRunFolder, RunFolder, method_config
 from imtrans.training.schedule import Schedule
@@ -27,6 +30,10 @@ from imtrans.training.train_step import TrainStep
 from imtrans.training.validation import Validator
 
 FACTS = ("method", "data", "steps", "epochs", "batch_size", "processes", "lr", "precision", "seed", "version", "torch")
+SCHEDULE = (
+    "epochs", "decay_epochs", "lr_policy", "warmup_epochs", "batch_size", "max_steps", "log_every", "sample_every",
+    "validate_every", "checkpoint_every",
+)  # fmt: skip
 
 
 class Trainer:
@@ -43,7 +50,17 @@ class Trainer:
             is ``"batch_stats"``. Networks whose `inference_mode` is ``"paper"`` before the run keep it.
         out: folder of the run; None writes nothing.
         epochs: total number of epochs.
-        decay_epochs: number of epochs at the end in which the learning rate decays to 0; None for half of them.
+        decay_epochs: number of epochs at the end in which the learning rate decays to 0, with the `lr_policy`
+            ``"linear"``; None for half of them.
+        lr_policy: factor of the learning rate in each epoch:
+
+            - ``"linear"``: 1, and from the last `decay_epochs` on a linear decay to 0.
+            - ``"step"``: a tenth of it after every 50 epochs.
+            - ``"plateau"``: a fifth of it after 6 validations in a row without an L1 that is 1 % lower. It needs
+              `val_data` with pairs, and validates after each epoch unless `validate_every` says otherwise.
+            - ``"cosine"``: half a cosine over all epochs, to 0.
+            - ``"constant"``: 1.
+        warmup_epochs: number of epochs at the start in which the learning rate grows linearly.
         max_steps: ends the run early, with the same schedule.
         batch_size: samples in a batch, for each process.
         lr: learning rate of Adam.
@@ -60,6 +77,11 @@ class Trainer:
         validate_every: epochs between validations; None for a tenth of the run.
         checkpoint_every: steps between checkpoints; None for a twentieth of the run, at least 100.
         keep: number of checkpoints to keep.
+        ema: decay rate of a moving average of the weights, for example 0.999; None for no average. The networks of the
+            translations are validated, sampled and saved with the averaged weights; see `averaged`.
+        on_log: function that gets each line of ``metrics.jsonl`` as a dict, after it is written; on rank 0 only.
+        on_step_end: function of the trainer and the losses of a step, called after each step, on all ranks. The losses
+            are detached tensors on the device: reading one waits for the device. `step` counts the step.
         metrics: metrics of the validation besides L1 and PSNR; see `imtrans.evaluation.evaluate.evaluate`.
         progress: whether to show a progress bar.
         config: further entries of ``config.json``.
@@ -68,7 +90,7 @@ class Trainer:
         ArgumentError: a value that is not allowed, a DataLoader as data, or a network in half precision.
         DataError: in ``fit``: samples that are no dicts, or lack a column that the method needs.
         TrainingError: in ``fit``: a folder that holds another run, an empty data set, a loss that is not finite.
-        CheckpointError: in ``fit``: nothing to resume from, or the state of another method or network.
+        CheckpointError: in ``fit``: nothing to resume from, or a run with other arguments, method or networks.
     """
 
     def __init__(
@@ -80,6 +102,8 @@ class Trainer:
         out: str | PathLike[str] | None = "runs/latest",
         epochs: int = 200,
         decay_epochs: int | None = None,
+        lr_policy: str = "linear",
+        warmup_epochs: int = 0,
         max_steps: int | None = None,
         batch_size: int = 1,
         lr: float = 2e-4,
@@ -95,6 +119,9 @@ class Trainer:
         validate_every: int | None = None,
         checkpoint_every: int | None = None,
         keep: int = 2,
+        ema: float | None = None,
+        on_log: Callable[[dict[str, Any]], object] | None = None,
+        on_step_end: Callable[["Trainer", dict[str, Tensor]], object] | None = None,
         metrics: Sequence[str] = (),
         progress: bool = True,
         config: Mapping[str, Any] | None = None,
@@ -104,15 +131,16 @@ class Trainer:
         check_data("Trainer", "val_data", val_data)
         self.device = pick_device(device)
         self._group = group = init_process_group(self.device)
-        self._train_step = TrainStep(
-            method, lr=lr, betas=betas, precision=precision, compile=compile, device=self.device, group=group
-        )
-        self._betas = betas
+        step: dict[str, Any] = {"lr": lr, "betas": betas, "precision": precision, "compile": compile, "ema": ema}
+        self._train_step = TrainStep(method, device=self.device, group=group, **step)
+        self._betas, self._ema, self.on_log, self.on_step_end = betas, ema, on_log, on_step_end
         self.optimizers, self.precision = self._train_step.optimizers, self._train_step.precision
         self.schedule = Schedule(
             length_of(train_data),
             epochs=epochs,
             decay_epochs=decay_epochs,
+            lr_policy=lr_policy,
+            warmup_epochs=warmup_epochs,
             max_steps=max_steps,
             batch_size=batch_size,
             world_size=group.world_size,
@@ -126,14 +154,20 @@ class Trainer:
         self._loader = BatchLoader(self.device, cache=keep_data, num_workers=num_workers)
         self._data_size = f"{length_of(train_data)} samples in batches of {self.schedule.global_batch_size}"
         group.check_same(data=self._data_size, steps=self.total_steps)
-        at_least("Trainer", "keep", keep, 1)
+        self._keep = at_least("Trainer", "keep", keep, 1)
         self.folder = NoRunFolder() if out is None or not group.is_rank0 else RunFolder(out, keep=keep)
         self.progress = progress and group.is_rank0
         self.extra = dict(config or {})
         self._validator = Validator(
             method, val_data, train_data, self._loader, batch_size=batch_size, metrics=metrics, seed=seed, group=group
         )
+        if lr_policy == "plateau" and not self._validator.translations:
+            raise ArgumentError(
+                "Trainer: lr_policy='plateau' follows the validation, and there are no pairs to validate on. Give "
+                "val_data with pairs, or use another lr_policy."
+            )
         self._meter, self.step = LossMeter(), 0
+        self._validation_l1: list[float] = []  # at the ends of epochs
 
     @property
     def total_steps(self) -> int:
@@ -147,7 +181,15 @@ class Trainer:
 
     def validate(self) -> dict[str, Any] | None:
         """Validate on `val_data`; see `imtrans.training.validation.Validator.validate`."""
-        return self._validator.validate()
+        with self.averaged():
+            return self._validator.validate()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Context manager in which the networks of the translations have the weights averaged by `ema`, if it is set.
+
+        Outside of it, they have the weights that are trained.
+        """
+        return self._train_step.averaged()
 
     def train_step(self, batch: Batch, *, samples: int | None = None) -> dict[str, Tensor]:
         """Move a batch to the device and train on it; return the losses as detached scalars: see `TrainStep`."""
@@ -162,7 +204,9 @@ class Trainer:
 
         Args:
             resume: whether to continue from the newest complete checkpoint in `out`. On the CPU, a resumed run gives
-                the same weights as an uninterrupted one, bit for bit.
+                the same weights as an uninterrupted one, bit for bit. Arguments that change what is learned must be
+                those of ``config.json``, but `epochs` may grow; other changes are recorded there: see
+                `imtrans.training.resume.compare_configs`.
         """
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
@@ -172,29 +216,27 @@ class Trainer:
         with fork_rng(self.device), self._locked_folder(resume) as resuming, stop_on_signals() as stop:
             self._start(resuming)
             meter.start_timer()
-            with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.progress) as bar:
+            with tqdm(
+                total=self.total_steps, initial=self.step, bar_format=BAR_FORMAT, disable=not self.progress
+            ) as bar:
                 for batch, samples in self._batches():
                     signum = self._group.all_reduce_max(lambda: stop.signum)  # asynchronous, read after the step
-                    losses = self.train_step(batch, samples=samples)
-                    self.step += 1
-                    meter.add(losses, self.step)
+                    self._step(batch, samples)
                     if schedule.logs(self.step):
                         self._log(bar)
                     with meter.timer_paused():
-                        if schedule.validates(self.step) and (result := self.validate()):
-                            epoch = self.step // schedule.batches_per_epoch
-                            folder.log({"kind": "validation", "step": self.step, "epoch": epoch, **result})
+                        if schedule.validates(self.step):
+                            self._log_validation()
                         shows = schedule.samples(self.step) or schedule.saves(self.step)
-                        images = validator.sample_images() if shows else None
+                        images = self._sample_images() if shows else None
                         if images and schedule.samples(self.step):
                             folder.save_sample(self.step, images)
                         if schedule.saves(self.step):
                             self._save(images)
                     bar.update()
                     if received := signum():
-                        if not schedule.saves(self.step):  # a second save would first delete the checkpoint
-                            self._save(validator.sample_images())
-                        raise Stopped(received)
+                        bar.close()
+                        self._stop(received)
             folder.write_gallery()
         return self.validation
 
@@ -211,16 +253,21 @@ class Trainer:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))
             self._save_checkpoint()
         else:
+            config = self._config()
+            changes = self._group.run_on_rank0(lambda: self.folder.check_resumed(config))
             self._load_state_dict(state)
+            if "val_data" in changes:
+                self._validator.load(None)
+            self.folder.resume(config, changes, self.step)
             self.folder.truncate(self.step)
-            self.folder.save_networks(self._method.translations(), self._summary(self._validator.sample_images()))
+            self._save_networks(self._sample_images())
 
     def _batches(self) -> Iterator[tuple[Batch, int]]:
         """Yield this rank's shard and the size of each batch up to the end; set the learning rate of each epoch."""
         schedule = self.schedule
         while not schedule.is_last(self.step):
             epoch, position = divmod(self.step, schedule.batches_per_epoch)
-            self._train_step.set_lr_factor(schedule.lr_factor(epoch))
+            self._train_step.set_lr_factor(schedule.lr_factor(epoch, self._validation_l1))
             order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position}
             order |= {"rank": self._group.rank, "world_size": self._group.world_size}
             for batch in self._loader.batches(cast(Any, self.train_data), schedule.global_batch_size, **order):
@@ -228,19 +275,55 @@ class Trainer:
                 if schedule.is_last(self.step):
                     return
 
+    def _step(self, batch: Batch, samples: int) -> None:
+        losses = self.train_step(batch, samples=samples)
+        self.step += 1
+        self._meter.add(losses, self.step)
+        if self.on_step_end is not None:
+            self.on_step_end(self, losses)
+
+    def _stop(self, signum: int) -> NoReturn:
+        if not self.schedule.saves(self.step):  # a second save would first delete the checkpoint
+            self._save(self._sample_images())
+        if self._group.is_rank0:
+            where: dict[str, Any] = {"out": self.folder.path, "processes": self._group.world_size}
+            where |= {"step": self.step, "total_steps": self.total_steps, "command": self.extra.get("command")}
+            print(stopped_text(**where), file=sys.stderr)
+        raise Stopped(signum)
+
     def _log(self, bar: "tqdm[None]") -> None:
         self._check_finite()
         means, rate = self._meter.means(), self._meter.reset() * self.schedule.global_batch_size
         epoch = (self.step - 1) // self.schedule.batches_per_epoch
-        line = {"step": self.step, "epoch": epoch, "lr": self.schedule.lr_factor(epoch) * self._train_step.lr}
-        self.folder.log({"kind": "train", **line, "images_per_second": round(rate, 2), "losses": means})
-        shown = {name: f"{mean:.3f}" for name, mean in means.items()}
-        bar.set_postfix({"epoch": epoch, "images/s": f"{rate:.1f}", **shown})
+        rate_now = self.schedule.lr_factor(epoch, self._validation_l1) * self._train_step.lr
+        line = {"step": self.step, "epoch": epoch, "lr": rate_now}
+        self._write_log({"kind": "train", **line, "images_per_second": round(rate, 2), "losses": means})
+        bar.set_postfix_str(progress_text(means, epoch=epoch, epochs=self.schedule.epochs, images_per_second=rate))
+
+    def _write_log(self, line: dict[str, Any]) -> None:
+        self.folder.log(line)
+        if self.on_log is not None and self._group.is_rank0:
+            self.on_log(copy.deepcopy(line))
+
+    def _log_validation(self) -> None:
+        if result := self.validate():
+            epoch = self.step // self.schedule.batches_per_epoch
+            self._write_log({"kind": "validation", "step": self.step, "epoch": epoch, **result})
+            if self.schedule.validates_epoch(self.step):
+                self._validation_l1.append(self._validator.mean_l1())
 
     def _save(self, images: dict[str, Tensor] | None) -> None:
         self._check_finite()
         self._save_checkpoint()
-        self.folder.save_networks(self._method.translations(), self._summary(images))
+        self._save_networks(images)
+
+    def _save_networks(self, images: dict[str, Tensor] | None) -> None:
+        with self.averaged():
+            self.folder.save_networks(self._method.translations(), self._summary(images))
+
+    def _sample_images(self) -> dict[str, Tensor] | None:
+        with self.averaged():
+            return self._validator.sample_images()
 
     def _save_checkpoint(self) -> None:
         state = self._state_dict()
@@ -270,32 +353,45 @@ class Trainer:
         Arguments, return value and errors as for `imtrans.hub.pretrained.Pretrained.push_to_hub`.
         """
         settings: dict[str, Any] = {"revision": revision, "token": token, "private": private}
-        return self._group.run_on_rank0(
-            lambda: push_method(repo_id, self.method, self._summary(self._validator.sample_images()), **settings)
-        )
+        with self.averaged():
+            return self._group.run_on_rank0(
+                lambda: push_method(repo_id, self.method, self._summary(self._sample_images()), **settings)
+            )
 
     def _summary(self, images: dict[str, Tensor] | None) -> TrainingSummary:
         config = self._config()
         return TrainingSummary({fact: config[fact] for fact in FACTS if fact in config}, self.validation, images)
 
     def _config(self) -> dict[str, Any]:
+        data_seed = getattr(self.train_data, "seed", None)
         return {
             "data": repr(self.train_data),
-            **{name: getattr(self.schedule, name) for name in ("epochs", "decay_epochs", "batch_size")},
+            **({"data_seed": data_seed} if isinstance(data_seed, int) else {}),
+            "val_data": None if self._validator.data is None else repr(self._validator.data),
+            **{name: getattr(self.schedule, name) for name in SCHEDULE},
             **({"processes": self._group.world_size} if self._group.world_size > 1 else {}),
             "lr": self._train_step.lr,
             "betas": self._betas,
+            "ema": self._ema,
             "precision": self.precision,
             "seed": self.seed,
             "steps": self.total_steps,
             "device": str(self.device),
+            "num_workers": self._loader.num_workers,
+            "keep": self._keep,
             **method_config(self.method),
             **self.extra,
         }
 
     def _state_dict(self) -> dict[str, Any]:
-        rest = {"data": self._data_size, "step": self.step, **self._meter.state_dict(), "validation": self.validation}
-        return {**self._train_step.state_dict(), **rest}
+        return {
+            **self._train_step.state_dict(),
+            "data": self._data_size,
+            "step": self.step,
+            **self._meter.state_dict(),
+            "validation": self.validation,
+            **({"validation_l1": self._validation_l1} if self.schedule.lr_policy == "plateau" else {}),
+        }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         try:
@@ -303,7 +399,8 @@ class Trainer:
                 raise ValueError(f"it is of a run on {state['data']}, this one has {self._data_size}.")
             self._train_step.load_state_dict(state)
             self._meter.load_state_dict(state, self.device)
-            self._validator.load(state["validation"])
+            self._validator.load(state["validation"] if self._validator.data is not None else None)
+            self._validation_l1 = list(state.get("validation_l1", []))
             self.step = state["step"]
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(

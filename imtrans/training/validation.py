@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from statistics import mean
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from imtrans.distributed.process_group import ProcessGroup
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.hub.pretrained import Pretrained
-from imtrans.methods.base import Method, sample_columns
+from imtrans.methods.base import Method, Translation, sample_columns
 from imtrans.modes import DETERMINISTIC, running_as
 from imtrans.runtime import fork_rng
 
@@ -58,6 +59,12 @@ class Validator:
         asked = any(isinstance(each, Pretrained) and each.inference_mode == "paper" for each in networks)
         self.candidates = ("paper",) if asked else DETERMINISTIC
 
+    @property
+    def translations(self) -> list[Translation]:
+        """The translations that `data` has pairs for."""
+        every = [] if self.data is None else cast(Method, self.method).translations()
+        return [each for each in every if getattr(self.data, "paired", each.paired)]
+
     def validate(self) -> dict[str, Any] | None:
         """Compare outputs with targets in each mode: see `imtrans.evaluation.evaluate.compare_modes`.
 
@@ -66,11 +73,7 @@ class Validator:
         """
         if self.data is None:
             return None
-        pairs = {
-            translation.name: translation.output_and_target
-            for translation in cast(Method, self.method).translations()
-            if getattr(self.data, "paired", translation.paired)
-        }
+        pairs = {translation.name: translation.output_and_target for translation in self.translations}
         batches = partial(self.loader.batches, self.data, self.batch_size)
         compare = partial(compare_modes, self.method, pairs, batches, self.loader.device)
         result = self.group.run_on_rank0(
@@ -84,6 +87,11 @@ class Validator:
         """Keep a result of `validate`, and give the networks its best mode."""
         self.result = result
         self.set_inference_mode()
+
+    def mean_l1(self) -> float:
+        """Return the mean L1 of the last result, over the translations, in the best mode."""
+        scores = {} if self.result is None else self.result[self.result["best"]]
+        return mean([value for name, value in scores.items() if name == "l1" or name.endswith("_l1")])
 
     def set_inference_mode(self) -> str:
         """Set the `inference_mode` of the networks to the best mode, and return it.

@@ -72,6 +72,7 @@ def test_an_index_outside(index):
 
 
 def test_repr():
+    assert repr(ProceduralFacades(7, size=16, augment=False)).endswith(", labels to pictures, resized to 16x16")
     assert repr(ProceduralFacades(7, size=16, seed=2)) == (
         "7 procedural facades of seed 2, labels to pictures, as Jitter(size=16, load_size=None, flip=True)"
     )

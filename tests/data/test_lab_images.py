@@ -82,6 +82,7 @@ def test_it_says_what_it_is(folder):
         f"4 pictures in {folder}, 30x20, 31x20, 32x20 and 1 more pixels, grey to colour, "
         "as Jitter(size=16, load_size=None, flip=True)"
     )
+    assert repr(LabImages(folder, size=16, augment=False)).endswith(", grey to colour, resized to 16x16")
     assert repr(LabFacades(3, size=16, seed=5)) == (
         "3 procedural facades of seed 5, grey to colour, as Jitter(size=16, load_size=None, flip=True)"
     )

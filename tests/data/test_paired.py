@@ -96,6 +96,7 @@ def test_repr_tells_what_was_found(side_by_side):
         f"4 pairs side by side in {side_by_side}, 20x20, 30x16 pixels, BtoA, "
         "as Jitter(size=8, load_size=None, flip=True)"
     )
+    assert repr(PairedImages(side_by_side, size=8, augment=False)).endswith(" pixels, AtoB, resized to 8x8")
 
 
 def test_repr_of_two_folders_lists_few_sizes(tmp_path):

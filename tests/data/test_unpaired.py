@@ -133,6 +133,7 @@ def test_repr_tells_what_was_found(folders):
         f"3 pictures in {one}, 20x20 pixels, and, without pairs, 7 pictures in {other}, 31x12 pixels, BtoA, "
         "as Jitter(size=8, load_size=None, flip=True)"
     )
+    assert repr(UnpairedImages(one, other, size=8, augment=False)).endswith(" pixels, AtoB, resized to 8x8")
 
 
 def test_an_empty_folder(folders, tmp_path):
@@ -222,6 +223,7 @@ def test_repr_of_facades():
         "labels of 7, pictures of 7 other procedural facades of seed 2, AtoB, "
         "as Jitter(size=16, load_size=None, flip=True)"
     )
+    assert repr(UnpairedFacades(7, size=16, augment=False)).endswith(", AtoB, resized to 16x16")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def all_cases(folder):
     }
     trained(folder / "stopped", dropout=(0.5,), max_steps=4)
     found["resumed with dropout"] = trained(folder / "stopped", dropout=(0.5,), resume=True)
+    found["averaged"] = trained(folder / "averaged", ema=0.5)
     trained(folder / "to one", max_steps=4)
     found["nan"] = nan_in_one(folder / "nan")
     found["refused"] = refused()
@@ -154,6 +155,15 @@ def test_both_have_the_same_bit_for_bit(found):
         first, second = found[name]
         torch.testing.assert_close(first["state"], second["state"], atol=0, rtol=0)
         assert first["validation"] == second["validation"]
+
+
+def test_the_average_is_the_one_of_one_process(found, folder):
+    trained(folder / "averaged alone", ema=0.5)
+    one, two = (load_checkpoint(folder / name / "checkpoints" / "000009") for name in ("averaged alone", "averaged"))
+    torch.testing.assert_close(two["average"], one["average"], atol=1e-5, rtol=1e-5)
+    saved = UNetGenerator.from_pretrained(folder / "averaged" / "generator").state_dict()
+    averages = {name.removeprefix("generator."): average for name, average in two["average"].items()}
+    assert all(torch.equal(saved[name], average) for name, average in averages.items())
 
 
 def test_two_go_on_where_one_has_stopped(found, alone):

@@ -102,7 +102,8 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     side_by_side(tmp_path / "pairs" / "train")
     side_by_side(tmp_path / "pairs" / "val", count=2)
     flags = {
-        "--data": "pairs", "--direction": "AtoB", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 5, "--size": 32,
+        "--data": "pairs", "--direction": "AtoB", "--epochs": 3, "--decay-epochs": 1, "--lr-policy": "linear",
+        "--warmup-epochs": 1, "--max-steps": 5, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine", "--on-bad-image": "skip",
     }  # fmt: skip

@@ -49,7 +49,8 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     fill(tmp_path / "mine" / "test", 2)
     (tmp_path / "mine" / "train" / "bad.jpg").write_bytes(b"<html>")
     flags = {
-        "--data": "mine", "--on-bad-image": "skip", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 4, "--size": 32,
+        "--data": "mine", "--lr-policy": "linear", "--warmup-epochs": 1,
+        "--on-bad-image": "skip", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 4, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine",
     }  # fmt: skip

@@ -36,7 +36,11 @@ def test_with_no_data_it_trains_on_procedural_facades_and_resumes(tmp_path):
         assert rows.size == (6 * 36 - 4, 4 * 36 - 4)
 
     assert run(*TINY, cwd=tmp_path).stderr.strip().splitlines()[-1].startswith("error: runs/cyclegan already holds")
-    assert "3 steps of batch 1" in succeeded(*TINY, "--max-steps", "3", "--resume", cwd=tmp_path)
+    refused = run(*TINY, "--max-steps", "3", "--resume", cwd=tmp_path).stderr.strip().splitlines()[-1]
+    assert refused.startswith("error: the run in runs/cyclegan has other arguments: data was 'labels of 200, ")
+    longer = ("--direction", "BtoA", "--max-steps", "3", "--resume")
+    assert "3 steps of batch 1" in succeeded(*TINY, *longer, cwd=tmp_path)
+    assert config_of(out)["changes"][0]["max_steps"] == [2, 3]
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3]
 
@@ -46,7 +50,8 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
         fill(tmp_path / "mine" / name, count)
     flags = {
         "--data": "mine", "--on-bad-image": "skip", "--direction": "BtoA",
-        "--epochs": 3, "--decay-epochs": 1, "--max-steps": 4, "--size": 32,
+        "--epochs": 3, "--decay-epochs": 1, "--lr-policy": "linear", "--warmup-epochs": 1,
+        "--max-steps": 4, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine",
     }  # fmt: skip

@@ -100,11 +100,17 @@ def test_page_of_a_full_folder(run):
     assert path == run / "index.html"
     assert page.source.startswith("<!doctype html>")
     assert "Pix2Pix · facades" in page.source
-    for fact in ("Step500", "Epoch5 of 7", "Images / s3.25", "Learning rate0.0002", "Dataphotos/train"):
+    for fact in ("Step500", "Epoch6 of 7", "Images / s3.25", "Learning rate0.0002", "Dataphotos/train"):
         assert fact in page.text
     for fact in ("Size256", "Seed3", "Version0.1", "python train.py --epochs 7", '"depth": 8'):
         assert fact in page.text
     assert page.all("details") == [{}]
+
+
+def test_a_finished_run_is_in_its_last_epoch(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"epochs": 2}))
+    log(tmp_path, {**train(3), "epoch": 0}, {**train(6), "epoch": 1})
+    assert "Epoch2 of 2" in Page(write_gallery(tmp_path)).text
 
 
 def test_samples_are_shown_newest_first_with_relative_links(run):

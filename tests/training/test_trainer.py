@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,18 +14,22 @@ from torch import nn
 from torch.optim import SGD
 
 from imtrans import (
+    GANLoss,
+    PairedImages,
     PatchDiscriminator,
     Pix2Pix,
     ProceduralFacades,
     Trainer,
     UNetGenerator,
+    UnpairedFacades,
     decay_factor,
     load_pretrained,
 )
 from imtrans.data.loader import batches
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError
 from imtrans.evaluation.evaluate import compare_modes
-from imtrans.methods import Translation
+from imtrans.methods import ImagePool, Translation
+from imtrans.modes import running_as
 from imtrans.runtime import pick_precision
 from imtrans.training.checkpoint import checkpoints
 from imtrans.training.signals import Stopped
@@ -244,12 +250,131 @@ def test_resuming_a_finished_run_changes_nothing_and_returns_its_validation(tmp_
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
 
 
-def test_a_resumed_run_takes_the_new_learning_rate_and_the_new_length(tmp_path):
-    Trainer(Recorder(), numbers(2), out=tmp_path, epochs=4, lr=1e-3, max_steps=2, **QUIET).fit()
+def test_a_resumed_run_takes_the_new_length_and_records_it(tmp_path):
+    Trainer(Recorder(), numbers(2), out=tmp_path, epochs=2, lr=1e-3, max_steps=2, **QUIET).fit()
     method = Recorder()
-    Trainer(method, numbers(2), out=tmp_path, epochs=2, decay_epochs=0, lr=1e-4, **QUIET).fit(resume=True)
-    assert [rates for _, rates in method.seen] == [[1e-4, 5e-5]] * 2
-    assert [line["lr"] for line in metrics(tmp_path)] == pytest.approx([1e-3, 1e-4])
+    longer = {"epochs": 4, "decay_epochs": 0, "num_workers": 1, "checkpoint_every": 3, "keep": 3}
+    Trainer(method, numbers(2), out=tmp_path, lr=1e-3, **longer, **QUIET).fit(resume=True)
+    assert [rates for _, rates in method.seen] == [[1e-3, 5e-4]] * 6
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000003", "000006", "000008"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert {name: config[name] for name in longer} == longer
+    assert config["changes"] == [
+        {
+            "step": 2, "epochs": [2, 4], "decay_epochs": [1, 0], "max_steps": [2, None], "checkpoint_every": [100, 3],
+            "steps": [2, 8], "num_workers": [0, 1], "keep": [2, 3],
+        }
+    ]  # fmt: skip
+
+
+def resumed_with(out, **changes):
+    with pytest.raises(CheckpointError) as caught:
+        Small(out, **changes).fit(resume=True)
+    return str(caught.value)
+
+
+DIFFERENT = {
+    "lr was 0.01, now 0.02": {"lr": 0.02},
+    "seed was 3, now 4": {"seed": 4},
+    "betas was [0.5, 0.999], now [0.9, 0.999]": {"betas": (0.9, 0.999)},
+    "precision was 'fp32', now 'bf16'": {"precision": "bf16"},
+    "batch_size was 2, now 3": {"batch_size": 3},
+    "epochs was 2, now 1; decay_epochs was 1, now 0": {"epochs": 1},
+    "decay_epochs was 1, now 2": {"decay_epochs": 2},
+    "generator.depth was '3', now '2'": {"changes": {"depth": 2}},
+    "generator.skips was \"'concat'\", now \"'add'\"": {"changes": {"skips": "add"}},
+}
+
+
+@pytest.mark.parametrize("text", DIFFERENT)
+def test_a_run_with_other_arguments_is_not_resumed(tmp_path, stopped_run, text):
+    shutil.copytree(stopped_run, tmp_path / "run")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert resumed_with(tmp_path / "run", **DIFFERENT[text]) == (
+        f"the run in {tmp_path / 'run'} has other arguments: {text}. Resume it with the values in its config.json, or "
+        "start another run with out=... (--out)."
+    )
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("stopped")
+    Small(out, stop_after=2).stopped()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda method: setattr(method, "l1_weight", 10.0), "l1_weight was 100.0, now 10.0"),
+        (lambda method: setattr(method, "gan_loss", GANLoss("lsgan")), "gan_mode was 'vanilla', now 'lsgan'"),
+        (lambda method: setattr(method, "pool", ImagePool(0)), "pool_size was 3, now 0"),
+    ],
+)
+def test_a_method_with_other_settings_is_not_resumed(tmp_path, stopped_run, change, text):
+    shutil.copytree(stopped_run, tmp_path / "run")
+    run = Small(tmp_path / "run")
+    change(run.method)
+    with pytest.raises(CheckpointError, match=f"has other arguments: {text}[.] Resume"):
+        run.fit(resume=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("direction", "BtoA"), ("size", 24), ("seed", 1), ("flip", False)])
+def test_other_data_are_not_resumed(tmp_path, name, value):
+    for data in ("pairs", "others"):
+        (tmp_path / data).mkdir()
+        for i in range(3):
+            Image.new("RGB", (32, 16)).save(tmp_path / data / f"{i}.png")
+
+    def trainer(folder="pairs", **changes):
+        data = PairedImages(tmp_path / folder, **{"size": 16, **changes})
+        method = Pix2Pix(UNetGenerator(base_channels=2, depth=2), PatchDiscriminator(6, base_channels=2, n_layers=1))
+        return Trainer(method, data, out=tmp_path / "run", epochs=1, max_steps=1, **QUIET)
+
+    trainer().fit()
+    with pytest.raises(CheckpointError, match=r"has other arguments: data(_seed)? was "):
+        trainer(**{name: value}).fit(resume=True)
+    with pytest.raises(CheckpointError, match=r"data was '3 pairs side by side in .*pairs, .*, now '.*others, "):
+        trainer("others").fit(resume=True)
+    trainer().fit(resume=True)
+
+
+def test_the_folder_of_an_older_version_is_resumed_and_a_damaged_configuration_is_told(tmp_path, stopped_run, whole):
+    added = ("settings", "data_seed", "val_data", "betas", "max_steps", "log_every", "num_workers", "keep")
+    for name, old in (("old", True), ("damaged", False)):
+        shutil.copytree(stopped_run, tmp_path / name)
+        path = tmp_path / name / "config.json"
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k not in added}
+        path.write_text(json.dumps({**config, "data": "in other words"}) if old else "{")
+    resumed = Small(tmp_path / "old")
+    resumed.fit(resume=True)
+    check_same_run(resumed, tmp_path / "old", whole)
+    assert json.loads((tmp_path / "old" / "config.json").read_text())["settings"]["l1_weight"] == 100.0
+    with pytest.warns(UserWarning, match="config.json cannot be read. This run is not compared with it"):
+        Small(tmp_path / "damaged").fit(resume=True)
+    assert json.loads((tmp_path / "damaged" / "config.json").read_text())["lr"] == 0.01
+
+
+def test_a_run_resumed_without_validation_data_shows_no_old_result(tmp_path):
+    Small(tmp_path, max_steps=3).fit()
+    assert Small(tmp_path, val_data=None).fit(resume=True) is None
+    changes = json.loads((tmp_path / "config.json").read_text())["changes"]
+    assert changes[0]["val_data"] == [repr(ProceduralFacades(2, size=16, seed=1, augment=False)), None]
+
+
+def test_a_data_set_whose_repr_holds_an_address_is_resumed(tmp_path):
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return numbers(2)[index]
+
+    for resume in (False, True):
+        trainer = Trainer(Recorder(), data := Data(), out=tmp_path, epochs=1, **QUIET)
+        assert " at 0x" in repr(data)
+        trainer.fit(resume=resume)
 
 
 @pytest.mark.parametrize("out", [None, "runs"])
@@ -268,6 +393,10 @@ def test_a_checkpoint_of_other_networks_is_refused_and_stays_whole(tmp_path):
     before = metrics(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         Small(tmp_path, changes={"depth": 2}).fit(resume=True)
+    assert "generator.depth was '3', now '2'" in str(caught.value)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.warns(UserWarning, match="not compared"), pytest.raises(CheckpointError) as caught:
+        Small(tmp_path, changes={"depth": 2}).fit(resume=True)
     message = str(caught.value)
     assert message.startswith(
         "the checkpoint does not fit this run: Error(s) in loading state_dict for Pix2Pix: Unexpected key(s)"
@@ -285,18 +414,136 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path):
 
     with pytest.raises(CheckpointError) as caught:
         Trainer(Other(), numbers(2), out=tmp_path, epochs=1, **QUIET).fit(resume=True)
+    assert "other arguments: method was 'Recorder', now 'Other'. " in str(caught.value)
+    Other.__name__ = "Recorder"
+    with pytest.raises(CheckpointError) as caught:
+        Trainer(Other(), numbers(2), out=tmp_path, epochs=1, **QUIET).fit(resume=True)
     assert str(caught.value) == f"the checkpoint does not fit this run: 'two' {OTHERWISE}"
 
 
 @pytest.mark.parametrize(("length", "batch_size"), [(3, 2), (8, 8)])
 def test_a_checkpoint_of_other_data_or_batches_is_refused(tmp_path, length, batch_size):
     Trainer(Recorder(), numbers(8), out=tmp_path, epochs=2, batch_size=2, max_steps=3, **QUIET).fit()
-    with pytest.raises(CheckpointError) as caught:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.warns(UserWarning, match="not compared"), pytest.raises(CheckpointError) as caught:
         Trainer(Recorder(), numbers(length), out=tmp_path, epochs=2, batch_size=batch_size, **QUIET).fit(resume=True)
     assert str(caught.value) == (
         "the checkpoint does not fit this run: it is of a run on 8 samples in batches of 2, this one has "
         f"{length} samples in batches of {batch_size}. {OTHERWISE}"
     )
+
+
+# Learning-rate policies
+
+
+@pytest.mark.parametrize("policy", ["step", "plateau", "cosine", "constant"])
+@pytest.mark.parametrize("early", [{"stop_after": 5}, {"max_steps": 8}])
+def test_a_policy_is_resumed_bit_for_bit(tmp_path, policy, early):
+    settings = {"lr_policy": policy, "warmup_epochs": 1, "epochs": 10, "lr": 1e-7 if policy == "plateau" else 0.01}
+    whole = Small(tmp_path / "whole", **settings)
+    whole.fit()
+    run = Small(tmp_path / "run", **settings, **early)
+    run.stopped() if "stop_after" in early else run.fit()
+    resumed = Small(tmp_path / "run", **settings)
+    resumed.fit(resume=True)
+    assert equal(everything(resumed), everything(whole))
+    rates = {line["step"]: line["lr"] for line in metrics(tmp_path / "run") if line["kind"] == "train"}
+    assert rates == {line["step"]: line["lr"] for line in metrics(tmp_path / "whole") if line["kind"] == "train"}
+    if policy == "plateau":  # seven validations, of which the first is the best
+        assert [rates[step] / 1e-7 for step in (2, 6, 20, 22, 30)] == pytest.approx([0.5, 1.0, 1.0, 0.2, 0.2])
+        assert "val_data was" in resumed_with(tmp_path / "run", **settings, val_data=numbers(1))
+
+
+@pytest.mark.parametrize("val_data", [None, UnpairedFacades(1, size=16)])
+def test_a_plateau_needs_pairs_to_validate_on(val_data):
+    with pytest.raises(ArgumentError) as caught:
+        Small(None, lr_policy="plateau", val_data=val_data)
+    assert str(caught.value) == (
+        "Trainer: lr_policy='plateau' follows the validation, and there are no pairs to validate on. Give val_data "
+        "with pairs, or use another lr_policy."
+    )
+
+
+def test_another_policy_is_not_resumed(tmp_path, stopped_run):
+    shutil.copytree(stopped_run, tmp_path / "run")
+    text = resumed_with(tmp_path / "run", lr_policy="cosine", warmup_epochs=1)
+    assert "lr_policy was 'linear', now 'cosine'; warmup_epochs was 0, now 1" in text
+
+
+# The averaged generator, and functions that are called
+
+
+EMA = {"ema": 0.5, "lr": 0.05}
+
+
+def test_the_averaged_generator_is_validated_sampled_and_saved(tmp_path):
+    run, raw = Small(tmp_path, **EMA), []
+    generator, validate = run.method.generator, run.trainer._validator.validate
+    averages = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+
+    def average(trainer, losses):
+        weights = generator.state_dict()
+        raw.append({name: tensor.clone() for name, tensor in weights.items()})
+        for name, tensor in weights.items():
+            averages[name] = torch.lerp(averages[name], tensor, 0.5) if tensor.is_floating_point() else tensor.clone()
+
+    def validated():
+        torch.testing.assert_close(generator.state_dict(), averages)
+        return validate()
+
+    run.trainer.on_step_end, run.trainer._validator.validate = average, validated
+    run.fit()
+    assert len(raw) == Small.steps
+    assert equal(generator.state_dict(), raw[-1])
+    saved = load_pretrained(tmp_path / "generator")
+    torch.testing.assert_close(saved.state_dict(), averages)
+    assert not equal(saved.state_dict(), raw[-1])
+    with run.trainer.averaged(), run.trainer.averaged():
+        assert equal(generator.state_dict(), saved.state_dict())
+    with Image.open(tmp_path / "generator" / "samples.png") as shown:
+        made = torch.from_numpy(np.array(shown.convert("RGB"))[:16, 20:36].astype(int))
+    source = run.val_data[0]["source"][None]
+    with torch.no_grad(), running_as(saved, saved.inference_mode):
+        torch.manual_seed(3)
+        expected = saved(torch.cat([source, run.val_data[1]["source"][None]]))[0].permute(1, 2, 0) * 127.5 + 127.5
+    assert (made - expected).abs().max() <= 1
+
+
+def test_an_averaged_run_is_resumed_bit_for_bit(tmp_path):
+    whole = Small(tmp_path / "whole", **EMA)
+    validation = whole.fit()
+    Small(tmp_path / "run", stop_after=4, checkpoint_every=2, **EMA).stopped()
+    resumed = Small(tmp_path / "run", checkpoint_every=2, **EMA)
+    assert resumed.fit(resume=True) == validation
+    assert equal(resumed.trainer._train_step.state_dict(), whole.trainer._train_step.state_dict())
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    names = [tmp_path / name / "generator" / "model.safetensors" for name in ("run", "whole")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_an_average_does_not_change_what_is_trained(tmp_path, whole):
+    run = Small(tmp_path, ema=0.9)
+    run.fit()
+    assert equal(everything(run), everything(whole[0]))
+    assert "ema was 0.9, now None" in resumed_with(tmp_path)
+
+
+def test_lines_of_the_log_and_ends_of_steps_are_passed_on(tmp_path, whole):
+    lines, ends = [], []
+
+    def on_step_end(trainer, losses):
+        ends.append((trainer.step, sorted(losses), {type(loss) for loss in losses.values()}))
+
+    def on_log(line):
+        assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1]) == line
+        lines.append(dict(line))
+        line.clear()
+
+    run = Small(tmp_path, on_log=on_log, on_step_end=on_step_end)
+    run.fit()
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines
+    assert ends == [(step, ["D_fake", "D_real", "G_gan", "G_l1"], {torch.Tensor}) for step in range(1, 7)]
+    check_same_run(run, tmp_path, whole)
 
 
 # The run folder
@@ -732,7 +979,9 @@ def test_a_signal_lets_the_step_end_and_saves(tmp_path, whole, capfd, signum, st
         run.fit()
     assert caught.value.code == status
     assert run.trainer.step == at + 1
-    assert f"{signum.name}: finishing the step and saving." in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"{signum.name}: finishing the step and saving." in told
+    assert told.endswith(f"Stopped after step {at + 1} of 6, saved in {tmp_path}. Resume with fit(resume=True).\n")
     assert signal.getsignal(signum) is before
     resumed = Small(tmp_path, checkpoint_every=99)
     resumed.fit(resume=True)
@@ -837,6 +1086,7 @@ def test_whole_numbers_are_checked(name, least, off):
         ({"lr": float("nan")}, "Trainer: lr must be a number >= 0, got nan."),
         ({"betas": (0.5, 1.0)}, "Trainer: betas must be two numbers from 0 to below 1, got (0.5, 1.0)."),
         ({"betas": 0.5}, "Trainer: betas must be two numbers from 0 to below 1, got 0.5."),
+        ({"ema": 1.0}, "Trainer: ema must be a number between 0 and 0.999999, got 1.0."),
         ({"epochs": 2, "decay_epochs": 3}, "Trainer: decay_epochs=3 is more than epochs=2. Use at most 2."),
         (
             {"precision": "fp23"},

@@ -58,7 +58,7 @@ class ProceduralFacades(SingleSourceDataset):
         return self._drawn[index]
 
     def __repr__(self) -> str:
-        return f"{self.length} procedural facades of seed {self.seed}, {self._shown}, as {self.jitter}"
+        return f"{self.length} procedural facades of seed {self.seed}, {self._shown}, {self._describe_crops()}"
 
 
 class LabFacades(LabDataset, ProceduralFacades):
@@ -100,7 +100,7 @@ class UnpairedFacades(Unpaired):
     def __repr__(self) -> str:
         count = len(self)
         sides = f"labels of {count}, pictures of {count} other procedural facades of seed {self.seed}"
-        return f"{sides}, {self.direction}, as {self.jitter}"
+        return f"{sides}, {self.direction}, {self._describe_crops()}"
 
 
 class _OneOfPair:

@@ -125,10 +125,11 @@ def _short(value: float | None) -> str:
 
 def _facts(config: Mapping[str, Any], train: Sequence[Line]) -> dict[str, str]:
     step, line = train[-1] if train else (0, {})
-    epoch, epochs = _text(line.get("epoch")), _text(config.get("epochs"))
+    epoch, epochs = line.get("epoch"), _text(config.get("epochs"))
+    epoch = _text(epoch + 1 if type(epoch) is int else epoch)  # logged from 0, shown from 1
     facts = {
         "Step": f"{step:,}" if train else "",
-        "Epoch": f"{epoch or 0} of {epochs}" if epochs else epoch,
+        "Epoch": f"{epoch or 1} of {epochs}" if epochs else epoch,
         "Images / s": _text(line.get("images_per_second")),
         "Learning rate": _text(line.get("lr")),
         **{name.title(): _text(config.get(name)) for name in ("data", "size", "seed", "version")},
