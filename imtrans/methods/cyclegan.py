@@ -122,7 +122,7 @@ class CycleGAN(nn.Module):
         return 0.5 * (loss + self.gan_loss.penalty(discriminator, real, fake))
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments that change what is learned, besides the networks, for ``config.json``."""
+        """Return the arguments that the result depends on, besides the networks, for ``config.json``."""
         weights = ("source_cycle_weight", "target_cycle_weight", "identity_weight")
         own = {name: getattr(self, name) for name in weights}
         return {**self.gan_loss.settings(), **own, "pool_size": self.target_pool.size}

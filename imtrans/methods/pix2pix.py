@@ -132,7 +132,7 @@ class Pix2Pix(nn.Module):
         return torch.cat([source, image], dim=1) if self.conditional else image
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments that change what is learned, besides the networks, for ``config.json``."""
+        """Return the arguments that the result depends on, besides the networks, for ``config.json``."""
         names = ("gan_weight", "l1_weight", "feature_weight", "conditional")
         own = {name: getattr(self, name) for name in names}
         return {**self.gan_loss.settings(), **own, "pool_size": self.pool.size}
