@@ -38,8 +38,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
     parser.add_argument("--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of them)")
-        "--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of the total)"
-    )
     parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
     parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")

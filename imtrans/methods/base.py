@@ -67,7 +67,7 @@ class Translation:
 class Method(Protocol):
     """An `nn.Module` that holds its networks and has these three methods.
 
-    A method with settings that change what is learned, such as loss weights, has ``settings()`` too. It returns them as
+    A method whose result depends on settings, such as loss weights, has ``settings()`` too. It returns them as
     a dict of JSON values. They stand in ``config.json``, and a run with other settings cannot be resumed.
     """
 

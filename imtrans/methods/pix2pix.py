@@ -149,7 +149,7 @@ class Pix2Pix(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that change the training, besides the networks, for ``config.json``."""
-        names = ("gan_weight", "l1_weight", "feature_weight", "conditional")
+        names = ("gan_weight", "l1_weight", "feature_weight", "perceptual_weight", "conditional")
         own = {name: getattr(self, name) for name in names}
         return {**self.gan_loss.settings(), **own, "pool_size": self.pool.size}
 

@@ -20,7 +20,7 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: P
     """Return the entries that a resumed run changes, as ``{name: [was, now]}``.
 
     An entry that `old` lacks is not compared: the folder may come from an older version. With the `lr_policy`
-    ``"plateau"``, `val_data` and `validate_every` change what is learned too.
+    ``"plateau"``, `val_data` and `validate_every` belong to `LEARNED` too.
 
     Args:
         old: content of the ``config.json`` of the run in `folder`.

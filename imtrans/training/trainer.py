@@ -204,8 +204,8 @@ class Trainer:
 
         Args:
             resume: whether to continue from the newest complete checkpoint in `out`. On the CPU, a resumed run gives
-                the same weights as an uninterrupted one, bit for bit. Arguments that change what is learned must be
-                those of ``config.json``, but `epochs` may grow; other changes are recorded there: see
+                the same weights as an uninterrupted one, bit for bit. Arguments that the result depends on must
+                be as in ``config.json``, but `epochs` may grow. Other changes are recorded there: see
                 `imtrans.training.resume.compare_configs`.
         """
         if self.total_steps == 0:
