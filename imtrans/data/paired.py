@@ -9,7 +9,7 @@ from PIL import Image
 
 from imtrans.checks import at_least, one_of
 from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
-from imtrans.data.image_folder import check_files, describe_found
+from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import image_files, image_size, read_image, resized
 from imtrans.errors import DataError, join_names, printable
 
@@ -62,8 +62,8 @@ class PairedImages(SingleSourceDataset):
     - `folder` holds two folders, ``A`` and ``B``, of files with the same names; the suffixes may differ.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1], a function of
-    (seed, epoch, index). Every file is checked once, when the data set is made. Images are rotated as their EXIF
-    orientation says.
+    (seed, epoch, index). Every file is checked once, when the data set is made; `files` lists the file names of the
+    samples (of A). Images are rotated as their EXIF orientation says.
 
     Args:
         folder: the folder of pairs.
@@ -106,7 +106,9 @@ class PairedImages(SingleSourceDataset):
         good, self.bad_images = check_files(
             "PairedImages", pairs, _Pair.check_header, _Pair.decode, on_bad_image=on_bad_image, known=reports
         )
+        self.on_bad_image = on_bad_image
         self.pairs = [pair for pair, _ in good]
+        self.files = [pair.a.name for pair in self.pairs]
         self.sizes = sorted({size for _, size in good})
 
     def __len__(self) -> int:
@@ -114,7 +116,8 @@ class PairedImages(SingleSourceDataset):
 
     def load(self, index: int) -> Batch:
         """Return the images of sample `index`, decoded and resized."""
-        a, b = (resized(image, self.loaded_size) for image in self.pairs[index].read())
+        with suggest_skip(self.on_bad_image):
+            a, b = (resized(image, self.loaded_size) for image in self.pairs[index].read())
         return {"source": a, "target": b} if self.direction == "AtoB" else {"source": b, "target": a}
 
     def __repr__(self) -> str:

@@ -70,6 +70,7 @@ class UnpairedImages(Unpaired):
         seed: int = 0,
         on_bad_image: str = "error",
     ) -> None:
+        self.on_bad_image = on_bad_image
         self.direction = one_of("UnpairedImages", "direction", direction, DIRECTIONS)
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
         self.seed = at_least("UnpairedImages", "seed", seed, 0)
@@ -77,6 +78,7 @@ class UnpairedImages(Unpaired):
             ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_size, on_bad_image=on_bad_image)
             for folder, name in zip((folder_a, folder_b), self.names, strict=True)
         )
+        self.files = [*self.a.files, *self.b.files]
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
 
     def __repr__(self) -> str:

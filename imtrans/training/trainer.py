@@ -202,7 +202,11 @@ class Trainer:
     @contextmanager
     def _locked_folder(self, resume: bool) -> Iterator[bool]:
         with ExitStack() as stack:
-            yield self._group.run_on_rank0(lambda: stack.enter_context(self.folder.locked(resume=resume)))
+            resuming = self._group.run_on_rank0(lambda: stack.enter_context(self.folder.locked(resume=resume)))
+            # Before the folder holds a run, and before signals are caught: decoding can take a while.
+            self._loader.prepare(self.train_data, progress=self.progress)
+            self._group.run_on_rank0(lambda: self._loader.prepare(self._validator.data, progress=self.progress))
+            yield resuming
 
     def _start(self, resuming: bool) -> None:
         torch.manual_seed(rank_seed(self.seed, self._group.rank))

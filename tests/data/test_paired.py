@@ -5,6 +5,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imtrans import PairedImages
+from imtrans.data.image_folder import SKIP_HINT
 from imtrans.data.images import to_tensor
 from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
@@ -152,7 +153,7 @@ def test_files_without_partner(tmp_path):
     a, b = tmp_path / "A", tmp_path / "B"
     assert error_of(tmp_path) == (
         f"6 of the files in {a} and {b} have no partner of the same name: {a}/0.png, {a}/1.png, {a}/2.png, "
-        f"{b}/4.png, {b}/5.png and 1 more. Add the missing ones, or take these out."
+        f"{b}/4.png, {b}/5.png and 1 more. Add the missing ones, or take these out. " + SKIP_HINT
     )
 
 
@@ -160,7 +161,7 @@ def test_a_pair_that_cannot_be_halved(tmp_path):
     path = save(tmp_path / "1.png", GREY, size=(21, 10))
     assert error_of(tmp_path) == (
         f"{path} is 21 pixels wide and cannot be halved. A side-by-side pair has A in its left half and B in its "
-        "right half; or put them in two folders, A and B."
+        "right half; or put them in two folders, A and B. " + SKIP_HINT
     )
 
 
@@ -168,7 +169,7 @@ def test_partners_of_different_sizes(tmp_path):
     a = save(tmp_path / "A" / "1.png", GREY, size=(20, 10))
     b = save(tmp_path / "B" / "1.png", GREY, size=(10, 20))
     assert error_of(tmp_path) == (
-        f"{a} is 20x10, its partner {b} is 10x20. The two pictures of a pair must be of one size."
+        f"{a} is 20x10, its partner {b} is 10x20. The two pictures of a pair must be of one size. " + SKIP_HINT
     )
 
 
@@ -192,7 +193,7 @@ def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):
     with pytest.raises(DataError) as caught:
         data[0]
     assert str(caught.value).startswith(f"{path} cannot be read as a picture (image file is truncated")
-    assert str(caught.value).endswith("Repair the file, or take it out of the folder.")
+    assert str(caught.value).endswith(f"Repair the file, or take it out of the folder. {SKIP_HINT}")
 
 
 @pytest.mark.parametrize(
