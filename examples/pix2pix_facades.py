@@ -14,6 +14,7 @@ import torch
 from training import add_flags, given, held_out, main, plan, report, trainer_arguments, unet_depth
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
+from imtrans.colours import PALETTES
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
@@ -34,8 +35,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
+    parser.add_argument(
+        "--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of 16-bit or float files (0 65535)"
+    )
+    parser.add_argument("--labels", choices=PALETTES, help="the source is a label map in these colours")
     add_flags(parser)
     args = parser.parse_args()
+    if args.labels and not (args.data or args.download):
+        parser.error("--labels is for the label maps of --data or --download")
     if args.sha256 and not args.download:
         parser.error("--sha256 is of the archive that --download fetches")
     return args
@@ -49,16 +56,20 @@ def run(args: argparse.Namespace) -> None:
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
         folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-        train, val = paired(folder, seed=args.seed, direction=args.direction, size=size, on_bad_image=args.on_bad_image)
+        settings = {"direction": args.direction, "size": size, "on_bad_image": args.on_bad_image, "labels": args.labels}
+        train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
 
+    channels = len(PALETTES[args.labels]) if args.labels else 3
     generator = init_net(
-        UNetGenerator(base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
+        UNetGenerator(channels, base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
     )
-    discriminator = init_net(PatchDiscriminator(6, base_channels=base_channels), args.device, seed=args.seed + 1)
+    discriminator = init_net(
+        PatchDiscriminator(channels + 3, base_channels=base_channels), args.device, seed=args.seed + 1
+    )
     trainer = Trainer(
         Pix2Pix(generator, discriminator),
         train,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checks import in_range
+from imtrans.data.codec import check_batch_values
 from imtrans.data.loader import Batch
 from imtrans.distributed.data_parallel import batch_shard, shard_sizes
 from imtrans.distributed.process_group import ProcessGroup
@@ -61,6 +62,7 @@ class TrainStep:
         if self.precision == "fp16":
             scale_losses(self.optimizers, device)
         self._run = prepare(self._run_uncaptured, self.optimizers, device, compile=self._compile)
+        self._values_checked = False
 
     def __call__(self, batch: Batch, *, samples: int | None = None, capture: bool = True) -> dict[str, Tensor]:
         """Train on a batch; return the losses as detached scalars on the device.
@@ -69,7 +71,13 @@ class TrainStep:
             batch: this rank's shard of the batch.
             samples: size of the whole batch; None if all shards have the size of this one.
             capture: whether the CUDA graph runs, if there is one.
+
+        Raises:
+            ArgumentError: the first batch has a source or target outside [-1, 1].
         """
+        if not self._values_checked:  # once: reading values waits for the device
+            check_batch_values("Trainer", batch)
+            self._values_checked = True
         run = self._run if capture else self._run_uncaptured
         size = self.group.world_size
         sizes = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)

@@ -15,6 +15,7 @@ from imtrans.checks import at_least
 from imtrans.data.loader import Batch, BatchLoader, length_of
 from imtrans.distributed.process_group import init_process_group, rank_seed
 from imtrans.errors import CheckpointError, TrainingError, one_line
+from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import check_method
 from imtrans.runtime import fork_rng, pick_device
 from imtrans.training.loss_meter import LossMeter
@@ -135,6 +136,10 @@ class Trainer:
             group=self._group,
         )
         self._meter, self.step = LossMeter(), 0
+        palette = getattr(train_data, "palette", None)
+        for translation in self._method.translations() if palette is not None else ():
+            if translation.source == "source" and isinstance(translation.network, Pretrained):
+                translation.network.palette = palette
 
     @property
     def total_steps(self) -> int:

@@ -246,3 +246,45 @@ def test_any_number_of_workers_and_any_order_give_the_same_samples(side_by_side,
         for index, sample in zip(order, loaded, strict=True):
             assert torch.equal(sample["source"], expected[index]["source"])
             assert torch.equal(sample["target"], expected[index]["target"])
+
+
+def deep(path, low, high, dtype=np.uint16, shape=(20, 40)):
+    """A file of one channel with values from `low` to `high`, more than 8 bits each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.linspace(low, high, shape[0] * shape[1]).reshape(shape).astype(dtype)).save(path)
+
+
+def test_12_bit_values_in_16_bit_files_are_told_and_scaled(tmp_path):
+    for n in range(3):
+        deep(tmp_path / f"{n}.png", 16, 4000)
+    with pytest.warns(UserWarning, match="16 bit") as warned:
+        dark = PairedImages(tmp_path, size=20, augment=False)
+    assert str(warned[0].message) == (
+        "PairedImages: the values of 3 of 3 files in 16 bit go from 16 to 4000, of 65535: they are read as dark "
+        "pictures. Give their range, value_range=(0, 4095)."
+    )
+    assert dark[0]["target"].max() < -0.85
+    data = PairedImages(tmp_path, size=20, augment=False, value_range=[0, 4095])
+    assert data[0]["source"].min() < -0.97
+    assert data[0]["target"].max() > 0.94
+    assert "values 0 to 4095" in repr(data)
+
+
+def test_values_outside_the_range_are_clipped_and_8_bit_files_stay(tmp_path):
+    deep(tmp_path / "A" / "1.tif", -1000, 3000, np.float32)
+    Image.fromarray(np.full((20, 40), 7, dtype=np.uint8)).save((tmp_path / "B").mkdir() or tmp_path / "B" / "1.png")
+    sample = PairedImages(tmp_path, size=20, augment=False, value_range=(0, 1000))[0]
+    assert sample["source"].min() == -1
+    assert sample["source"].max() == 1
+    assert value(sample["target"]) == 7
+
+
+@pytest.mark.parametrize("wrong", [(1, 1), (0, float("nan")), 4095, "01", (0, 1, 2)])
+def test_a_value_range_is_two_increasing_numbers(side_by_side, wrong):
+    with pytest.raises(ArgumentError, match=r"value_range must be two increasing numbers, \(low, high\), got "):
+        PairedImages(side_by_side, value_range=wrong)
+
+
+def test_16_bit_files_that_use_their_range_are_read_without_a_word(tmp_path):
+    deep(tmp_path / "1.png", 0, 60000)
+    PairedImages(tmp_path, size=8)
