@@ -38,6 +38,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of 16-bit or float files (0 65535)"
     )
+    parser.add_argument(
+        "--channels",
+        type=lambda text: int(text) if text.isdigit() else text,
+        default="rgb",
+        help='rgb, grey, "as they are" or a number; all but rgb keep 16 bits and read .npy and .npz (rgb)',
+    )
     parser.add_argument("--labels", choices=PALETTES, help="the source is a label map in these colours")
     add_flags(parser)
     args = parser.parse_args()
@@ -57,18 +63,21 @@ def run(args: argparse.Namespace) -> None:
     if real:
         folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
         settings = {"direction": args.direction, "size": size, "on_bad_image": args.on_bad_image, "labels": args.labels}
+        settings["channels"] = args.channels
         train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
 
-    channels = len(PALETTES[args.labels]) if args.labels else 3
+    channels = train.channels if isinstance(train, PairedImages) else {"source": 3, "target": 3}
     generator = init_net(
-        UNetGenerator(channels, base_channels=base_channels, depth=unet_depth(size)), args.device, seed=args.seed
+        UNetGenerator(*channels.values(), base_channels=base_channels, depth=unet_depth(size)),
+        args.device,
+        seed=args.seed,
     )
     discriminator = init_net(
-        PatchDiscriminator(channels + 3, base_channels=base_channels), args.device, seed=args.seed + 1
+        PatchDiscriminator(sum(channels.values()), base_channels=base_channels), args.device, seed=args.seed + 1
     )
     trainer = Trainer(
         Pix2Pix(generator, discriminator),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from imtrans.data.crop_dataset import Batch, CropDataset, ImageSource
@@ -47,12 +48,16 @@ class ImageCache:
         # One transfer for the whole epoch: with one for each batch, the host would wait for the device.
         flat = torch.tensor([sample for batch in params for sample in batch]).reshape(-1, len(self._sources), 4)
         on_device = flat.to(self.device).split([len(batch) for batch in batches])
-        for batch, device_params in zip(params, on_device, strict=True):
+        for indices, batch, device_params in zip(batches, params, on_device, strict=True):
             crops: Batch = {}
             for i, source in enumerate(self._sources):
                 for name, pixels in source.take([sample[i][0] for sample in batch], device_params[:, i, 0]):
                     crops[name] = self.data.jitter.crop(pixels, device_params[:, i, 1:])
-            yield self.data.sample(crops)
+            made = self.data.sample(crops)
+            if self.data.transform is not None:
+                each = ({name: values[i] for name, values in made.items()} for i in range(len(indices)))
+                made = default_collate([self.data.transformed(s, i, epoch) for s, i in zip(each, indices, strict=True)])
+            yield made
 
 
 class _CachedSource:
@@ -80,7 +85,7 @@ class _CachedSource:
             for name, pixels in self.source.load(index).items():
                 if name not in self._pixels:
                     shape = (len(self.source), *pixels.shape)
-                    self._pixels[name] = torch.empty(shape, dtype=torch.uint8, device=self.store)
+                    self._pixels[name] = torch.empty(shape, dtype=pixels.dtype, device=self.store)
                 self._pixels[name][index] = pixels
             self._is_loaded[index] = True
 
@@ -95,6 +100,8 @@ def make_cache(data: object, device: torch.device) -> ImageCache | None:
     kind = type(data)
     if kind.draw is not CropDataset.draw or kind.__getitem__ is not CropDataset.__getitem__:
         return None
+    if data.transform is not None:  # it takes samples on the CPU
+        device = torch.device("cpu")
     needed = sum(len(source) * sum(pixels.nbytes for pixels in source.load(0).values()) for source in data.sources)
     for store in dict.fromkeys([device, torch.device("cpu")]):
         if needed <= MEMORY_FRACTION * free_memory(store):

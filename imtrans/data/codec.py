@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imtrans.colours import colour_space
+from imtrans.data.arrays import ARRAY_SUFFIXES, load_array
 from imtrans.data.images import converted, open_image, upright
 from imtrans.data.labels import one_hot_from_colours
 from imtrans.errors import ArgumentError, ShapeError
@@ -73,6 +74,7 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
     - A path or a PIL image becomes grey, RGB or RGBA for 1, 3 or 4 channels, and `Decoded.encode` makes a PIL image. It
       is rotated as its EXIF orientation says; 1 and 3 channels drop transparency. Modes of 16 bit (``I;16``, and ``I``
       with values up to 65535) keep their depth for outputs of one channel; mode ``F`` holds values in [0, 1].
+    - A path to a ``.npy`` or ``.npz`` file is read as an array.
     - An array is ``h w``, ``h w c`` or ``b h w c``: uint8, uint16, or floats in [0, 1], in any byte order.
     - A tensor is ``c h w`` or ``b c h w``, floats in [-1, 1].
 
@@ -86,6 +88,8 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
     if isinstance(image, np.ndarray):
         return _from_array(owner, image, channels)
     if isinstance(image, (str, PathLike)):
+        if Path(image).suffix.lower() in ARRAY_SUFFIXES:
+            return _from_array(owner, load_array(Path(image)), channels)
         image = open_image(Path(image))
     if isinstance(image, Image.Image):
         return _from_pil(owner, image, channels)

@@ -1,7 +1,7 @@
 """Random crops of square images, and the base classes of data sets whose samples are such crops."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +12,11 @@ from torch.utils.data import Dataset
 
 from imtrans.checks import at_least
 from imtrans.data.images import to_float
+from imtrans.errors import ArgumentError, short_repr
 
 Batch = dict[str, Tensor]
+Transform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Maps source and target ``(c, h, w)`` to those of a sample; draws random numbers from the generator alone."""
 CropParams = tuple[int, int, int, bool]
 """The index of an image, the left and top edge of a crop, and whether the crop is mirrored."""
 
@@ -54,8 +57,8 @@ class Jitter:
     def crop(self, pixels: Tensor, params: Tensor) -> Tensor:
         """Take a crop of each image, on the device of the images, without reading a value of `params`.
 
-        Shape: uint8 ``(b, c, loaded_size, loaded_size)``, and integers ``(b, 3)`` as `random_crop` draws them ->
-        ``(b, c, size, size)`` in [-1, 1].
+        Shape: ``(b, c, loaded_size, loaded_size)``, uint8 or floats in [-1, 1], and integers ``(b, 3)`` as
+        `random_crop` draws them -> ``(b, c, size, size)`` in [-1, 1].
         """
         left, top, mirrored = (column[:, None] for column in params.unbind(1))
         along = torch.arange(self.size, device=pixels.device)
@@ -85,6 +88,7 @@ class CropDataset(Dataset[Batch], ABC):
     augment: bool
     seed: int
     paired = True  # whether source and target of a sample show the same scene
+    transform: Transform | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -105,6 +109,18 @@ class CropDataset(Dataset[Batch], ABC):
         """
         return crops
 
+    def transformed(self, sample: Batch, index: int, epoch: int) -> Batch:
+        """Apply `transform` to sample `index` of `epoch`, seeded by (seed, epoch, index)."""
+        if self.transform is None:
+            return sample
+        words = np.random.SeedSequence((self.seed, epoch, index, 1)).generate_state(1, np.uint64)
+        found = self.transform(sample["source"], sample["target"], torch.Generator().manual_seed(int(words[0])))
+        if not (isinstance(found, tuple) and [isinstance(each, Tensor) for each in found] == [True, True]):
+            raise ArgumentError(
+                f"{type(self).__name__}: transform must return source and target, two tensors, got {short_repr(found)}."
+            )
+        return {**sample, "source": found[0], "target": found[1]}
+
     def check_index(self, index: int) -> int:
         """Return `index` as a number from 0; a negative one counts from the end. Others raise an IndexError."""
         return range(len(self))[index]
@@ -117,10 +133,11 @@ class CropDataset(Dataset[Batch], ABC):
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` with the augmentation of `epoch`."""
         crops: Batch = {}
-        for source, (image, *crop) in zip(self.sources, self.crop_params(self.check_index(index), epoch), strict=True):
+        index = self.check_index(index)
+        for source, (image, *crop) in zip(self.sources, self.crop_params(index, epoch), strict=True):
             for name, pixels in source.load(image).items():
                 crops[name] = self.jitter.crop(pixels[None], torch.tensor([crop]))[0]
-        return self.sample(crops)
+        return self.transformed(self.sample(crops), index, epoch)
 
     def __getitem__(self, index: int) -> Batch:
         return self.draw(index, epoch=0)

@@ -4,7 +4,7 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,8 @@ ORIENTATION = 0x0112
 DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the files in `folder` with an image suffix, sorted by name, without hidden ones.
+def image_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """Return the files in `folder` with one of the suffixes, sorted by name, without hidden ones.
 
     Raises:
         DataError: the folder does not exist, or cannot be read. Broken links and FIFOs raise one only when opened.
@@ -36,7 +36,7 @@ def image_files(folder: Path) -> list[Path]:
             f"{printable(folder)} cannot be read as a folder of pictures: {error.strerror}. Check the path."
         ) from error
     # Not Path.is_dir, which raises for some broken links.
-    return [path for path in paths if path.suffix.lower() in SUFFIXES and not os.path.isdir(path)]
+    return [path for path in paths if path.suffix.lower() in suffixes and not os.path.isdir(path)]
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -75,7 +75,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with os.fdopen(_open_file(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
+            with os.fdopen(open_regular(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
                 if 0 in image.size:
                     raise ValueError("no pixels")
                 yield image
@@ -88,7 +88,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{printable(path)} cannot be read as a picture ({_reason(error)}). {way_out}") from error
 
 
-def _open_file(path: Path) -> int:
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor; never waits."""
     # Without O_NONBLOCK, opening a FIFO waits for a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if stat.S_ISREG(os.fstat(handle).st_mode):
@@ -189,7 +190,9 @@ def to_uint8(image: Image.Image) -> Tensor:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Convert a uint8 tensor of any shape to floats in [-1, 1], the same on every device."""
+    """Convert a uint8 tensor of any shape to floats in [-1, 1], the same on every device. Floats are returned as is."""
+    if pixels.is_floating_point():
+        return pixels
     # By a Python number, CUDA would multiply with its rounded inverse.
     return pixels.float() / torch.full((), 127.5, device=pixels.device) - 1
 

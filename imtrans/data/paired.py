@@ -1,11 +1,12 @@
 """Paired images from folders: source and target show the same scene."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from imtrans.checks import at_least, one_of
 from imtrans.colours import check_palette
-from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
+from imtrans.data.arrays import READABLE, array_header, read_array, resized_array
+from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
+    SUFFIXES,
     ValueRange,
     image_files,
-    image_header,
     read_image,
     resized,
     to_float,
@@ -28,6 +30,19 @@ from imtrans.data.labels import ids_from_colours
 from imtrans.errors import ArgumentError, DataError, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
+CHANNELS = {"rgb": 3, "grey": 1, "as they are": None}
+
+
+class _File(NamedTuple):
+    path: Path
+    channels: int
+    deep: bool  # more than 8 bits
+
+
+@dataclass(frozen=True)
+class _Side:
+    channels: int
+    deep: bool
 
 
 @dataclass(frozen=True)
@@ -37,25 +52,21 @@ class _Pair:
     a: Path
     b: Path | None = None
 
-    def read(self, value_range: ValueRange | None = None) -> tuple[Image.Image, Image.Image]:
+    def read(self, read: Callable[[Path, int], Any]) -> tuple[Any, Any]:
+        """Return both images, PIL images or arrays ``h w c``, as ``read(path, side)`` reads a file of side 0 or 1."""
         # Sizes are checked here too: a file may have changed since the data set was made.
-        first = read_image(self.a, value_range)
-        second = None if self.b is None else read_image(self.b, value_range)
-        width, height = self._check_sizes(first.size, None if second is None else second.size)
+        first = read(self.a, 0)
+        second = None if self.b is None else read(self.b, 1)
+        width, _ = self._check_sizes(_size(first), None if second is None else _size(second))
         if second is not None:
             return first, second
-        return first.crop((0, 0, width, height)), first.crop((width, 0, first.width, height))
+        return _columns(first, 0, width), _columns(first, width, 2 * width)
 
-    def check_header(self) -> tuple[tuple[int, int], list[Path]]:
-        """Return width and height of each image, and the 16-bit files, from the headers."""
-        headers = {path: image_header(path) for path in (self.a, self.b) if path is not None}
-        size = self._check_sizes(headers[self.a][0], None if self.b is None else headers[self.b][0])
-        return size, [path for path, (_, mode) in headers.items() if mode.startswith("I")]
-
-    def decode(self, value_range: ValueRange | None = None) -> tuple[tuple[int, int], list[Path]]:
-        """Return the values of `check_header`; decodes the images too."""
-        self.read(value_range)
-        return self.check_header()
+    def check_header(self) -> tuple[tuple[int, int], list[_File]]:
+        """Return width and height of each image, and a `_File` for each side, from the headers."""
+        headers = [(path, *array_header(path)) for path in (self.a, self.b) if path is not None]
+        files = [_File(path, channels, deep) for path, _, channels, deep in headers]
+        return self._check_sizes(headers[0][1], None if self.b is None else headers[1][1]), files
 
     def _check_sizes(self, a: tuple[int, int], b: tuple[int, int] | None) -> tuple[int, int]:
         width, height = a
@@ -99,10 +110,18 @@ class PairedImages(SingleSourceDataset):
             a mapping from classes to colours, or a list of colours ``(r, g, b)``, at most 256. The source then has a
             channel for each class, in {0, 1}: label maps are resized by nearest neighbour, and each pixel gets the
             class of the nearest colour. `palette` has the colours.
+        channels: ``"rgb"`` reads image files as 8-bit RGB. The other values keep 16-bit and float values, and read
+            ``.npy`` and ``.npz`` files too, arrays ``h w`` or ``h w c``. ``"as they are"``: the channels of the files,
+            the same in all files of A, and of B; ``"grey"``: 1; or a number, where 1, 3 or 4 convert image files.
+            `channels` then has the number of source and target.
+        transform: called as ``transform(source, target, generator)`` with each sample's tensors ``(c, size, size)``, on
+            the CPU; returns both. `generator` is a `torch.Generator` seeded by (seed, epoch, index): a transform that
+            draws from it alone is the same with any number of workers, and after resuming.
 
     Raises:
         ArgumentError: an unknown direction, a size below 1, a negative `seed`, an unknown `on_bad_image`, a
-            `value_range` that is not two increasing numbers, or an invalid palette.
+            `value_range` that is not two increasing numbers, an invalid palette, unknown `channels`, or a
+            `transform` that is not callable.
         DataError: a missing or empty folder, no good pair, two files of one name, or a bad file (see `on_bad_image`),
             also when it is found only in training; the text names the files.
     """
@@ -120,6 +139,8 @@ class PairedImages(SingleSourceDataset):
         on_bad_image: str = "error",
         value_range: ValueRange | None = None,
         labels: object = None,
+        channels: str | int = "rgb",
+        transform: Transform | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.direction = one_of("PairedImages", "direction", direction, DIRECTIONS)
@@ -128,33 +149,64 @@ class PairedImages(SingleSourceDataset):
         self.palette = None if labels is None else check_palette("PairedImages", labels, "labels")
         at_least("PairedImages", "the number of labels", len(self.palette or ()), 0, 256)
         self.value_range, self.on_bad_image = _checked_range(value_range), on_bad_image
-        pairs, alone = _find_pairs(self.folder)
+        self._as_rgb, self._asked = channels == "rgb", _checked_channels(channels)
+        if labels is not None and channels != "rgb":
+            raise ArgumentError(f"PairedImages: labels are read from RGB pictures, got channels={channels!r}.")
+        if not (transform is None or callable(transform)):
+            raise ArgumentError(f"PairedImages: transform must be callable, got {short_repr(transform)}.")
+        self.transform = transform
+        pairs, alone = _find_pairs(self.folder, SUFFIXES if channels == "rgb" else READABLE)
         reports = [f"{printable(path)} has no partner of the same name." for path in alone]
         if alone and on_bad_image != "skip":
             reports = [without_partner(self.folder / "A", self.folder / "B", alone)]
+
+        def decode(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
+            found = pair.check_header()
+            pair.read(lambda path, side: self._read(path, self._asked or found[1][side].channels))
+            return found
+
         good, self.bad_images = check_files(
-            "PairedImages",
-            pairs,
-            _Pair.check_header,
-            lambda pair: pair.decode(self.value_range),
-            on_bad_image=on_bad_image,
-            known=reports,
+            "PairedImages", pairs, _Pair.check_header, decode, on_bad_image=on_bad_image, known=reports
         )
         self.pairs = [pair for pair, _ in good]
         self.files = [pair.a.name for pair in self.pairs]
         self.sizes = sorted({size for _, (size, _) in good})
+        sides = [list(side) for side in zip(*(files for _, (_, files) in good), strict=True)]
+        if channels == "as they are":
+            _check_same_channels(sides)
+        self._sides = [_Side(self._asked or s[0].channels, deep=any(f.deep for f in s)) for s in (sides[0], sides[-1])]
         if value_range is None:
             with suggest_skip(on_bad_image):
-                warn_of_dark_files("PairedImages", [path for _, (_, deep) in good for path in deep])
+                deep = [f.path for side in sides for f in side if f.deep and f.path.suffix.lower() in SUFFIXES]
+                warn_of_dark_files("PairedImages", deep)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """Number of channels of ``"source"`` and ``"target"``."""
+        source, target = self._in_direction(*(side.channels for side in self._sides))
+        return {"source": source if self.palette is None else len(self.palette), "target": target}
+
+    def _in_direction(self, a: Any, b: Any) -> tuple[Any, Any]:
+        return (a, b) if self.direction == "AtoB" else (b, a)
+
+    def _read(self, path: Path, channels: int) -> Any:
+        if self._as_rgb:
+            return read_image(path, self.value_range)
+        return read_array(path, channels, self.value_range)
+
     def load(self, index: int) -> Batch:
-        """Return the images of sample `index`, decoded and resized."""
+        """Return the images of sample `index`, decoded and resized: uint8, or floats for files of more than 8 bits."""
         with suggest_skip(self.on_bad_image):
-            a, b = self.pairs[index].read(self.value_range)
-        source, target = (a, b) if self.direction == "AtoB" else (b, a)
+            images = self.pairs[index].read(lambda path, side: self._read(path, self._sides[side].channels))
+        if not self._as_rgb:
+            size = (self.loaded_size, self.loaded_size)
+            a, b = (resized_array(i, size, deep=side.deep) for i, side in zip(images, self._sides, strict=True))
+            source, target = self._in_direction(a, b)
+            return {"source": source, "target": target}
+        source, target = self._in_direction(*images)
         return {"source": self._load_source(source), "target": resized(target, self.loaded_size)}
 
     def _load_source(self, image: Image.Image) -> Tensor:
@@ -176,8 +228,13 @@ class PairedImages(SingleSourceDataset):
         layout = "side by side" if self.pairs[0].b is None else "in folders A and B"
         found = describe_found(self.folder, self.bad_images, self.sizes)
         values = "" if self.value_range is None else ", values {:g} to {:g}".format(*self.value_range)
-        labels = "" if self.palette is None else f", source of {len(self.palette)} labels"
-        return f"{len(self)} pairs {layout} {found}{values}{labels}, {self.direction}, as {self.jitter}"
+        kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
+        if self.palette is not None:
+            kinds += f", source of {len(self.palette)} labels"
+        if self.transform is not None:
+            # Not its repr, which may hold an address: a resumed run compares this text.
+            kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"
+        return f"{len(self)} pairs {layout} {found}{values}{kinds}, {self.direction}, as {self.jitter}"
 
 
 def _checked_range(value_range: object) -> ValueRange | None:
@@ -191,12 +248,37 @@ def _checked_range(value_range: object) -> ValueRange | None:
     return float(pair[0]), float(pair[1])
 
 
-def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
+def _checked_channels(channels: object) -> int | None:
+    """Return the number of channels; None if it is that of the files."""
+    if isinstance(channels, str):
+        return CHANNELS[one_of("PairedImages", "channels", channels, CHANNELS)]
+    return at_least("PairedImages", "channels", channels, 1)
+
+
+def _check_same_channels(sides: list[list[_File]]) -> None:
+    for side in sides:
+        for file in side:
+            if file.channels != side[0].channels:
+                raise DataError(
+                    f"{printable(side[0].path)} has {side[0].channels} channels, {printable(file.path)} has "
+                    f"{file.channels}. Give channels={side[0].channels} to convert pictures, or take one out."
+                )
+
+
+def _size(image: Any) -> tuple[int, int]:
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _columns(image: Any, left: int, right: int) -> Any:
+    return image.crop((left, 0, right, image.height)) if isinstance(image, Image.Image) else image[:, left:right]
+
+
+def _find_pairs(folder: Path, suffixes: Collection[str]) -> tuple[list[_Pair], list[Path]]:
     """Return the pairs, sorted by name, and the files without partner."""
     if (folder / "A").is_dir() or (folder / "B").is_dir():
-        named, alone = like_named(folder / "A", folder / "B")
+        named, alone = like_named(folder / "A", folder / "B", suffixes)
         return [_Pair(a, b) for a, b in named], alone
-    pairs = [_Pair(path) for path in image_files(folder)]
+    pairs = [_Pair(path) for path in image_files(folder, suffixes)]
     if not pairs:
         raise DataError(
             f"{printable(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
@@ -205,13 +287,15 @@ def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
     return pairs, []
 
 
-def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+def like_named(
+    folder_a: Path, folder_b: Path, suffixes: Collection[str] = SUFFIXES
+) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Return the pairs of image files with the same name, up to the suffix, and the files without partner.
 
     Raises:
         DataError: a missing folder, no images, or two images of one name in a folder.
     """
-    a, b = _by_stem(folder_a), _by_stem(folder_b)
+    a, b = _by_stem(folder_a, suffixes), _by_stem(folder_b, suffixes)
     if not a and not b:
         raise DataError(
             f"{printable(folder_a)} and {printable(folder_b)} hold no pictures. Put the two pictures of a pair into "
@@ -221,9 +305,9 @@ def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]],
     return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in image_files(folder):
+    for path in image_files(folder, suffixes):
         # Some systems write an umlaut as one code point, others as two.
         stem = unicodedata.normalize("NFC", path.stem)
         if stem in found:

@@ -27,6 +27,7 @@ def translate(
     input                                      values                           output
     =========================================  ===============================  =====================
     a path, a PIL image of any mode            8-bit; 16-bit or float grey      a PIL image
+    a path to a ``.npy`` or ``.npz`` file      as for an array                  an array of that dtype
     an array ``h w``, ``h w c``, ``b h w c``   uint8, uint16, floats in [0, 1]  an array of that dtype
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
     =========================================  ===============================  =====================
