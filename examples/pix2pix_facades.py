@@ -15,6 +15,7 @@ from training import add_flags, given, held_out, main, plan, report, trainer_arg
 
 from imtrans import PairedImages, PatchDiscriminator, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator, init_net
 from imtrans.colours import PALETTES
+from imtrans.data.paired import PREPROCESS
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
@@ -33,6 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="BtoA", help="BtoA: labels to photos")
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    parser.add_argument(
+        "--preprocess", choices=PREPROCESS, default="resize_and_crop", help="from image to sample (resize_and_crop)"
+    )
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
     parser.add_argument(
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     if real:
         folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
         settings = {"direction": args.direction, "size": size, "on_bad_image": args.on_bad_image, "labels": args.labels}
-        settings["channels"] = args.channels
+        settings |= {"channels": args.channels, "preprocess": args.preprocess}
         train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)

@@ -33,7 +33,7 @@ class ImageCache:
         """Decode all images, in threads; `progress` shows a bar. Raises the error of the first bad one."""
         for source in self._sources:  # the first image of a source allocates its memory
             source.load_missing([0])
-        images = [(source, index) for source in self._sources for index in range(1, len(source.source))]
+        images = [(source, index) for source in self._sources for index in range(len(source.source))]
         # The filters of warnings are global: the reader's own filter would race in several threads.
         with warnings.catch_warnings(), ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // local_world_size())) as pool:
             warnings.simplefilter("ignore")
@@ -52,7 +52,7 @@ class ImageCache:
             crops: Batch = {}
             for i, source in enumerate(self._sources):
                 for name, pixels in source.take([sample[i][0] for sample in batch], device_params[:, i, 0]):
-                    crops[name] = self.data.jitter.crop(pixels, device_params[:, i, 1:])
+                    crops[name] = self.data.jitter.crop(pixels, device_params[:, i, 1:], whole=self.data.whole)
             made = self.data.sample(crops)
             if self.data.transform is not None:
                 each = ({name: values[i] for name, values in made.items()} for i in range(len(indices)))
@@ -93,9 +93,10 @@ class _CachedSource:
 def make_cache(data: object, device: torch.device) -> ImageCache | None:
     """Make a cache for `data` on `device`, or in RAM, if the images fit `MEMORY_FRACTION` of the free memory there.
 
-    None if they fit neither, or if `data` is no `CropDataset` or overrides ``draw`` or ``__getitem__``.
+    None if they fit neither, or if `data` is no `CropDataset`, has images of several sizes, or overrides ``draw`` or
+    ``__getitem__``.
     """
-    if not isinstance(data, CropDataset) or len(data) == 0:
+    if not isinstance(data, CropDataset) or len(data) == 0 or not data.same_size:
         return None
     kind = type(data)
     if kind.draw is not CropDataset.draw or kind.__getitem__ is not CropDataset.__getitem__:

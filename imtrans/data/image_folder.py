@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from imtrans.checks import one_of
-from imtrans.data.crop_dataset import Batch
+from imtrans.data.crop_dataset import Batch, Size
 from imtrans.data.images import image_files, image_size, read_image, resized
 from imtrans.errors import DataError, join_names, printable
 
@@ -30,7 +30,7 @@ class ImageFolder:
         DataError: a missing or empty folder, an unreadable file, or no readable one; the text names the files.
     """
 
-    def __init__(self, owner: str, folder: str | PathLike[str], *, name: str, size: int, on_bad_image: str) -> None:
+    def __init__(self, owner: str, folder: str | PathLike[str], *, name: str, size: Size, on_bad_image: str) -> None:
         self.folder, self.name, self.size, self.on_bad_image = Path(folder), name, size, on_bad_image
         paths = image_files(self.folder)
         if not paths:

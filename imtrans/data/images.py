@@ -179,9 +179,12 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def resized(image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Tensor:
-    """Resize an 8-bit image to a uint8 tensor ``(c, size, size)``."""
-    return to_uint8(image.resize((size, size), resample))
+def resized(
+    image: Image.Image, size: int | tuple[int, int], resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Tensor:
+    """Resize an 8-bit image to a uint8 tensor ``(c, height, width)``; `size` is a number or ``(height, width)``."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return to_uint8(image.resize((width, height), resample))
 
 
 def to_uint8(image: Image.Image) -> Tensor:

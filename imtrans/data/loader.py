@@ -2,10 +2,11 @@
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ from imtrans.checks import at_least, check_bool
 from imtrans.data.cache import ImageCache, make_cache
 from imtrans.data.crop_dataset import Batch as Batch
 from imtrans.data.sampling import batch_indices
-from imtrans.errors import ImtransError
+from imtrans.errors import ImtransError, ShapeError, join_names
 
 
 class BatchLoader:
@@ -138,7 +139,15 @@ class _ErrorsAsSamples(EpochDataset):
 
 
 def _collate(samples: list[Any]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, ImtransError)), None) or default_collate(samples)
+    error = next((sample for sample in samples if isinstance(sample, ImtransError)), None)
+    sources = [sample.get("source") for sample in samples if isinstance(sample, Mapping)]
+    shapes = [tuple(source.shape) for source in sources if isinstance(source, Tensor)]
+    if error is None and len(set(shapes)) > 1:
+        return ShapeError(
+            f"the samples of a batch differ in shape: {join_names(shapes)}. Use batch_size=1, or samples of one size: "
+            "PairedImages with preprocess='resize_and_crop', 'crop' or 'scale_width_and_crop'."
+        )
+    return default_collate(samples) if error is None else error
 
 
 def _ignore_stop_signals(worker: int) -> None:

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from imtrans.checks import at_least, one_of
 from imtrans.colours import check_palette
 from imtrans.data.arrays import READABLE, array_header, read_array, resized_array
-from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset, Transform
+from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
     SUFFIXES,
@@ -30,6 +31,7 @@ from imtrans.data.labels import ids_from_colours
 from imtrans.errors import ArgumentError, DataError, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
+PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
 CHANNELS = {"rgb": 3, "grey": 1, "as they are": None}
 
 
@@ -96,7 +98,7 @@ class PairedImages(SingleSourceDataset):
     Args:
         folder: the folder of pairs.
         direction: ``"AtoB"``: A is the source and B the target; or ``"BtoA"``.
-        size: height and width of a sample.
+        size: height and width of a sample: a number, or ``(height, width)``.
         load_size: see `imtrans.data.crop_dataset.Jitter`.
         augment: whether to crop and flip; if False, images are only resized.
         flip: whether to mirror left and right with probability 1/2.
@@ -117,11 +119,22 @@ class PairedImages(SingleSourceDataset):
         transform: called as ``transform(source, target, generator)`` with each sample's tensors ``(c, size, size)``, on
             the CPU; returns both. `generator` is a `torch.Generator` seeded by (seed, epoch, index): a transform that
             draws from it alone is the same with any number of workers, and after resuming.
+        preprocess: how an image becomes a sample, besides the flip:
+
+            - ``"resize_and_crop"``: resized to `load_size`, which may change its shape; a random crop of `size`.
+            - ``"crop"``: a random crop of the image as it is.
+            - ``"scale_width"``: resized to the width of `load_size`, keeping its shape, and at least as high as `size`.
+            - ``"scale_width_and_crop"``: the same; then a random crop of `size`.
+            - ``"none"``: resized to the nearest multiples of 4.
+
+            Without augmentation, `load_size` is `size`, and crops are at the centre. ``"scale_width"`` and ``"none"``
+            give samples of several sizes for images of several shapes: use a batch size of 1. Images of several sizes
+            are not cached.
 
     Raises:
-        ArgumentError: an unknown direction, a size below 1, a negative `seed`, an unknown `on_bad_image`, a
-            `value_range` that is not two increasing numbers, an invalid palette, unknown `channels`, or a
-            `transform` that is not callable.
+        ArgumentError: an unknown direction or `preprocess`, a size below 1, a negative `seed`, an unknown
+            `on_bad_image`, a `value_range` that is not two increasing numbers, an invalid palette, unknown `channels`,
+            or a `transform` that is not callable.
         DataError: a missing or empty folder, no good pair, two files of one name, or a bad file (see `on_bad_image`),
             also when it is found only in training; the text names the files.
     """
@@ -131,8 +144,8 @@ class PairedImages(SingleSourceDataset):
         folder: str | PathLike[str],
         *,
         direction: str = "AtoB",
-        size: int = 256,
-        load_size: int | None = None,
+        size: Size = 256,
+        load_size: Size | None = None,
         augment: bool = True,
         flip: bool = True,
         seed: int = 0,
@@ -141,10 +154,13 @@ class PairedImages(SingleSourceDataset):
         labels: object = None,
         channels: str | int = "rgb",
         transform: Transform | None = None,
+        preprocess: str = "resize_and_crop",
     ) -> None:
         self.folder = Path(folder)
         self.direction = one_of("PairedImages", "direction", direction, DIRECTIONS)
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
+        self.preprocess = one_of("PairedImages", "preprocess", preprocess, PREPROCESS)
+        self.whole = preprocess in ("scale_width", "none")
         self.seed = at_least("PairedImages", "seed", seed, 0)
         self.palette = None if labels is None else check_palette("PairedImages", labels, "labels")
         at_least("PairedImages", "the number of labels", len(self.palette or ()), 0, 256)
@@ -160,17 +176,24 @@ class PairedImages(SingleSourceDataset):
         if alone and on_bad_image != "skip":
             reports = [without_partner(self.folder / "A", self.folder / "B", alone)]
 
+        def check_header(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
+            size, files = pair.check_header()
+            self._check_crop(pair.a, size)
+            return size, files
+
         def decode(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
-            found = pair.check_header()
+            found = check_header(pair)
             pair.read(lambda path, side: self._read(path, self._asked or found[1][side].channels))
             return found
 
         good, self.bad_images = check_files(
-            "PairedImages", pairs, _Pair.check_header, decode, on_bad_image=on_bad_image, known=reports
+            "PairedImages", pairs, check_header, decode, on_bad_image=on_bad_image, known=reports
         )
         self.pairs = [pair for pair, _ in good]
         self.files = [pair.a.name for pair in self.pairs]
         self.sizes = sorted({size for _, (size, _) in good})
+        self._shapes = [self._loaded_shape_of(size) for _, (size, _) in good]
+        self.same_size = len(set(self._shapes)) == 1
         sides = [list(side) for side in zip(*(files for _, (_, files) in good), strict=True)]
         if channels == "as they are":
             _check_same_channels(sides)
@@ -201,19 +224,49 @@ class PairedImages(SingleSourceDataset):
         """Return the images of sample `index`, decoded and resized: uint8, or floats for files of more than 8 bits."""
         with suggest_skip(self.on_bad_image):
             images = self.pairs[index].read(lambda path, side: self._read(path, self._sides[side].channels))
+        shape = self._loaded_shape_of(_size(images[0]))
+        if shape != self._shapes[index]:
+            raise DataError(f"{printable(self.pairs[index].a)} has another size than when the data set was made.")
         if not self._as_rgb:
-            size = (self.loaded_size, self.loaded_size)
-            a, b = (resized_array(i, size, deep=side.deep) for i, side in zip(images, self._sides, strict=True))
+            a, b = (resized_array(i, shape, deep=side.deep) for i, side in zip(images, self._sides, strict=True))
             source, target = self._in_direction(a, b)
             return {"source": source, "target": target}
         source, target = self._in_direction(*images)
-        return {"source": self._load_source(source), "target": resized(target, self.loaded_size)}
+        return {"source": self._load_source(source, shape), "target": resized(target, shape)}
 
-    def _load_source(self, image: Image.Image) -> Tensor:
+    def _load_source(self, image: Image.Image, shape: tuple[int, int]) -> Tensor:
         if self.palette is None:
-            return resized(image, self.loaded_size)
-        painted = resized(image, self.loaded_size, Image.Resampling.NEAREST)
+            return resized(image, shape)
+        painted = resized(image, shape, Image.Resampling.NEAREST)
         return ids_from_colours(to_float(painted[None]), self.palette).byte()
+
+    def _loaded_shape_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width that an image of `size` (width, height) is resized to, as `preprocess` says."""
+        (width, height), (loaded_height, loaded_width) = size, self.loaded_shape
+        if self.preprocess == "resize_and_crop":
+            return loaded_height, loaded_width
+        if self.preprocess == "crop":
+            return height, width
+        if self.preprocess == "none":
+            return max(4, round(height / 4) * 4), max(4, round(width / 4) * 4)
+        return max(height * loaded_width // width, self.jitter.shape[0]), loaded_width
+
+    def _check_crop(self, path: Path, size: tuple[int, int]) -> None:
+        height, width = self.jitter.shape
+        if self.preprocess == "crop" and (size[0] < width or size[1] < height):
+            raise DataError(
+                f"{printable(path)} is {size[0]}x{size[1]}, smaller than a crop of {width}x{height}. Use a smaller "
+                "size, or another preprocess than 'crop'."
+            )
+
+    def crop_params(self, index: int, epoch: int) -> list[CropParams]:
+        """Return `index` and a random crop; without augmentation, the one at the centre."""
+        shape = self._shapes[index]
+        crop = shape if self.whole else self.jitter.shape
+        if not self.augment:
+            return [(index, (shape[1] - crop[1]) // 2, (shape[0] - crop[0]) // 2, False)]
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return [(index, *self.jitter.random_crop(rng, shape, crop))]
 
     def sample(self, crops: Batch) -> Batch:
         """Encode the class ids of label maps as one-hot channels."""
@@ -231,6 +284,8 @@ class PairedImages(SingleSourceDataset):
         kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
         if self.palette is not None:
             kinds += f", source of {len(self.palette)} labels"
+        if self.preprocess != "resize_and_crop":
+            kinds += f", preprocess {self.preprocess}"
         if self.transform is not None:
             # Not its repr, which may hold an address: a resumed run compares this text.
             kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"

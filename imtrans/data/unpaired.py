@@ -6,7 +6,7 @@ from os import PathLike
 import numpy as np
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource, Jitter
+from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource, Jitter, Size
 from imtrans.data.image_folder import ImageFolder
 from imtrans.data.paired import DIRECTIONS
 
@@ -63,8 +63,8 @@ class UnpairedImages(Unpaired):
         folder_b: str | PathLike[str],
         *,
         direction: str = "AtoB",
-        size: int = 256,
-        load_size: int | None = None,
+        size: Size = 256,
+        load_size: Size | None = None,
         augment: bool = True,
         flip: bool = True,
         seed: int = 0,
@@ -75,7 +75,7 @@ class UnpairedImages(Unpaired):
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
         self.seed = at_least("UnpairedImages", "seed", seed, 0)
         self.a, self.b = (
-            ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_size, on_bad_image=on_bad_image)
+            ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_shape, on_bad_image=on_bad_image)
             for folder, name in zip((folder_a, folder_b), self.names, strict=True)
         )
         self.files = [*self.a.files, *self.b.files]

@@ -95,5 +95,8 @@ class Validator:
         device = self.loader.device
         with fork_rng(device), running_as(self.method, self.set_inference_mode()):
             torch.manual_seed(self.seed)
-            batch = default_collate([cast(Any, self.samples)[i] for i in range(count)])
+            samples = [cast(Any, self.samples)[i] for i in range(count)]
+            shapes = [{name: each.shape for name, each in sample.items()} for sample in samples]
+            # A grid has images of one size.
+            batch = default_collate([s for s, shape in zip(samples, shapes, strict=True) if shape == shapes[0]])
             return sample_columns(cast(Method, self.method), {name: each.to(device) for name, each in batch.items()})

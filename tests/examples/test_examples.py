@@ -104,8 +104,10 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
         "--data": "pairs", "--direction": "AtoB", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 5, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine", "--on-bad-image": "skip",
+        "--channels": 3, "--preprocess": "scale_width_and_crop",
     }  # fmt: skip
-    output = succeeded(*[word for pair in flags.items() for word in pair], "--no-compile", cwd=tmp_path)
+    more = ["--no-compile", "--value-range", "0", "4095"]
+    output = succeeded(*[word for pair in flags.items() for word in pair], *more, cwd=tmp_path)
     assert "training on   4 pairs side by side in pairs/train, 24x24 pixels, AtoB" in output
     assert "validating on 2 pairs side by side in pairs/val, 24x24 pixels, AtoB" in output
     assert "5 steps of batch 2 on cpu in bf16" in output
@@ -118,9 +120,17 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
 
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
-        *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub"
+        *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
+        "--value-range", "--labels",
     }  # fmt: skip
-    assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
+    assert {word.strip("[],)") for word in listed.split() if word.strip("[],").startswith("--")} == tested
+
+
+def test_label_maps_from_the_command_line(tmp_path):
+    side_by_side(tmp_path / "pairs" / "train")
+    arguments = ["--data", "pairs", "--labels", "cmp", "--size", 32, "--base-channels", 4, "--max-steps", 1]
+    assert "source of 12 labels, BtoA" in succeeded(*arguments, "--device", "cpu", cwd=tmp_path)
+    assert len(load_pretrained(tmp_path / "runs" / "facades" / "generator").palette) == 12
 
 
 def test_without_val_it_says_so_and_shows_no_table(tmp_path):
