@@ -37,10 +37,11 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
 
     A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
     `Decoded.encode` joins them with the network's output. A network with a palette gets an RGB label map as one-hot
-    channels.
+    channels; a tensor of more channels is one-hot already.
     """
+    image = _loaded(image)
     palette = getattr(network, "palette", None)
-    if isinstance(palette, tuple) and _channels(image) != len(palette):
+    if isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3):
         painted = decode(owner, image, 3)
         return Decoded(one_hot_from_colours(painted.tensor, palette), painted.encode)
     space = colour_space(network)
@@ -51,8 +52,16 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
 
 
+def _loaded(image: Picture) -> Picture:
+    """Read a file, if `image` is a path."""
+    if not isinstance(image, (str, PathLike)):
+        return image
+    path = Path(image)
+    return load_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
+
+
 def _channels(image: Picture) -> int:
-    """Return the channels of an array or tensor; 3 for a file or PIL image, which can be converted."""
+    """Return the channels of an array or tensor; 3 for a PIL image, which can be converted."""
     if not isinstance(image, (np.ndarray, Tensor)):
         return 3
     return image.shape[-3 if isinstance(image, Tensor) else -1] if image.ndim > 2 else 1
@@ -85,12 +94,9 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
     """
     if isinstance(image, Tensor):
         return _from_tensor(owner, image, channels)
+    image = _loaded(image)
     if isinstance(image, np.ndarray):
         return _from_array(owner, image, channels)
-    if isinstance(image, (str, PathLike)):
-        if Path(image).suffix.lower() in ARRAY_SUFFIXES:
-            return _from_array(owner, load_array(Path(image)), channels)
-        image = open_image(Path(image))
     if isinstance(image, Image.Image):
         return _from_pil(owner, image, channels)
     raise ArgumentError(

@@ -39,11 +39,14 @@ class BatchLoader:
     def prepare(self, data: object, *, progress: bool) -> None:
         """Decode the images that the cache of `data` will hold, so that a damaged file is found before training.
 
-        With `progress`, shows a bar, or says that the files of an uncached data set are not decoded yet.
+        With `progress`, shows a bar, or says that the files of an uncached data set are not decoded yet. A data set
+        without an attribute `files` reads none: its images are loaded when they are first needed.
 
         Raises:
             ImtransError: `data` raised it.
         """
+        if not hasattr(data, "files"):
+            return
         cache = self._cache_of(data)
         if cache is not None:
             cache.fill(progress=progress)

@@ -275,3 +275,9 @@ def test_progress_shows_the_decoding_or_says_that_pixels_are_not_checked(folder,
     assert said in capsys.readouterr().err
     trainer(data, None, max_steps=1, keep_data=False, progress=False).fit()
     assert capsys.readouterr().err == ""
+
+
+def test_a_data_set_without_files_is_loaded_when_needed():
+    data = ProceduralFacades(400, size=16)
+    trainer(data, None, max_steps=2, progress=False).fit()
+    assert len(data._drawn) <= 2 + 1 + 4  # the steps', the one that sizes the cache, and the samples'

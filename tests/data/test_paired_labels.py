@@ -14,7 +14,7 @@ from imtrans.data.cache import make_cache
 from imtrans.data.images import to_image, to_tensor
 from imtrans.data.labels import one_hot_from_colours
 from imtrans.data.loader import batches
-from imtrans.errors import ArgumentError, SavedModelError
+from imtrans.errors import ArgumentError, SavedModelError, ShapeError
 
 COLOURS = np.array(list(CMP_PALETTE.values()), dtype=np.uint8)
 CPU = torch.device("cpu")
@@ -89,6 +89,24 @@ def test_a_trained_generator_keeps_the_palette_and_takes_the_painted_picture(fol
     # The sample grid and the source of the model card are painted.
     with Image.open(out / "generator" / "source.png") as image:
         assert {tuple(colour) for colour in np.asarray(image).reshape(-1, 3)} <= set(CMP_PALETTE.values())
+
+
+def test_a_palette_of_three_colours_takes_the_painted_picture_too():
+    generator = UNetGenerator(3, base_channels=4, depth=2).eval()
+    generator.palette = [(0, 0, 0), (255, 0, 0), (255, 255, 255)]
+    painted = torch.full((3, 8, 8), -1.0)
+    painted[0, :, 4:] = 1
+    with torch.no_grad():
+        expected = generator(one_hot_from_colours(painted[None], generator.palette))[0]
+    assert torch.equal(translate(generator, painted), expected)
+    assert translate(generator, to_image(painted)).tobytes() == to_image(expected).tobytes()
+
+
+def test_an_array_is_a_painted_picture_for_it_has_no_one_hot_values():
+    generator = UNetGenerator(12, base_channels=4, depth=2)
+    generator.palette = "cmp"
+    with pytest.raises(ShapeError, match=re.escape("expects an array (h, w, 3) or (b, h, w, 3), got shape (8, 8, 12)")):
+        translate(generator, np.zeros((8, 8, 12), dtype=np.float32))
 
 
 def test_a_generator_without_palette_is_saved_as_before(tmp_path):

@@ -108,8 +108,9 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     }  # fmt: skip
     more = ["--no-compile", "--value-range", "0", "4095"]
     output = succeeded(*[word for pair in flags.items() for word in pair], *more, cwd=tmp_path)
-    assert "training on   4 pairs side by side in pairs/train, 24x24 pixels, AtoB" in output
-    assert "validating on 2 pairs side by side in pairs/val, 24x24 pixels, AtoB" in output
+    told = "values 0 to 4095, 3 to 3 channels, preprocess scale_width_and_crop"
+    assert f"training on   4 pairs side by side in pairs/train, 24x24 pixels, {told}, AtoB" in output
+    assert f"validating on 2 pairs side by side in pairs/val, 24x24 pixels, {told}, AtoB" in output
     assert "5 steps of batch 2 on cpu in bf16" in output
     config = config_of(tmp_path / "runs" / "mine")
     given = {"epochs": 3, "decay_epochs": 1, "steps": 5, "batch_size": 2, "precision": "bf16", "seed": 5, "size": 32}
