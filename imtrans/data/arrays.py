@@ -69,7 +69,7 @@ def read_array(path: Path, channels: int, value_range: ValueRange | None = None)
 
 
 def _unit(path: Path, values: Array, value_range: ValueRange | None) -> Array:
-    """Scale `value_range`, by default that of the dtype, to float32 in [0, 1]."""
+    """Scale `value_range`, by default the range of the dtype, to float32 in [0, 1]."""
     if value_range is not None:
         low, high = value_range
         return ((np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)).astype("f4")

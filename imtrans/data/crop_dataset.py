@@ -18,7 +18,7 @@ Batch = dict[str, Tensor]
 Size = int | tuple[int, int]
 """Height and width: a number for both, or ``(height, width)``."""
 Transform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Maps source and target ``(c, h, w)`` to those of a sample; draws random numbers from the generator alone."""
+"""Maps source and target ``(c, h, w)`` to new ones; draws random numbers from the generator alone."""
 CropParams = tuple[int, int, int, bool]
 """The index of an image, the left and top edge of a crop, and whether the crop is mirrored."""
 

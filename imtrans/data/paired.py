@@ -304,7 +304,7 @@ def _checked_range(value_range: object) -> ValueRange | None:
 
 
 def _checked_channels(channels: object) -> int | None:
-    """Return the number of channels; None if it is that of the files."""
+    """Return the number of channels; None if the files decide it."""
     if isinstance(channels, str):
         return CHANNELS[one_of("PairedImages", "channels", channels, CHANNELS)]
     return at_least("PairedImages", "channels", channels, 1)
