@@ -28,6 +28,8 @@ from training import (
 )
 
 from imtrans import PairedImages, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator
+from imtrans.colours import PALETTES
+from imtrans.data.paired import PREPROCESS
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
@@ -51,11 +53,26 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
     parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    parser.add_argument(
+        "--preprocess", choices=PREPROCESS, default="resize_and_crop", help="from image to sample (resize_and_crop)"
+    )
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/facades"))
+    parser.add_argument(
+        "--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of 16-bit or float files (0 65535)"
+    )
+    parser.add_argument(
+        "--channels",
+        type=lambda text: int(text) if text.isdigit() else text,
+        default="rgb",
+        help='rgb, grey, "as they are" or a number; all but rgb keep 16 bits and read .npy and .npz (rgb)',
+    )
+    parser.add_argument("--labels", choices=PALETTES, help="the source is a label map in these colours")
     add_flags(parser)
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
     args = parser.parse_args()
+    if args.labels and not (args.data or args.download):
+        parser.error("--labels is for the label maps of --data or --download")
     if args.sha256 and not args.download:
         parser.error("--sha256 is of the archive that --download fetches")
     return args
@@ -69,15 +86,19 @@ def run(args: argparse.Namespace) -> None:
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
         folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-        train, val = paired(folder, seed=args.seed, direction=args.direction, size=size, on_bad_image=args.on_bad_image)
+        settings = {"direction": args.direction, "size": size, "on_bad_image": args.on_bad_image, "labels": args.labels}
+        settings |= {"channels": args.channels, "preprocess": args.preprocess}
+        train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)
         val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
     say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
 
+    channels = train.channels if isinstance(train, PairedImages) else {"source": 3, "target": 3}
     unet = {"depth": unet_depth(size)}
-    generator = make_generator(args, UNetGenerator, unet, base_channels=base_channels, seed=args.seed)
-    discriminator = make_discriminator(args, 6, base_channels=base_channels, seed=args.seed + 1)
+    widths = {"base_channels": base_channels}
+    generator = make_generator(args, UNetGenerator, unet, tuple(channels.values()), **widths, seed=args.seed)
+    discriminator = make_discriminator(args, sum(channels.values()), **widths, seed=args.seed + 1)
     method = Pix2Pix(generator, discriminator, **method_arguments(args))
     warm_start(args, method, group)
     trainer = Trainer(

@@ -1,18 +1,74 @@
-"""CIE Lab, and the colour spaces that networks work in.
+"""CIE Lab, the colour spaces that networks work in, and the palettes of label maps.
 
 The conversions are our own: kornia clips colours outside sRGB by channel, which changes their lightness.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.checks import one_of
+from imtrans.errors import ArgumentError, ShapeError, join_names, short_repr
 
 Matrix = Sequence[Sequence[float]]
+Colour = tuple[int, int, int]
+Palette = Collection[Colour]
+"""A colour for each class, in the order of the ids: red, green and blue from 0 to 255."""
+
+CMP_PALETTE: dict[str, Colour] = {
+    "background": (0, 0, 170),
+    "facade": (0, 0, 255),
+    "window": (0, 85, 255),
+    "door": (0, 170, 255),
+    "cornice": (0, 255, 255),
+    "sill": (85, 255, 170),
+    "balcony": (170, 255, 85),
+    "blind": (255, 255, 0),
+    "deco": (255, 170, 0),
+    "molding": (255, 85, 0),
+    "pillar": (255, 0, 0),
+    "shop": (170, 0, 0),
+}
+"""The twelve classes of the CMP facade database (Tyleček and Šára 2013), in the colours of its label maps."""
+
+CITYSCAPES_PALETTE: dict[str, Colour] = {
+    "unlabeled": (0, 0, 0),
+    "dynamic": (111, 74, 0),
+    "ground": (81, 0, 81),
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "parking": (250, 170, 160),
+    "rail track": (230, 150, 140),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "guard rail": (180, 165, 180),
+    "bridge": (150, 100, 100),
+    "tunnel": (150, 120, 90),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "caravan": (0, 0, 90),
+    "trailer": (0, 0, 110),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
+"""The classes of Cityscapes (Cordts et al. 2016) that differ in colour: the label maps paint the others black."""
+
+PALETTES = {"facades": CMP_PALETTE, "cmp": CMP_PALETTE, "cityscapes": CITYSCAPES_PALETTE}
 
 # Linear sRGB to XYZ, IEC 61966-2-1; the row sums are the white point, D65.
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -135,6 +191,33 @@ def colour_space(network: nn.Module) -> ColourSpace | None:
     """
     name = getattr(network, "colours", None)
     return COLOUR_SPACES.get(name) if isinstance(name, str) else None
+
+
+def check_palette(owner: str, palette: object, argument: str = "palette") -> tuple[Colour, ...]:
+    """Return the colours of a palette: its name in `PALETTES`, a mapping from classes to colours, or a collection.
+
+    Raises:
+        ArgumentError: an unknown name, an empty palette, or an invalid or repeated colour.
+    """
+    if isinstance(palette, str):
+        palette = PALETTES[one_of(owner, argument, palette, PALETTES)]
+    if isinstance(palette, Mapping):
+        palette = palette.values()
+    if not isinstance(palette, Collection):
+        raise ArgumentError(
+            f"{owner}: {argument} must be a palette, a collection of colours (r, g, b), got {short_repr(palette)}."
+        )
+    colours = [tuple(colour) if isinstance(colour, Collection) else (colour,) for colour in palette]
+    for colour in colours:
+        if len(colour) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in colour):
+            raise ArgumentError(
+                f"{owner}: a colour of the palette must be three whole numbers from 0 to 255, got {short_repr(colour)}."
+            )
+    if not colours or len(set(colours)) < len(colours):
+        twice = join_names([colour for colour, count in Counter(colours).items() if count > 1])
+        why = f"has {twice} more than once" if colours else "is empty"
+        raise ArgumentError(f"{owner}: the palette {why}. It needs a different colour for each class.")
+    return tuple(colours)
 
 
 def _faded(linear: Tensor, grey: Tensor) -> Tensor:

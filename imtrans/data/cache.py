@@ -1,7 +1,9 @@
 """A cache of decoded images: uint8 on the training device or in RAM, cropped to batches on the device."""
 
 import os
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
+from tqdm import tqdm
 
 from imtrans.data.crop_dataset import Batch, CropDataset, ImageSource
 from imtrans.data.sampling import batch_indices
@@ -19,11 +23,23 @@ MEMORY_FRACTION = 0.25
 
 
 class ImageCache:
-    """The images of `data`, each decoded when it is first needed; `store` holds them, `device` gets the batches."""
+    """The images of `data`, each decoded by `fill` or when first needed; `store` holds them, `device` gets batches."""
 
     def __init__(self, data: CropDataset, store: torch.device, device: torch.device) -> None:
         self.data, self.store, self.device = data, store, device
         self._sources = [_CachedSource(source, store, device) for source in data.sources]
+
+    def fill(self, *, progress: bool = False) -> None:
+        """Decode all images, in threads; `progress` shows a bar. Raises the error of the first bad one."""
+        for source in self._sources:  # the first image of a source allocates its memory
+            source.load_missing([0])
+        images = [(source, index) for source in self._sources for index in range(len(source.source))]
+        # The filters of warnings are global: the reader's own filter would race in several threads.
+        with warnings.catch_warnings(), ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // local_world_size())) as pool:
+            warnings.simplefilter("ignore")
+            loaded = pool.map(lambda image: image[0].load_missing([image[1]]), images)
+            for _ in tqdm(loaded, "decoding", len(images), unit="image", disable=not progress, leave=False):
+                pass
 
     def batches(self, batch_size: int, *, epoch: int = 0, **order: Any) -> Iterator[Batch]:
         """Yield the batches of one epoch on the device; arguments as for `imtrans.data.loader.batches`."""
@@ -32,12 +48,16 @@ class ImageCache:
         # One transfer for the whole epoch: with one for each batch, the host would wait for the device.
         flat = torch.tensor([sample for batch in params for sample in batch]).reshape(-1, len(self._sources), 4)
         on_device = flat.to(self.device).split([len(batch) for batch in batches])
-        for batch, device_params in zip(params, on_device, strict=True):
+        for indices, batch, device_params in zip(batches, params, on_device, strict=True):
             crops: Batch = {}
             for i, source in enumerate(self._sources):
                 for name, pixels in source.take([sample[i][0] for sample in batch], device_params[:, i, 0]):
-                    crops[name] = self.data.jitter.crop(pixels, device_params[:, i, 1:])
-            yield self.data.sample(crops)
+                    crops[name] = self.data.jitter.crop(pixels, device_params[:, i, 1:], whole=self.data.whole)
+            made = self.data.sample(crops)
+            if self.data.transform is not None:
+                each = ({name: values[i] for name, values in made.items()} for i in range(len(indices)))
+                made = default_collate([self.data.transformed(s, i, epoch) for s, i in zip(each, indices, strict=True)])
+            yield made
 
 
 class _CachedSource:
@@ -48,9 +68,7 @@ class _CachedSource:
 
     def take(self, indices: list[int], device_indices: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the images at `indices`, which `device_indices` holds on the device."""
-        for index in indices:
-            if not self._is_loaded[index]:
-                self._load(index)
+        self.load_missing(indices)
         for name, pixels in self._pixels.items():
             if self.store == self.device:
                 yield name, pixels.index_select(0, device_indices)
@@ -59,25 +77,32 @@ class _CachedSource:
                 few = pixels[indices].pin_memory() if self.device.type == "cuda" else pixels[indices]
                 yield name, few.to(self.device, non_blocking=True)
 
-    def _load(self, index: int) -> None:
-        for name, pixels in self.source.load(index).items():
-            if name not in self._pixels:
-                shape = (len(self.source), *pixels.shape)
-                self._pixels[name] = torch.empty(shape, dtype=torch.uint8, device=self.store)
-            self._pixels[name][index] = pixels
-        self._is_loaded[index] = True
+    def load_missing(self, indices: list[int]) -> None:
+        """Load the images at `indices` that are not in the cache."""
+        for index in indices:
+            if self._is_loaded[index]:
+                continue
+            for name, pixels in self.source.load(index).items():
+                if name not in self._pixels:
+                    shape = (len(self.source), *pixels.shape)
+                    self._pixels[name] = torch.empty(shape, dtype=pixels.dtype, device=self.store)
+                self._pixels[name][index] = pixels
+            self._is_loaded[index] = True
 
 
 def make_cache(data: object, device: torch.device) -> ImageCache | None:
     """Make a cache for `data` on `device`, or in RAM, if the images fit `MEMORY_FRACTION` of the free memory there.
 
-    None if they fit neither, or if `data` is no `CropDataset` or overrides ``draw`` or ``__getitem__``.
+    None if they fit neither, or if `data` is no `CropDataset`, has images of several sizes, or overrides ``draw`` or
+    ``__getitem__``.
     """
-    if not isinstance(data, CropDataset) or len(data) == 0:
+    if not isinstance(data, CropDataset) or len(data) == 0 or not data.same_size:
         return None
     kind = type(data)
     if kind.draw is not CropDataset.draw or kind.__getitem__ is not CropDataset.__getitem__:
         return None
+    if data.transform is not None:  # it takes samples on the CPU
+        device = torch.device("cpu")
     needed = sum(len(source) * sum(pixels.nbytes for pixels in source.load(0).values()) for source in data.sources)
     for store in dict.fromkeys([device, torch.device("cpu")]):
         if needed <= MEMORY_FRACTION * free_memory(store):

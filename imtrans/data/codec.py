@@ -1,6 +1,7 @@
 """Image files, PIL images, arrays and tensors as network inputs, and outputs back in the same type."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imtrans.colours import colour_space
+from imtrans.data.arrays import ARRAY_SUFFIXES, load_array
 from imtrans.data.images import converted, open_image, upright
+from imtrans.data.labels import one_hot_from_colours
 from imtrans.errors import ArgumentError, ShapeError
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -33,8 +36,14 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     """Convert an image to a batch with the input channels of `network`; errors as for `decode`.
 
     A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
-    `Decoded.encode` joins them with the network's output.
+    `Decoded.encode` joins them with the network's output. A network with a palette gets an RGB label map as one-hot
+    channels; a tensor of more channels is one-hot already.
     """
+    image = _loaded(image)
+    palette = getattr(network, "palette", None)
+    if isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3):
+        painted = decode(owner, image, 3)
+        return Decoded(one_hot_from_colours(painted.tensor, palette), painted.encode)
     space = colour_space(network)
     if space is None:
         return decode(owner, image, cast(int, network.in_channels))
@@ -43,12 +52,24 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
 
 
-def _grey_or_colour(owner: str, image: Picture) -> int:
+def _loaded(image: Picture) -> Picture:
+    """Read a file, if `image` is a path."""
+    if not isinstance(image, (str, PathLike)):
+        return image
+    path = Path(image)
+    return load_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
+
+
+def _channels(image: Picture) -> int:
+    """Return the channels of an array or tensor; 3 for a PIL image, which can be converted."""
     if not isinstance(image, (np.ndarray, Tensor)):
         return 3
-    axis = -3 if isinstance(image, Tensor) else -1
-    channels = image.shape[axis] if image.ndim > 2 else 1
-    if channels not in (1, 3):
+    return image.shape[-3 if isinstance(image, Tensor) else -1] if image.ndim > 2 else 1
+
+
+def _grey_or_colour(owner: str, image: Picture) -> int:
+    channels = _channels(image)
+    if isinstance(image, (np.ndarray, Tensor)) and channels not in (1, 3):
         raise ShapeError(
             f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "
             f"lightness), got shape {tuple(image.shape)}."
@@ -62,6 +83,7 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
     - A path or a PIL image becomes grey, RGB or RGBA for 1, 3 or 4 channels, and `Decoded.encode` makes a PIL image. It
       is rotated as its EXIF orientation says; 1 and 3 channels drop transparency. Modes of 16 bit (``I;16``, and ``I``
       with values up to 65535) keep their depth for outputs of one channel; mode ``F`` holds values in [0, 1].
+    - A path to a ``.npy`` or ``.npz`` file is read as an array.
     - An array is ``h w``, ``h w c`` or ``b h w c``: uint8, uint16, or floats in [0, 1], in any byte order.
     - A tensor is ``c h w`` or ``b c h w``, floats in [-1, 1].
 
@@ -72,10 +94,9 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
     """
     if isinstance(image, Tensor):
         return _from_tensor(owner, image, channels)
+    image = _loaded(image)
     if isinstance(image, np.ndarray):
         return _from_array(owner, image, channels)
-    if isinstance(image, (str, PathLike)):
-        image = open_image(Path(image))
     if isinstance(image, Image.Image):
         return _from_pil(owner, image, channels)
     raise ArgumentError(
@@ -165,6 +186,20 @@ def _pixels(owner: str, image: Image.Image, channels: int) -> np.ndarray[Any, An
             f"{owner}: cannot read an image of mode {image.mode!r} ({error}). Convert it to RGB first."
         ) from error
     return pixels.reshape(1, image.height, image.width, channels)
+
+
+def check_batch_values(owner: str, batch: Mapping[str, Any]) -> None:
+    """Raise an ArgumentError if a source or target lies outside [-1, 1]; NaN and infinities pass."""
+    for name in batch.keys() & {"source", "target"}:
+        values = batch[name]
+        if not isinstance(values, Tensor) or values.numel() == 0 or not values.is_floating_point():
+            continue
+        least, most = values.min().item(), values.max().item()
+        if -math.inf < least < -1.01 or 1.01 < most < math.inf:
+            raise ArgumentError(
+                f"{owner}: batch[{name!r}] must lie in [-1, 1], got {least:g} to {most:g}. Scale the samples of the "
+                "data set; pixels from 0 to 255: x / 127.5 - 1."
+            )
 
 
 def _check_values(owner: str, values: Tensor, low: float | None) -> None:

@@ -1,9 +1,9 @@
-"""Random crops of square images, and the base classes of data sets whose samples are such crops."""
+"""Random crops of images, and the base classes of data sets whose samples are such crops."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,18 +12,28 @@ from torch.utils.data import Dataset
 
 from imtrans.checks import at_least
 from imtrans.data.images import to_float
+from imtrans.errors import ArgumentError, short_repr
 
 Batch = dict[str, Tensor]
+Size = int | tuple[int, int]
+"""Height and width: a number for both, or ``(height, width)``."""
+Transform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Maps source and target ``(c, h, w)`` to new ones; draws random numbers from the generator alone."""
 CropParams = tuple[int, int, int, bool]
 """The index of an image, the left and top edge of a crop, and whether the crop is mirrored."""
 
 
+def height_and_width(size: Any) -> tuple[int, int]:
+    """Return height and width of a size, a number or ``(height, width)``."""
+    return (size[0], size[1]) if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
+
+
 @dataclass(frozen=True)
 class Jitter:
-    """The random jitter of pix2pix: crops of square images, flipped or not.
+    """The random jitter of pix2pix: crops of images, flipped or not.
 
     Args:
-        size: height and width of a crop.
+        size: height and width of a crop: a number, or ``(height, width)``.
         load_size: height and width of the images, which are resized to it; ``size * 286 / 256`` if None.
         flip: whether to mirror left and right with probability 1/2.
 
@@ -33,37 +43,66 @@ class Jitter:
     Source: Isola et al. 2017, section 6.2.
     """
 
-    size: int
-    load_size: int | None = None
+    size: Size
+    load_size: Size | None = None
     flip: bool = True
 
     def __post_init__(self) -> None:
-        at_least("Jitter", "size", self.size, 1)
-        at_least("Jitter", "load_size", self.loaded_size, self.size)
+        for length in self.shape:
+            at_least("Jitter", "size", length, 1)
+        for length, loaded in zip(self.shape, self.loaded_shape, strict=True):
+            at_least("Jitter", "load_size", loaded, length)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a crop."""
+        return height_and_width(self.size)
+
+    @property
+    def loaded_shape(self) -> tuple[int, int]:
+        """Height and width of the images that crops are taken from."""
+        if self.load_size is not None:
+            return height_and_width(self.load_size)
+        height, width = self.shape
+        return round(height * 286 / 256), round(width * 286 / 256)
 
     @property
     def loaded_size(self) -> int:
-        """Height and width of the images that crops are taken from."""
-        return round(self.size * 286 / 256) if self.load_size is None else self.load_size
+        """Height of the images that crops are taken from, and width of square ones."""
+        return self.loaded_shape[0]
 
-    def random_crop(self, rng: np.random.Generator) -> tuple[int, int, bool]:
-        """Draw a crop: its left and top edge, and whether it is mirrored."""
-        left, top = (int(n) for n in rng.integers(0, self.loaded_size - self.size, size=2, endpoint=True))
+    def random_crop(
+        self, rng: np.random.Generator, image: tuple[int, int] | None = None, crop: tuple[int, int] | None = None
+    ) -> tuple[int, int, bool]:
+        """Draw a crop: its left and top edge, and whether it is mirrored.
+
+        `image` and `crop` are the heights and widths of both, by default `loaded_shape` and `shape`.
+        """
+        (height, width), (crop_height, crop_width) = image or self.loaded_shape, crop or self.shape
+        room = width - crop_width, height - crop_height
+        # One call for equal bounds: it draws other numbers than one call for each.
+        drawn = (
+            rng.integers(0, room[0], size=2, endpoint=True)
+            if room[0] == room[1]
+            else [rng.integers(0, most, endpoint=True) for most in room]
+        )
+        left, top = (int(n) for n in drawn)
         return left, top, bool(self.flip and rng.random() < 0.5)
 
-    def crop(self, pixels: Tensor, params: Tensor) -> Tensor:
+    def crop(self, pixels: Tensor, params: Tensor, *, whole: bool = False) -> Tensor:
         """Take a crop of each image, on the device of the images, without reading a value of `params`.
 
-        Shape: uint8 ``(b, c, loaded_size, loaded_size)``, and integers ``(b, 3)`` as `random_crop` draws them ->
-        ``(b, c, size, size)`` in [-1, 1].
+        Shape: ``(b, c, h, w)``, uint8 or floats in [-1, 1], and integers ``(b, 3)`` as `random_crop` draws them ->
+        ``(b, c, *shape)`` in [-1, 1]; ``(b, c, h, w)`` with `whole`.
         """
+        height, width = pixels.shape[-2:] if whole else self.shape
         left, top, mirrored = (column[:, None] for column in params.unbind(1))
-        along = torch.arange(self.size, device=pixels.device)
-        columns = left + torch.where(mirrored.bool(), self.size - 1 - along, along)
-        at = ((top + along)[:, :, None] * pixels.shape[-1] + columns[:, None, :]).flatten(1)
+        along, down = (torch.arange(length, device=pixels.device) for length in (width, height))
+        columns = left + torch.where(mirrored.bool(), width - 1 - along, along)
+        at = ((top + down)[:, :, None] * pixels.shape[-1] + columns[:, None, :]).flatten(1)
         # One flat gather takes a quarter of the time of an index for each axis, on a CPU.
         crops = pixels.flatten(2).gather(2, at[:, None].expand(-1, pixels.shape[1], -1))
-        return to_float(crops.unflatten(2, (self.size, self.size)))
+        return to_float(crops.unflatten(2, (height, width)))
 
 
 class ImageSource(Protocol):
@@ -85,6 +124,9 @@ class CropDataset(Dataset[Batch], ABC):
     augment: bool
     seed: int
     paired = True  # whether source and target of a sample show the same scene
+    transform: Transform | None = None
+    whole = False  # whether crops are whole images
+    same_size = True  # whether all images of a source have one size
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -92,7 +134,7 @@ class CropDataset(Dataset[Batch], ABC):
     @property
     @abstractmethod
     def sources(self) -> Sequence[ImageSource]:
-        """The image sources. A sample has one crop of each; the images are `loaded_size` high and wide."""
+        """The image sources. A sample has one crop of each; the images are `loaded_shape` high and wide."""
 
     @abstractmethod
     def crop_params(self, index: int, epoch: int) -> list[CropParams]:
@@ -105,14 +147,31 @@ class CropDataset(Dataset[Batch], ABC):
         """
         return crops
 
+    def transformed(self, sample: Batch, index: int, epoch: int) -> Batch:
+        """Apply `transform` to sample `index` of `epoch`, seeded by (seed, epoch, index)."""
+        if self.transform is None:
+            return sample
+        words = np.random.SeedSequence((self.seed, epoch, index, 1)).generate_state(1, np.uint64)
+        found = self.transform(sample["source"], sample["target"], torch.Generator().manual_seed(int(words[0])))
+        if not (isinstance(found, tuple) and [isinstance(each, Tensor) for each in found] == [True, True]):
+            raise ArgumentError(
+                f"{type(self).__name__}: transform must return source and target, two tensors, got {short_repr(found)}."
+            )
+        return {**sample, "source": found[0], "target": found[1]}
+
     def check_index(self, index: int) -> int:
         """Return `index` as a number from 0; a negative one counts from the end. Others raise an IndexError."""
         return range(len(self))[index]
 
     @property
+    def loaded_shape(self) -> tuple[int, int]:
+        """Height and width of the images: `Jitter.loaded_shape`, or `Jitter.shape` without augmentation."""
+        return self.jitter.loaded_shape if self.augment else self.jitter.shape
+
+    @property
     def loaded_size(self) -> int:
-        """Height and width of the images: `Jitter.loaded_size`, or `Jitter.size` without augmentation."""
-        return self.jitter.loaded_size if self.augment else self.jitter.size
+        """Height of the images, and width of square ones."""
+        return self.loaded_shape[0]
 
     def _describe_crops(self) -> str:
         """Return the end of the ``repr``: what happens to the images."""
@@ -121,10 +180,11 @@ class CropDataset(Dataset[Batch], ABC):
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` with the augmentation of `epoch`."""
         crops: Batch = {}
-        for source, (image, *crop) in zip(self.sources, self.crop_params(self.check_index(index), epoch), strict=True):
+        index = self.check_index(index)
+        for source, (image, *crop) in zip(self.sources, self.crop_params(index, epoch), strict=True):
             for name, pixels in source.load(image).items():
-                crops[name] = self.jitter.crop(pixels[None], torch.tensor([crop]))[0]
-        return self.sample(crops)
+                crops[name] = self.jitter.crop(pixels[None], torch.tensor([crop]), whole=self.whole)[0]
+        return self.transformed(self.sample(crops), index, epoch)
 
     def __getitem__(self, index: int) -> Batch:
         return self.draw(index, epoch=0)
@@ -138,7 +198,7 @@ class SingleSourceDataset(CropDataset):
 
     @abstractmethod
     def load(self, index: int) -> Batch:
-        """Return the images of sample `index`, `loaded_size` high and wide; see `ImageSource.load`."""
+        """Return the images of sample `index`, `loaded_shape` high and wide; see `ImageSource.load`."""
 
     @property
     def sources(self) -> "Sequence[ImageSource]":

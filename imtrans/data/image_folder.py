@@ -1,13 +1,14 @@
 """Folders of image files: checked once, when a data set is made, and read as an image source."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
 from imtrans.checks import one_of
-from imtrans.data.crop_dataset import Batch
+from imtrans.data.crop_dataset import Batch, Size
 from imtrans.data.images import image_files, image_size, read_image, resized
 from imtrans.errors import DataError, join_names, printable
 
@@ -15,21 +16,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 ON_BAD_IMAGE = ("error", "skip")
 MAX_LISTED = 3
+SKIP_HINT = 'To train without such files: on_bad_image="skip" (--on-bad-image skip).'
 
 
 class ImageFolder:
     """The images of a folder, sorted by name; an `imtrans.data.crop_dataset.ImageSource`.
 
     `load` resizes an image to `size` and returns it as `name`. See `check_files` for `owner` and `on_bad_image`;
-    `bad_images` has a report of each file left out.
+    `bad_images` has a report of each file left out, and `files` the names of the others.
 
     Raises:
         ArgumentError: an unknown `on_bad_image`.
         DataError: a missing or empty folder, an unreadable file, or no readable one; the text names the files.
     """
 
-    def __init__(self, owner: str, folder: str | PathLike[str], *, name: str, size: int, on_bad_image: str) -> None:
-        self.folder, self.name, self.size = Path(folder), name, size
+    def __init__(self, owner: str, folder: str | PathLike[str], *, name: str, size: Size, on_bad_image: str) -> None:
+        self.folder, self.name, self.size, self.on_bad_image = Path(folder), name, size, on_bad_image
         paths = image_files(self.folder)
         if not paths:
             raise DataError(f"{printable(self.folder)} holds no pictures. Put some (.png, .jpg, .tif, .webp) in it.")
@@ -37,6 +39,7 @@ class ImageFolder:
             owner, paths, image_size, lambda path: read_image(path).size, on_bad_image=on_bad_image
         )
         self.paths = [path for path, _ in good]
+        self.files = [path.name for path in self.paths]
         self.sizes = sorted({size for _, size in good})
 
     def __len__(self) -> int:
@@ -44,7 +47,8 @@ class ImageFolder:
 
     def load(self, index: int) -> Batch:
         """Return image `index`, decoded and resized: ``{name: uint8 (3, size, size)}``."""
-        return {self.name: resized(read_image(self.paths[index]), self.size)}
+        with suggest_skip(self.on_bad_image):
+            return {self.name: resized(read_image(self.paths[index]), self.size)}
 
     def __repr__(self) -> str:
         return f"{len(self)} pictures {describe_found(self.folder, self.bad_images, self.sizes)}"
@@ -79,9 +83,10 @@ def check_files(
     ([('a', 1), ('b', 1)], [])
     """
     if one_of(owner, "on_bad_image", on_bad_image, ON_BAD_IMAGE) == "error":
-        if known:
-            raise DataError(known[0])
-        return [(sample, check_header(sample)) for sample in samples], []
+        with suggest_skip(on_bad_image):
+            if known:
+                raise DataError(known[0])
+            return [(sample, check_header(sample)) for sample in samples], []
     good: list[tuple[T, R]] = []
     reports = [*known]
     for sample in samples:
@@ -97,6 +102,17 @@ def check_files(
     if reports:
         warnings.warn(f"{owner}: {len(reports)} of {total} samples are bad and left out. {listed}", stacklevel=3)
     return good, reports
+
+
+@contextmanager
+def suggest_skip(on_bad_image: str) -> Iterator[None]:
+    """Context manager that adds the option ``on_bad_image="skip"`` to the text of a DataError, unless it is set."""
+    try:
+        yield
+    except DataError as error:
+        if on_bad_image == "skip":
+            raise
+        raise DataError(f"{error} {SKIP_HINT}") from error
 
 
 def describe_found(folder: Path, bad: Sequence[str], sizes: Sequence[tuple[int, int]]) -> str:

@@ -4,7 +4,7 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,8 +24,8 @@ ORIENTATION = 0x0112
 DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the files in `folder` with an image suffix, sorted by name, without hidden ones.
+def image_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """Return the files in `folder` with one of the suffixes, sorted by name, without hidden ones.
 
     Raises:
         DataError: the folder does not exist, or cannot be read. Broken links and FIFOs raise one only when opened.
@@ -38,7 +38,7 @@ def image_files(folder: Path) -> list[Path]:
             f"Check the path.{similar_path(folder) if isinstance(error, FileNotFoundError) else ''}"
         ) from error
     # Not Path.is_dir, which raises for some broken links.
-    return [path for path in paths if path.suffix.lower() in SUFFIXES and not os.path.isdir(path)]
+    return [path for path in paths if path.suffix.lower() in suffixes and not os.path.isdir(path)]
 
 
 def similar_path(path: Path) -> str:
@@ -54,6 +54,11 @@ def similar_path(path: Path) -> str:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return width and height of the upright image, from its header alone; errors as for `open_image`."""
+    return image_header(path)[0]
+
+
+def image_header(path: Path) -> tuple[tuple[int, int], str]:
+    """Return `image_size` and Pillow's mode of the image; errors as for `open_image`."""
     with _opened(path) as image:
         # Some versions of Pillow apply the orientation of a TIFF to `size` already in the header.
         tags = getattr(image, "tag_v2", None)
@@ -63,7 +68,8 @@ def image_size(path: Path) -> tuple[int, int]:
             sideways = Image.Image.getexif(image).get(ORIENTATION) in (5, 6, 7, 8)
         except DAMAGED_EXIF:
             sideways = False
-    return (height, width) if sideways else (width, height)
+        mode = image.mode
+    return (height, width) if sideways else (width, height), mode
 
 
 def open_image(path: Path) -> Image.Image:
@@ -82,7 +88,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with os.fdopen(_open_file(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
+            with os.fdopen(open_regular(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
                 if 0 in image.size:
                     raise ValueError("no pixels")
                 yield image
@@ -101,7 +107,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{printable(path)} cannot be read as a picture ({_reason(error)}). {way_out}") from error
 
 
-def _open_file(path: Path) -> int:
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor; never waits."""
     # Without O_NONBLOCK, opening a FIFO waits for a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if stat.S_ISREG(os.fstat(handle).st_mode):
@@ -118,8 +125,14 @@ def _reason(error: Exception) -> str:
     return printable(error).rstrip(".") or type(error).__name__
 
 
-def read_image(path: Path) -> Image.Image:
+ValueRange = tuple[float, float]
+"""The values of a file that become black and white."""
+
+
+def read_image(path: Path, value_range: ValueRange | None = None) -> Image.Image:
     """Read an image as 8-bit RGB, upright: 16-bit values and floats in [0, 1] are scaled, transparency is dropped.
+
+    With a `value_range`, 16-bit values and floats are scaled from it, and clipped.
 
     Raises:
         DataError: as for `open_image`, or values out of range.
@@ -131,6 +144,10 @@ def read_image(path: Path) -> Image.Image:
         except (ValueError, ImageCms.PyCMSError) as error:
             raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be converted to RGB ({error}).") from error
     values = np.asarray(image)
+    if value_range is not None:
+        low, high = value_range
+        unit = (np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)
+        return Image.fromarray((unit * 255).round().astype(np.uint8)).convert("RGB")
     top, margin = (1, 0.01) if image.mode == "F" else (65535, 0)  # resampling overshoots a little
     if not (values.min() >= -margin and values.max() <= top + margin):  # false for NaN too
         raise DataError(
@@ -139,6 +156,23 @@ def read_image(path: Path) -> Image.Image:
         )
     grey = (values.clip(0, top) * (255 / top)).round().astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
+
+
+def warn_of_dark_files(owner: str, paths: Sequence[Path]) -> None:
+    """Warn if 16-bit `paths` use a quarter of their range or less, as 12-bit data does; reads a few of them."""
+    read = list(paths)[:: max(1, len(paths) // 8)][:8]
+    extrema = []
+    for path in read:
+        with _opened(path) as image:
+            values = np.asarray(image)
+            extrema.append((int(values.min()), int(values.max())))
+    least, most = min([low for low, _ in extrema], default=0), max([high for _, high in extrema], default=0)
+    if 0 <= least < most <= 65535 // 4:
+        warnings.warn(
+            f"{owner}: the values of {len(extrema)} of {len(paths)} files in 16 bit go from {least} to {most}, of "
+            f"65535: they are read as dark pictures. Give their range, value_range=(0, {2 ** most.bit_length() - 1}).",
+            stacklevel=3,
+        )
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -164,9 +198,12 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def resized(image: Image.Image, size: int) -> Tensor:
-    """Resize an 8-bit image (bicubic) to a uint8 tensor ``(c, size, size)``."""
-    return to_uint8(image.resize((size, size), Image.Resampling.BICUBIC))
+def resized(
+    image: Image.Image, size: int | tuple[int, int], resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Tensor:
+    """Resize an 8-bit image to a uint8 tensor ``(c, height, width)``; `size` is a number or ``(height, width)``."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return to_uint8(image.resize((width, height), resample))
 
 
 def to_uint8(image: Image.Image) -> Tensor:
@@ -175,7 +212,9 @@ def to_uint8(image: Image.Image) -> Tensor:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Convert a uint8 tensor of any shape to floats in [-1, 1], the same on every device."""
+    """Convert a uint8 tensor of any shape to floats in [-1, 1], the same on every device. Floats are returned as is."""
+    if pixels.is_floating_point():
+        return pixels
     # By a Python number, CUDA would multiply with its rounded inverse.
     return pixels.float() / torch.full((), 127.5, device=pixels.device) - 1
 

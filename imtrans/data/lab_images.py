@@ -4,7 +4,7 @@ from os import PathLike
 
 from imtrans.checks import at_least
 from imtrans.colours import LAB
-from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
+from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset, Size
 from imtrans.data.image_folder import ImageFolder
 
 
@@ -28,8 +28,8 @@ class LabImages(ImageFolder, LabDataset):
         self,
         folder: str | PathLike[str],
         *,
-        size: int = 256,
-        load_size: int | None = None,
+        size: Size = 256,
+        load_size: Size | None = None,
         augment: bool = True,
         flip: bool = True,
         seed: int = 0,
@@ -37,7 +37,7 @@ class LabImages(ImageFolder, LabDataset):
     ) -> None:
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
         self.seed = at_least("LabImages", "seed", seed, 0)
-        super().__init__("LabImages", folder, name="rgb", size=self.loaded_size, on_bad_image=on_bad_image)
+        super().__init__("LabImages", folder, name="rgb", size=self.loaded_shape, on_bad_image=on_bad_image)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}, grey to colour, {self._describe_crops()}"

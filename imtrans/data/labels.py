@@ -1,18 +1,15 @@
 """Label maps: class ids from colours and back, and one-hot channels from ids."""
 
-from collections.abc import Collection
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from imtrans.checks import at_least
+from imtrans.colours import Palette as Palette
+from imtrans.colours import check_palette
 from imtrans.errors import ArgumentError, ShapeError, join_names
 from imtrans.nn.inputs import check_image
-
-Palette = Collection[tuple[int, int, int]]
-"""A colour for each class, in the order of the ids: red, green and blue from 0 to 255."""
 
 
 def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -> Tensor:
@@ -48,6 +45,14 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
             f"one_hot: instances {tuple(instances.shape)} and ids {tuple(ids.shape)} must be of one batch and size."
         )
     return torch.cat([channels, boundary.to(channels.device)], dim=1)
+
+
+def one_hot_from_colours(image: Tensor, palette: Palette) -> Tensor:
+    """Encode a painted label map as one channel per class of `palette`; errors as for `ids_from_colours`.
+
+    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, len(palette), h, w)`` in {0, 1}, float32.
+    """
+    return one_hot(ids_from_colours(image, palette), len(palette))
 
 
 def edges(instances: Tensor) -> Tensor:
@@ -131,14 +136,4 @@ def _class_ids(owner: str, ids: Tensor, classes: int, argument: str) -> Tensor:
 
 def _colours(owner: str, palette: Palette, device: torch.device) -> Tensor:
     """Return the palette as ``(classes, 3)`` in [-1, 1]."""
-    colours = [tuple(colour) for colour in palette]
-    for colour in colours:
-        if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
-            raise ArgumentError(
-                f"{owner}: a colour of the palette must be three whole numbers from 0 to 255, got {colour!r}."
-            )
-    if not colours or len(set(colours)) < len(colours):
-        twice = join_names([c for i, c in enumerate(colours) if c in colours[:i]])
-        why = f"has {twice} more than once" if colours else "is empty"
-        raise ArgumentError(f"{owner}: the palette {why}. It needs a different colour for each class.")
-    return torch.tensor(colours, dtype=torch.float32, device=device) / 127.5 - 1
+    return torch.tensor(check_palette(owner, palette), dtype=torch.float32, device=device) / 127.5 - 1

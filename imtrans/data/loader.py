@@ -1,12 +1,14 @@
 """Batches of one epoch, from worker processes or from the cache."""
 
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
 
 from imtrans.checks import at_least, check_bool
 from imtrans.data.cache import ImageCache, make_cache
@@ -34,11 +36,35 @@ class BatchLoader:
         # The data set is held too: its id stays its own.
         self._caches: dict[int, tuple[object, ImageCache | None]] = {}
 
-    def batches(self, data: Dataset[Batch], batch_size: int, **order: Any) -> Iterable[Batch]:
-        """Return the batches of one epoch; further arguments as for `batches`."""
+    def prepare(self, data: object, *, progress: bool) -> None:
+        """Decode the images that the cache of `data` will hold, so that a damaged file is found before training.
+
+        With `progress`, shows a bar, or says that the files of an uncached data set are not decoded yet. A data set
+        without an attribute `files` reads none: its images are loaded when they are first needed.
+
+        Raises:
+            ImtransError: `data` raised it.
+        """
+        if not hasattr(data, "files"):
+            return
+        cache = self._cache_of(data)
+        if cache is not None:
+            cache.fill(progress=progress)
+        elif progress and getattr(data, "on_bad_image", None) == "error":
+            tqdm.write(
+                f"The {length_of(data)} samples of {type(data).__name__} are not cached: file headers are checked, "
+                'pixels are not yet. on_bad_image="skip" (--on-bad-image skip) decodes every file first.',
+                file=sys.stderr,
+            )
+
+    def _cache_of(self, data: object) -> ImageCache | None:
         if id(data) not in self._caches:
             self._caches[id(data)] = data, make_cache(data, self.device) if self.cache else None
-        cache = self._caches[id(data)][1]
+        return self._caches[id(data)][1]
+
+    def batches(self, data: Dataset[Batch], batch_size: int, **order: Any) -> Iterable[Batch]:
+        """Return the batches of one epoch; further arguments as for `batches`."""
+        cache = self._cache_of(data)
         if cache is not None:
             return cache.batches(batch_size, **order)
         pinned = self.device.type == "cuda"
@@ -176,7 +202,8 @@ def collate(samples: list[Any]) -> Batch:
             name: [tuple(s[name].shape) for s in samples] for name, v in samples[0].items() if isinstance(v, Tensor)
         }
         raise DataError(
-            f"The samples of a batch differ in size: {short_repr(shapes)}. Give images of one size, or batch_size=1."
+            f"The samples of a batch differ in size: {short_repr(shapes)}. Give images of one size, for example with "
+            "preprocess='resize_and_crop' of PairedImages, or batch_size=1."
         ) from error
 
 

@@ -1,19 +1,50 @@
 """Paired images from folders: source and target show the same scene."""
 
 import unicodedata
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
-from imtrans.data.image_folder import check_files, describe_found
-from imtrans.data.images import image_files, image_size, read_image, resized
-from imtrans.errors import DataError, join_names, printable
+from imtrans.colours import check_palette
+from imtrans.data.arrays import READABLE, array_header, read_array, resized_array
+from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
+from imtrans.data.image_folder import check_files, describe_found, suggest_skip
+from imtrans.data.images import (
+    SUFFIXES,
+    ValueRange,
+    image_files,
+    read_image,
+    resized,
+    to_float,
+    warn_of_dark_files,
+)
+from imtrans.data.labels import ids_from_colours
+from imtrans.errors import ArgumentError, DataError, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
+PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
+CHANNELS = {"rgb": 3, "grey": 1, "as they are": None}
+
+
+class _File(NamedTuple):
+    path: Path
+    channels: int
+    deep: bool  # more than 8 bits
+
+
+@dataclass(frozen=True)
+class _Side:
+    channels: int
+    deep: bool
 
 
 @dataclass(frozen=True)
@@ -23,22 +54,21 @@ class _Pair:
     a: Path
     b: Path | None = None
 
-    def read(self) -> tuple[Image.Image, Image.Image]:
+    def read(self, read: Callable[[Path, int], Any]) -> tuple[Any, Any]:
+        """Return both images, PIL images or arrays ``h w c``, as ``read(path, side)`` reads a file of side 0 or 1."""
         # Sizes are checked here too: a file may have changed since the data set was made.
-        first = read_image(self.a)
-        second = None if self.b is None else read_image(self.b)
-        width, height = self._check_sizes(first.size, None if second is None else second.size)
+        first = read(self.a, 0)
+        second = None if self.b is None else read(self.b, 1)
+        width, _ = self._check_sizes(_size(first), None if second is None else _size(second))
         if second is not None:
             return first, second
-        return first.crop((0, 0, width, height)), first.crop((width, 0, first.width, height))
+        return _columns(first, 0, width), _columns(first, width, 2 * width)
 
-    def check_header(self) -> tuple[int, int]:
-        """Return width and height of each image, from the headers."""
-        return self._check_sizes(image_size(self.a), None if self.b is None else image_size(self.b))
-
-    def decode(self) -> tuple[int, int]:
-        """Return width and height of each image, decoded."""
-        return self.read()[0].size
+    def check_header(self) -> tuple[tuple[int, int], list[_File]]:
+        """Return width and height of each image, and a `_File` for each side, from the headers."""
+        headers = [(path, *array_header(path)) for path in (self.a, self.b) if path is not None]
+        files = [_File(path, channels, deep) for path, _, channels, deep in headers]
+        return self._check_sizes(headers[0][1], None if self.b is None else headers[1][1]), files
 
     def _check_sizes(self, a: tuple[int, int], b: tuple[int, int] | None) -> tuple[int, int]:
         width, height = a
@@ -61,14 +91,14 @@ class PairedImages(SingleSourceDataset):
     - `folder` holds images with A in the left half and B in the right half, as in the data sets of pix2pix.
     - `folder` holds two folders, ``A`` and ``B``, of files with the same names; the suffixes may differ.
 
-    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1], a function of
-    (seed, epoch, index). Every file is checked once, when the data set is made. Images are rotated as their EXIF
-    orientation says.
+    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1] (see `labels`), a function of
+    (seed, epoch, index). Every file is checked once, when the data set is made; `files` lists the file names of the
+    samples (of A). Images are rotated as their EXIF orientation says.
 
     Args:
         folder: the folder of pairs.
         direction: ``"AtoB"``: A is the source and B the target; or ``"BtoA"``.
-        size: height and width of a sample.
+        size: height and width of a sample: a number, or ``(height, width)``.
         load_size: see `imtrans.data.crop_dataset.Jitter`.
         augment: whether to crop and flip; if False, images are only resized.
         flip: whether to mirror left and right with probability 1/2.
@@ -76,9 +106,35 @@ class PairedImages(SingleSourceDataset):
         on_bad_image: what to do with an unreadable file, a file without partner, or a pair that cannot be halved or
             differs in size. ``"error"`` reads the headers and raises an error. ``"skip"`` decodes every file, which
             takes about as long as an epoch, leaves bad samples out with a warning, and reports them in `bad_images`.
+        value_range: the values ``(low, high)`` of 16-bit and float files that become -1 and 1; others are clipped. None
+            for 0 to 65535, and for floats 0 to 1. Files of 8 bit are read as they are.
+        labels: the palette of the source, if that is a painted label map: ``"facades"`` or ``"cmp"``, ``"cityscapes"``,
+            a mapping from classes to colours, or a list of colours ``(r, g, b)``, at most 256. The source then has a
+            channel for each class, in {0, 1}: label maps are resized by nearest neighbour, and each pixel gets the
+            class of the nearest colour. `palette` has the colours.
+        channels: ``"rgb"`` reads image files as 8-bit RGB. The other values keep 16-bit and float values, and read
+            ``.npy`` and ``.npz`` files too, arrays ``h w`` or ``h w c``. ``"as they are"``: the channels of the files,
+            the same in all files of A, and of B; ``"grey"``: 1; or a number, where 1, 3 or 4 convert image files.
+            `channels` then has the number of source and target.
+        transform: called as ``transform(source, target, generator)`` with each sample's tensors ``(c, size, size)``, on
+            the CPU; returns both. `generator` is a `torch.Generator` seeded by (seed, epoch, index): a transform that
+            draws from it alone is the same with any number of workers, and after resuming.
+        preprocess: how an image becomes a sample, besides the flip:
+
+            - ``"resize_and_crop"``: resized to `load_size`, which may change its shape; a random crop of `size`.
+            - ``"crop"``: a random crop of the image as it is.
+            - ``"scale_width"``: resized to the width of `load_size`, keeping its shape, and at least as high as `size`.
+            - ``"scale_width_and_crop"``: the same; then a random crop of `size`.
+            - ``"none"``: resized to the nearest multiples of 4.
+
+            Without augmentation, `load_size` is `size`, and crops are at the centre. ``"scale_width"`` and ``"none"``
+            give samples of several sizes for images of several shapes: use a batch size of 1. Images of several sizes
+            are not cached.
 
     Raises:
-        ArgumentError: an unknown direction, a size below 1, a negative `seed`, or an unknown `on_bad_image`.
+        ArgumentError: an unknown direction or `preprocess`, a size below 1, a negative `seed`, an unknown
+            `on_bad_image`, a `value_range` that is not two increasing numbers, an invalid palette, unknown `channels`,
+            or a `transform` that is not callable.
         DataError: a missing or empty folder, no good pair, two files of one name, or a bad file (see `on_bad_image`),
             also when it is found only in training; the text names the files.
     """
@@ -88,47 +144,196 @@ class PairedImages(SingleSourceDataset):
         folder: str | PathLike[str],
         *,
         direction: str = "AtoB",
-        size: int = 256,
-        load_size: int | None = None,
+        size: Size = 256,
+        load_size: Size | None = None,
         augment: bool = True,
         flip: bool = True,
         seed: int = 0,
         on_bad_image: str = "error",
+        value_range: ValueRange | None = None,
+        labels: object = None,
+        channels: str | int = "rgb",
+        transform: Transform | None = None,
+        preprocess: str = "resize_and_crop",
     ) -> None:
         self.folder = Path(folder)
         self.direction = one_of("PairedImages", "direction", direction, DIRECTIONS)
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
+        self.preprocess = one_of("PairedImages", "preprocess", preprocess, PREPROCESS)
+        self.whole = preprocess in ("scale_width", "none")
         self.seed = at_least("PairedImages", "seed", seed, 0)
-        pairs, alone = _find_pairs(self.folder)
+        self.palette = None if labels is None else check_palette("PairedImages", labels, "labels")
+        at_least("PairedImages", "the number of labels", len(self.palette or ()), 0, 256)
+        self.value_range, self.on_bad_image = _checked_range(value_range), on_bad_image
+        self._as_rgb, self._asked = channels == "rgb", _checked_channels(channels)
+        if labels is not None and channels != "rgb":
+            raise ArgumentError(f"PairedImages: labels are read from RGB pictures, got channels={channels!r}.")
+        if not (transform is None or callable(transform)):
+            raise ArgumentError(f"PairedImages: transform must be callable, got {short_repr(transform)}.")
+        self.transform = transform
+        pairs, alone = _find_pairs(self.folder, SUFFIXES if channels == "rgb" else READABLE)
         reports = [f"{printable(path)} has no partner of the same name." for path in alone]
         if alone and on_bad_image != "skip":
             reports = [without_partner(self.folder / "A", self.folder / "B", alone)]
+
+        def check_header(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
+            size, files = pair.check_header()
+            self._check_crop(pair.a, size)
+            return size, files
+
+        def decode(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
+            found = check_header(pair)
+            pair.read(lambda path, side: self._read(path, self._asked or found[1][side].channels))
+            return found
+
         good, self.bad_images = check_files(
-            "PairedImages", pairs, _Pair.check_header, _Pair.decode, on_bad_image=on_bad_image, known=reports
+            "PairedImages", pairs, check_header, decode, on_bad_image=on_bad_image, known=reports
         )
         self.pairs = [pair for pair, _ in good]
-        self.sizes = sorted({size for _, size in good})
+        self.files = [pair.a.name for pair in self.pairs]
+        self.sizes = sorted({size for _, (size, _) in good})
+        self._shapes = [self._loaded_shape_of(size) for _, (size, _) in good]
+        self.same_size = len(set(self._shapes)) == 1
+        sides = [list(side) for side in zip(*(files for _, (_, files) in good), strict=True)]
+        if channels == "as they are":
+            _check_same_channels(sides)
+        self._sides = [_Side(self._asked or s[0].channels, deep=any(f.deep for f in s)) for s in (sides[0], sides[-1])]
+        if value_range is None:
+            with suggest_skip(on_bad_image):
+                deep = [f.path for side in sides for f in side if f.deep and f.path.suffix.lower() in SUFFIXES]
+                warn_of_dark_files("PairedImages", deep)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """Number of channels of ``"source"`` and ``"target"``."""
+        source, target = self._in_direction(*(side.channels for side in self._sides))
+        return {"source": source if self.palette is None else len(self.palette), "target": target}
+
+    def _in_direction(self, a: Any, b: Any) -> tuple[Any, Any]:
+        return (a, b) if self.direction == "AtoB" else (b, a)
+
+    def _read(self, path: Path, channels: int) -> Any:
+        if self._as_rgb:
+            return read_image(path, self.value_range)
+        return read_array(path, channels, self.value_range)
+
     def load(self, index: int) -> Batch:
-        """Return the images of sample `index`, decoded and resized."""
-        a, b = (resized(image, self.loaded_size) for image in self.pairs[index].read())
-        return {"source": a, "target": b} if self.direction == "AtoB" else {"source": b, "target": a}
+        """Return the images of sample `index`, decoded and resized: uint8, or floats for files of more than 8 bits."""
+        with suggest_skip(self.on_bad_image):
+            images = self.pairs[index].read(lambda path, side: self._read(path, self._sides[side].channels))
+        shape = self._loaded_shape_of(_size(images[0]))
+        if shape != self._shapes[index]:
+            raise DataError(f"{printable(self.pairs[index].a)} has another size than when the data set was made.")
+        if not self._as_rgb:
+            a, b = (resized_array(i, shape, deep=side.deep) for i, side in zip(images, self._sides, strict=True))
+            source, target = self._in_direction(a, b)
+            return {"source": source, "target": target}
+        source, target = self._in_direction(*images)
+        return {"source": self._load_source(source, shape), "target": resized(target, shape)}
+
+    def _load_source(self, image: Image.Image, shape: tuple[int, int]) -> Tensor:
+        if self.palette is None:
+            return resized(image, shape)
+        painted = resized(image, shape, Image.Resampling.NEAREST)
+        return ids_from_colours(to_float(painted[None]), self.palette).byte()
+
+    def _loaded_shape_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width that an image of `size` (width, height) is resized to, as `preprocess` says."""
+        (width, height), (loaded_height, loaded_width) = size, self.loaded_shape
+        if self.preprocess == "resize_and_crop":
+            return loaded_height, loaded_width
+        if self.preprocess == "crop":
+            return height, width
+        if self.preprocess == "none":
+            return max(4, round(height / 4) * 4), max(4, round(width / 4) * 4)
+        return max(height * loaded_width // width, self.jitter.shape[0]), loaded_width
+
+    def _check_crop(self, path: Path, size: tuple[int, int]) -> None:
+        height, width = self.jitter.shape
+        if self.preprocess == "crop" and (size[0] < width or size[1] < height):
+            raise DataError(
+                f"{printable(path)} is {size[0]}x{size[1]}, smaller than a crop of {width}x{height}. Use a smaller "
+                "size, or another preprocess than 'crop'."
+            )
+
+    def crop_params(self, index: int, epoch: int) -> list[CropParams]:
+        """Return `index` and a random crop; without augmentation, the one at the centre."""
+        shape = self._shapes[index]
+        crop = shape if self.whole else self.jitter.shape
+        if not self.augment:
+            return [(index, (shape[1] - crop[1]) // 2, (shape[0] - crop[0]) // 2, False)]
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return [(index, *self.jitter.random_crop(rng, shape, crop))]
+
+    def sample(self, crops: Batch) -> Batch:
+        """Encode the class ids of label maps as one-hot channels."""
+        if self.palette is None:
+            return crops
+        source = crops["source"]
+        ids = ((source + 1) * 127.5).round()  # each crop becomes floats in [-1, 1]
+        classes = torch.arange(len(self.palette), device=source.device)[:, None, None]
+        return {**crops, "source": (ids == classes).float()}
 
     def __repr__(self) -> str:
         layout = "side by side" if self.pairs[0].b is None else "in folders A and B"
         found = describe_found(self.folder, self.bad_images, self.sizes)
-        return f"{len(self)} pairs {layout} {found}, {self.direction}, {self._describe_crops()}"
+        values = "" if self.value_range is None else ", values {:g} to {:g}".format(*self.value_range)
+        kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
+        if self.palette is not None:
+            kinds += f", source of {len(self.palette)} labels"
+        if self.preprocess != "resize_and_crop":
+            kinds += f", preprocess {self.preprocess}"
+        if self.transform is not None:
+            # Not its repr, which may hold an address: a resumed run compares this text.
+            kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"
+        return f"{len(self)} pairs {layout} {found}{values}{kinds}, {self.direction}, {self._describe_crops()}"
 
 
-def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
+def _checked_range(value_range: object) -> ValueRange | None:
+    if value_range is None:
+        return None
+    pair = tuple(value_range) if isinstance(value_range, Sequence) and not isinstance(value_range, str) else ()
+    if len(pair) != 2 or not all(isinstance(v, (int, float)) and isfinite(v) for v in pair) or pair[0] >= pair[1]:
+        raise ArgumentError(
+            f"PairedImages: value_range must be two increasing numbers, (low, high), got {short_repr(value_range)}."
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def _checked_channels(channels: object) -> int | None:
+    """Return the number of channels; None if the files decide it."""
+    if isinstance(channels, str):
+        return CHANNELS[one_of("PairedImages", "channels", channels, CHANNELS)]
+    return at_least("PairedImages", "channels", channels, 1)
+
+
+def _check_same_channels(sides: list[list[_File]]) -> None:
+    for side in sides:
+        for file in side:
+            if file.channels != side[0].channels:
+                raise DataError(
+                    f"{printable(side[0].path)} has {side[0].channels} channels, {printable(file.path)} has "
+                    f"{file.channels}. Give channels={side[0].channels} to convert pictures, or take one out."
+                )
+
+
+def _size(image: Any) -> tuple[int, int]:
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _columns(image: Any, left: int, right: int) -> Any:
+    return image.crop((left, 0, right, image.height)) if isinstance(image, Image.Image) else image[:, left:right]
+
+
+def _find_pairs(folder: Path, suffixes: Collection[str]) -> tuple[list[_Pair], list[Path]]:
     """Return the pairs, sorted by name, and the files without partner."""
     if (folder / "A").is_dir() or (folder / "B").is_dir():
-        named, alone = like_named(folder / "A", folder / "B")
+        named, alone = like_named(folder / "A", folder / "B", suffixes)
         return [_Pair(a, b) for a, b in named], alone
-    pairs = [_Pair(path) for path in image_files(folder)]
+    pairs = [_Pair(path) for path in image_files(folder, suffixes)]
     if not pairs:
         raise DataError(
             f"{printable(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
@@ -137,13 +342,15 @@ def _find_pairs(folder: Path) -> tuple[list[_Pair], list[Path]]:
     return pairs, []
 
 
-def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+def like_named(
+    folder_a: Path, folder_b: Path, suffixes: Collection[str] = SUFFIXES
+) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Return the pairs of image files with the same name, up to the suffix, and the files without partner.
 
     Raises:
         DataError: a missing folder, no images, or two images of one name in a folder.
     """
-    a, b = _by_stem(folder_a), _by_stem(folder_b)
+    a, b = _by_stem(folder_a, suffixes), _by_stem(folder_b, suffixes)
     if not a and not b:
         raise DataError(
             f"{printable(folder_a)} and {printable(folder_b)} hold no pictures. Put the two pictures of a pair into "
@@ -153,9 +360,9 @@ def like_named(folder_a: Path, folder_b: Path) -> tuple[list[tuple[Path, Path]],
     return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in image_files(folder):
+    for path in image_files(folder, suffixes):
         # Some systems write an umlaut as one code point, others as two.
         stem = unicodedata.normalize("NFC", path.stem)
         if stem in found:

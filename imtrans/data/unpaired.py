@@ -6,7 +6,7 @@ from os import PathLike
 import numpy as np
 
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource, Jitter
+from imtrans.data.crop_dataset import CropDataset, CropParams, ImageSource, Jitter, Size
 from imtrans.data.image_folder import ImageFolder
 from imtrans.data.paired import DIRECTIONS
 
@@ -63,20 +63,22 @@ class UnpairedImages(Unpaired):
         folder_b: str | PathLike[str],
         *,
         direction: str = "AtoB",
-        size: int = 256,
-        load_size: int | None = None,
+        size: Size = 256,
+        load_size: Size | None = None,
         augment: bool = True,
         flip: bool = True,
         seed: int = 0,
         on_bad_image: str = "error",
     ) -> None:
+        self.on_bad_image = on_bad_image
         self.direction = one_of("UnpairedImages", "direction", direction, DIRECTIONS)
         self.jitter, self.augment = Jitter(size, load_size, flip), augment
         self.seed = at_least("UnpairedImages", "seed", seed, 0)
         self.a, self.b = (
-            ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_size, on_bad_image=on_bad_image)
+            ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_shape, on_bad_image=on_bad_image)
             for folder, name in zip((folder_a, folder_b), self.names, strict=True)
         )
+        self.files = [*self.a.files, *self.b.files]
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
 
     def __repr__(self) -> str:

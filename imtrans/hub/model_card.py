@@ -45,6 +45,8 @@ def model_card(
         blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
         if description.get("colours") in COLOUR_SPACES:
             blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
+        if description.get("palette"):
+            blocks.append("It takes label maps, painted in the colours of the palette in config.json.")
         blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
-from imtrans.colours import COLOUR_SPACES
+from imtrans.colours import COLOUR_SPACES, Colour, check_palette
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
 from imtrans.hub.client import push
@@ -39,6 +39,7 @@ class Pretrained(nn.Module):
 
     _inference_mode = "eval"
     _colours: str | None = None
+    _palette: tuple[Colour, ...] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Pretrained":
         """Record the arguments. If they do not fit the signature, ``__init__`` raises."""
@@ -81,6 +82,27 @@ class Pretrained(nn.Module):
                 )
         self._colours = colours
 
+    @property
+    def palette(self) -> tuple[Colour, ...] | None:
+        """Colours of the label maps that the network takes as one-hot channels, one for each class; or None. Saved.
+
+        `imtrans.translate` converts a label map in these colours. A palette is set as for
+        `imtrans.colours.check_palette`.
+        """
+        return self._palette
+
+    @palette.setter
+    def palette(self, palette: object) -> None:
+        if palette is not None:
+            owner, found = type(self).__name__, self.config.get("in_channels")
+            palette = check_palette(owner, palette)
+            if found != len(palette):
+                raise ArgumentError(
+                    f"{owner}: a palette of {len(palette)} colours is for a network with in_channels={len(palette)}, "
+                    f"and this one has in_channels={found}. Build it with in_channels={len(palette)}."
+                )
+        self._palette = palette
+
     @classmethod
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
         """Build the network that another implementation calls `name`: a key of the class's ``presets``.
@@ -106,7 +128,7 @@ class Pretrained(nn.Module):
         Raises:
             SavedModelError: an argument was a callable.
         """
-        described = {
+        described: dict[str, Any] = {
             "library": "imtrans",
             "version": __version__,
             "class": type(self).__name__,
@@ -115,6 +137,8 @@ class Pretrained(nn.Module):
         }
         if self.colours is not None:
             described["colours"] = self.colours
+        if self.palette is not None:
+            described["palette"] = [list(colour) for colour in self.palette]
         # `is_contiguous` does not distinguish the formats of a 1x1 kernel, but a convolution does.
         other = [p for p in self.parameters() if p.stride() != torch.empty(p.shape, device="meta").stride()]
         if any(p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in other):
@@ -208,6 +232,7 @@ class Pretrained(nn.Module):
         network = cls._from_arguments(saved, config["arguments"])
         try:
             network.inference_mode, network.colours = config["inference_mode"], config.get("colours")
+            network.palette = config.get("palette")
         except ArgumentError as error:
             raise SavedModelError(f"{saved}: {CONFIG} does not describe a network. {error}") from error
         tensors = saved.tensors(config["sha256"])
@@ -219,6 +244,7 @@ class Pretrained(nn.Module):
             computed = cls(**config["arguments"])
             computed.load_state_dict(tensors, strict=True, assign=True)
             computed.inference_mode, computed.colours = network.inference_mode, network.colours
+            computed.palette = network.palette
             network = computed
         if config.get("memory_format") == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

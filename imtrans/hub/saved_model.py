@@ -19,7 +19,8 @@ from imtrans.hub.client import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _KINDS = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str, "sha256": str}
-_OPTIONAL = {"memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES)}
+_OPTIONAL = {"memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES), "palette": None}
+"""Allowed values; None for those that the network checks."""
 _LARGEST_CONFIG = 1_000_000
 
 
@@ -122,7 +123,8 @@ class SavedModel:
             if not isinstance(saved.get(key), kind):
                 raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {short_repr(saved.get(key))}.")
         for key, value in saved.items():
-            if key not in _KINDS and value not in _OPTIONAL.get(key, ()):
+            allowed = _OPTIONAL.get(key, ())
+            if key not in _KINDS and allowed is not None and value not in allowed:
                 raise SavedModelError(
                     f"{path} has an unknown entry {short_repr(key)}: "
                     f"{short_repr(value)}.{did_you_mean(key, {**_KINDS, **_OPTIONAL})} "

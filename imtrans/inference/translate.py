@@ -30,13 +30,14 @@ def translate(
     input                                      values                           output
     =========================================  ===============================  =====================
     a path, a PIL image of any mode            8-bit; 16-bit or float grey      a PIL image
+    a path to a ``.npy`` or ``.npz`` file      as for an array                  an array of that dtype
     an array ``h w``, ``h w c``, ``b h w c``   uint8, uint16, floats in [0, 1]  an array of that dtype
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
     =========================================  ===============================  =====================
 
     Height and width are arbitrary. A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) uses
-    the lightness of grey or colour images; the output has three channels and that lightness. The generator runs on its
-    device and is left unchanged.
+    the lightness of grey or colour images; the output has three channels and that lightness. A generator with a
+    `palette` takes painted label maps, of three channels. The generator runs on its device and is left unchanged.
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.

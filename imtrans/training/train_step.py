@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checks import in_range
+from imtrans.data.codec import check_batch_values
 from imtrans.data.loader import Batch, check_columns, check_sample, to_device
 from imtrans.distributed.data_parallel import batch_shard, shard_sizes
 from imtrans.distributed.process_group import ProcessGroup
@@ -69,6 +70,7 @@ class TrainStep:
         networks = {each.name: each.network for each in cast(Method, method).translations()}
         self._average = None if ema is None else WeightAverage(networks, ema)
         self._run = prepare(self._run_uncaptured, self.optimizers, device, compile=self._compile)
+        self._values_checked = False
 
     def __call__(self, batch: Batch, *, samples: int | None = None, capture: bool = True) -> dict[str, Tensor]:
         """Train on a batch; return the losses as detached scalars on the device.
@@ -80,7 +82,11 @@ class TrainStep:
 
         Raises:
             DataError: a batch that is no dict, or that lacks a column of the method's translations.
+            ArgumentError: the first batch has a source or target outside [-1, 1].
         """
+        if not self._values_checked:  # once: reading values waits for the device
+            check_batch_values("Trainer", batch)
+            self._values_checked = True
         run = self._run if capture else self._run_uncaptured
         size = self.group.world_size
         check_sample("Trainer", batch)

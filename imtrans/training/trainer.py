@@ -17,6 +17,7 @@ from imtrans.checks import at_least
 from imtrans.data.loader import Batch, BatchLoader, check_data, length_of
 from imtrans.distributed.process_group import init_process_group, rank_seed
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError, one_line
+from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import check_method
 from imtrans.runtime import fork_rng, pick_device
 from imtrans.training.loss_meter import LossMeter
@@ -168,6 +169,10 @@ class Trainer:
             )
         self._meter, self.step = LossMeter(), 0
         self._validation_l1: list[float] = []  # at the ends of epochs
+        palette = getattr(train_data, "palette", None)
+        for translation in self._method.translations() if palette is not None else ():
+            if translation.source == "source" and isinstance(translation.network, Pretrained):
+                translation.network.palette = palette
 
     @property
     def total_steps(self) -> int:
@@ -243,7 +248,11 @@ class Trainer:
     @contextmanager
     def _locked_folder(self, resume: bool) -> Iterator[bool]:
         with ExitStack() as stack:
-            yield self._group.run_on_rank0(lambda: stack.enter_context(self.folder.locked(resume=resume)))
+            resuming = self._group.run_on_rank0(lambda: stack.enter_context(self.folder.locked(resume=resume)))
+            # Before the folder holds a run, and before signals are caught: decoding can take a while.
+            self._loader.prepare(self.train_data, progress=self.progress)
+            self._group.run_on_rank0(lambda: self._loader.prepare(self._validator.data, progress=self.progress))
+            yield resuming
 
     def _start(self, resuming: bool) -> None:
         torch.manual_seed(rank_seed(self.seed, self._group.rank))

@@ -112,5 +112,8 @@ class Validator:
         device = self.loader.device
         with fork_rng(device), running_as(self.method, self.set_inference_mode()):
             torch.manual_seed(self.seed)
-            batch = collate([cast(Any, self.samples)[i] for i in range(count)])
+            samples = [cast(Any, self.samples)[i] for i in range(count)]
+            shapes = [{k: v.shape for k, v in sample.items() if isinstance(v, Tensor)} for sample in samples]
+            # A grid has images of one size.
+            batch = collate([s for s, shape in zip(samples, shapes, strict=True) if shape == shapes[0]])
             return sample_columns(cast(Method, self.method), to_device(batch, device))

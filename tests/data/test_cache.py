@@ -1,3 +1,4 @@
+import warnings
 from functools import cache
 
 import numpy as np
@@ -7,12 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imtrans import LabFacades, LabImages, PairedImages, ProceduralFacades, UnpairedFacades, UnpairedImages
+from imtrans import (
+    LabFacades,
+    LabImages,
+    PairedImages,
+    Pix2Pix,
+    ProceduralFacades,
+    Trainer,
+    UNetGenerator,
+    UnpairedFacades,
+    UnpairedImages,
+)
 from imtrans.data import cache as cache_module
 from imtrans.data.cache import ImageCache, make_cache
 from imtrans.data.crop_dataset import Jitter, SingleSourceDataset
 from imtrans.data.loader import BatchLoader, batches
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, DataError
 
 CPU = torch.device("cpu")
 
@@ -196,3 +207,77 @@ def test_whether_to_keep_is_yes_or_no():
     with pytest.raises(ArgumentError) as caught:
         BatchLoader(CPU, cache="yes", num_workers=0)
     assert str(caught.value) == "Trainer: keep_data must be True or False, got 'yes'."
+
+
+def test_filling_decodes_each_image_once_and_changes_no_batch(folder, monkeypatch):
+    data, seen = make("unpaired, AtoB", folder), []
+    expected = list(make_cache(data, CPU).batches(2, epoch=1))
+    for source in data.sources:
+        load = source.load
+        monkeypatch.setattr(source, "load", lambda index, load=load: seen.append(index) or load(index))
+    filled = ImageCache(data, CPU, CPU)
+    filters = warnings.filters[:]
+    filled.fill()
+    assert warnings.filters == filters  # the readers of several threads change them
+    assert sorted(seen) == sorted([*range(5), *range(3)])
+    check_equal(filled.batches(2, epoch=1), expected)
+    assert len(seen) == 8
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Twelve pairs; the header of the seventh is intact, its pixels are not."""
+    rng = np.random.default_rng(1)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)).save(tmp_path / f"{i:02d}.jpg")
+    path = tmp_path / "06.jpg"
+    path.write_bytes(path.read_bytes()[:-900])
+    return tmp_path
+
+
+def trainer(data, out, **settings):
+    method = Pix2Pix(UNetGenerator(base_channels=4, depth=3), None)
+    return Trainer(method, data, out=out, epochs=1, device="cpu", precision="fp32", **settings)
+
+
+def test_a_damaged_image_ends_a_run_before_its_first_step(damaged, tmp_path):
+    out, stepped = tmp_path / "run", []
+    run = trainer(PairedImages(damaged, size=16), out, progress=False)
+    run.method.step = lambda *_: stepped.append(1)
+    with pytest.raises(DataError) as caught:
+        run.fit()
+    assert str(caught.value).startswith(f"{damaged / '06.jpg'} cannot be read as a picture (image file is truncated")
+    assert str(caught.value).endswith('To train without such files: on_bad_image="skip" (--on-bad-image skip).')
+    assert not stepped
+    assert not (out / "config.json").exists()  # the folder is free for the next attempt
+    with pytest.warns(UserWarning, match="1 of 12 samples are bad and left out"):
+        data = PairedImages(damaged, size=16, on_bad_image="skip")
+    assert data.files == [f"{i:02d}.jpg" for i in range(12) if i != 6]
+    trainer(data, out, progress=False).fit()
+
+
+def test_a_damaged_validation_image_is_found_before_the_first_step(damaged, folder, tmp_path):
+    run = trainer(PairedImages(folder, size=16), tmp_path / "run", val_data=PairedImages(damaged, size=16))
+    with pytest.raises(DataError, match="06"):
+        run.fit()
+    assert run.step == 0
+
+
+def test_progress_shows_the_decoding_or_says_that_pixels_are_not_checked(folder, tmp_path, capsys):
+    data = PairedImages(folder, size=16)
+    trainer(data, None, max_steps=1).fit()
+    assert "decoding: " in capsys.readouterr().err
+    trainer(data, None, max_steps=1, keep_data=False).fit()
+    said = (
+        "The 5 samples of PairedImages are not cached: file headers are checked, pixels are not yet. "
+        'on_bad_image="skip" (--on-bad-image skip) decodes every file first.'
+    )
+    assert said in capsys.readouterr().err
+    trainer(data, None, max_steps=1, keep_data=False, progress=False).fit()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_data_set_without_files_is_loaded_when_needed():
+    data = ProceduralFacades(400, size=16)
+    trainer(data, None, max_steps=2, progress=False).fit()
+    assert len(data._drawn) <= 2 + 1 + 4  # the steps', the one that sizes the cache, and the samples'

@@ -155,8 +155,8 @@ def test_samples_that_are_no_dicts_are_refused(workers):
     [
         (
             [{"source": torch.zeros(3, 4)}, {"source": torch.zeros(3, 5)}],
-            "The samples of a batch differ in size: {'source': [(3, 4), (3, 5)]}. Give images of one size, or "
-            "batch_size=1.",
+            "The samples of a batch differ in size: {'source': [(3, 4), (3, 5)]}. Give images of one size, for "
+            "example with preprocess='resize_and_crop' of PairedImages, or batch_size=1.",
         ),
         (
             [{"source": torch.zeros(3), "mask": None}],

@@ -5,6 +5,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imtrans import PairedImages
+from imtrans.data.image_folder import SKIP_HINT
 from imtrans.data.images import to_tensor
 from imtrans.data.loader import EpochDataset
 from imtrans.errors import ArgumentError, DataError
@@ -153,7 +154,7 @@ def test_files_without_partner(tmp_path):
     a, b = tmp_path / "A", tmp_path / "B"
     assert error_of(tmp_path) == (
         f"6 of the files in {a} and {b} have no partner of the same name: {a}/0.png, {a}/1.png, {a}/2.png, "
-        f"{b}/4.png, {b}/5.png and 1 more. Add the missing ones, or take these out."
+        f"{b}/4.png, {b}/5.png and 1 more. Add the missing ones, or take these out. " + SKIP_HINT
     )
 
 
@@ -161,7 +162,7 @@ def test_a_pair_that_cannot_be_halved(tmp_path):
     path = save(tmp_path / "1.png", GREY, size=(21, 10))
     assert error_of(tmp_path) == (
         f"{path} is 21 pixels wide and cannot be halved. A side-by-side pair has A in its left half and B in its "
-        "right half; or put them in two folders, A and B."
+        "right half; or put them in two folders, A and B. " + SKIP_HINT
     )
 
 
@@ -169,7 +170,7 @@ def test_partners_of_different_sizes(tmp_path):
     a = save(tmp_path / "A" / "1.png", GREY, size=(20, 10))
     b = save(tmp_path / "B" / "1.png", GREY, size=(10, 20))
     assert error_of(tmp_path) == (
-        f"{a} is 20x10, its partner {b} is 10x20. The two pictures of a pair must be of one size."
+        f"{a} is 20x10, its partner {b} is 10x20. The two pictures of a pair must be of one size. " + SKIP_HINT
     )
 
 
@@ -193,7 +194,7 @@ def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):
     with pytest.raises(DataError) as caught:
         data[0]
     assert str(caught.value).startswith(f"{path} cannot be read as a picture (image file is truncated")
-    assert str(caught.value).endswith("Repair the file, or take it out of the folder.")
+    assert str(caught.value).endswith(f"Repair the file, or take it out of the folder. {SKIP_HINT}")
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,45 @@ def test_any_number_of_workers_and_any_order_give_the_same_samples(side_by_side,
         for index, sample in zip(order, loaded, strict=True):
             assert torch.equal(sample["source"], expected[index]["source"])
             assert torch.equal(sample["target"], expected[index]["target"])
+
+
+def deep(path, low, high, dtype=np.uint16, shape=(20, 40)):
+    """A file of one channel with values from `low` to `high`, more than 8 bits each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.linspace(low, high, shape[0] * shape[1]).reshape(shape).astype(dtype)).save(path)
+
+
+def test_12_bit_values_in_16_bit_files_are_told_and_scaled(tmp_path):
+    for n in range(3):
+        deep(tmp_path / f"{n}.png", 16, 4000)
+    with pytest.warns(UserWarning, match="16 bit") as warned:
+        dark = PairedImages(tmp_path, size=20, augment=False)
+    assert str(warned[0].message) == (
+        "PairedImages: the values of 3 of 3 files in 16 bit go from 16 to 4000, of 65535: they are read as dark "
+        "pictures. Give their range, value_range=(0, 4095)."
+    )
+    assert dark[0]["target"].max() < -0.85
+    data = PairedImages(tmp_path, size=20, augment=False, value_range=[0, 4095])
+    assert data[0]["source"].min() < -0.97
+    assert data[0]["target"].max() > 0.94
+    assert "values 0 to 4095" in repr(data)
+
+
+def test_values_outside_the_range_are_clipped_and_8_bit_files_stay(tmp_path):
+    deep(tmp_path / "A" / "1.tif", -1000, 3000, np.float32)
+    Image.fromarray(np.full((20, 40), 7, dtype=np.uint8)).save((tmp_path / "B").mkdir() or tmp_path / "B" / "1.png")
+    sample = PairedImages(tmp_path, size=20, augment=False, value_range=(0, 1000))[0]
+    assert sample["source"].min() == -1
+    assert sample["source"].max() == 1
+    assert value(sample["target"]) == 7
+
+
+@pytest.mark.parametrize("wrong", [(1, 1), (0, float("nan")), 4095, "01", (0, 1, 2)])
+def test_a_value_range_is_two_increasing_numbers(side_by_side, wrong):
+    with pytest.raises(ArgumentError, match=r"value_range must be two increasing numbers, \(low, high\), got "):
+        PairedImages(side_by_side, value_range=wrong)
+
+
+def test_16_bit_files_that_use_their_range_are_read_without_a_word(tmp_path):
+    deep(tmp_path / "1.png", 0, 60000)
+    PairedImages(tmp_path, size=8)

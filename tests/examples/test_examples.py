@@ -106,10 +106,13 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
         "--warmup-epochs": 1, "--max-steps": 5, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine", "--on-bad-image": "skip",
+        "--channels": 3, "--preprocess": "scale_width_and_crop",
     }  # fmt: skip
-    output = succeeded(*[word for pair in flags.items() for word in pair], "--no-compile", cwd=tmp_path)
-    assert "training on   4 pairs side by side in pairs/train, 24x24 pixels, AtoB" in output
-    assert "validating on 2 pairs side by side in pairs/val, 24x24 pixels, AtoB" in output
+    more = ["--no-compile", "--value-range", "0", "4095"]
+    output = succeeded(*[word for pair in flags.items() for word in pair], *more, cwd=tmp_path)
+    told = "values 0 to 4095, 3 to 3 channels, preprocess scale_width_and_crop"
+    assert f"training on   4 pairs side by side in pairs/train, 24x24 pixels, {told}, AtoB" in output
+    assert f"validating on 2 pairs side by side in pairs/val, 24x24 pixels, {told}, AtoB" in output
     assert "5 steps of batch 2 on cpu in bf16" in output
     config = config_of(tmp_path / "runs" / "mine")
     given = {"epochs": 3, "decay_epochs": 1, "steps": 5, "batch_size": 2, "precision": "bf16", "seed": 5, "size": 32}
@@ -121,9 +124,16 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
-        *TESTED, "--l1-weight", "--no-dropout",
+        *TESTED, "--l1-weight", "--no-dropout", "--value-range", "--labels",
     }  # fmt: skip
     assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
+
+
+def test_label_maps_from_the_command_line(tmp_path):
+    side_by_side(tmp_path / "pairs" / "train")
+    arguments = ["--data", "pairs", "--labels", "cmp", "--size", 32, "--base-channels", 4, "--max-steps", 1]
+    assert "source of 12 labels, BtoA" in succeeded(*arguments, "--device", "cpu", cwd=tmp_path)
+    assert len(load_pretrained(tmp_path / "runs" / "facades" / "generator").palette) == 12
 
 
 def test_without_val_it_says_so_and_shows_no_table(tmp_path):

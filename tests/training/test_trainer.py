@@ -1105,3 +1105,16 @@ def test_a_device_that_is_not_there():
         Trainer(Recorder(), out=None, device="gpu")
     assert str(caught.value).startswith("device='gpu' cannot be used here: ")
     assert str(caught.value).endswith("Use 'auto', or 'cpu'.")
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_the_first_batch_must_lie_in_the_range_of_the_networks(name):
+    sample = {"source": torch.zeros(3, 16, 16), "target": torch.zeros(3, 16, 16)}
+    trainer = Trainer(Pix2Pix(UNetGenerator(base_channels=4, depth=2), None), [sample], out=None, device="cpu")
+    with pytest.raises(ArgumentError) as caught:
+        trainer.train_step({name: tensor[None] for name, tensor in (sample | {name: sample[name] + 255}).items()})
+    assert str(caught.value) == (
+        f"Trainer: batch['{name}'] must lie in [-1, 1], got 255 to 255. Scale the samples of the data set; pixels from "
+        "0 to 255: x / 127.5 - 1."
+    )
+    trainer.train_step({name: tensor[None] for name, tensor in sample.items()})
