@@ -62,7 +62,7 @@ class NoRunFolder:
     def _ignore(self, *arguments: Any) -> None:
         """Do nothing."""
 
-    start = truncate = log = save_sample = save_checkpoint = save_networks = write_gallery = _ignore
+    start = check_networks = truncate = log = save_sample = save_checkpoint = save_networks = write_gallery = _ignore
 
 
 class RunFolder:
@@ -153,18 +153,26 @@ class RunFolder:
         """Save a checkpoint; see `imtrans.training.checkpoint.save_checkpoint`."""
         save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 
+    def check_networks(self, translations: Sequence[Translation]) -> None:
+        """Warn of each network that cannot be saved. It is no reason to end a long run."""
+        for translation in translations:
+            self._can_save(translation.network)
+
     def save_networks(self, translations: Sequence[Translation], summary: TrainingSummary) -> None:
         """Save the network of each translation; warn of one that cannot be saved."""
         for translation in translations:
             network = translation.network
-            if not isinstance(network, Pretrained):
-                continue
-            try:
-                network.description()
-            except SavedModelError as error:  # no reason to end a long run
-                warnings.warn(f"{error} The checkpoints in {self.path} still hold its weights.", stacklevel=2)
-            else:
+            if isinstance(network, Pretrained) and self._can_save(network):
                 publish(self.path / translation.name, network, summary, source=translation.source)
+
+    def _can_save(self, network: nn.Module) -> bool:
+        try:
+            if isinstance(network, Pretrained):
+                network.description()
+        except SavedModelError as error:
+            warnings.warn(f"{error} The checkpoints in {self.path} still hold its weights.", stacklevel=3)
+            return False
+        return True
 
     def write_gallery(self) -> None:
         """Update the gallery."""

@@ -210,6 +210,7 @@ class Trainer:
         state = self._group.run_on_rank0(self.folder.newest_state) if resuming else None
         if state is None:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))
+            self.folder.check_networks(self._method.translations())
             self._save_checkpoint()
         else:
             self._load_state_dict(state)
