@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.wrappers import unwrap
 
 Matrix = Sequence[Sequence[float]]
 
@@ -133,7 +134,7 @@ def colour_space(network: nn.Module) -> ColourSpace | None:
     >>> colour_space(nn.Identity()) is None
     True
     """
-    name = getattr(network, "colours", None)
+    name = getattr(unwrap(network), "colours", None)
     return COLOUR_SPACES.get(name) if isinstance(name, str) else None
 
 

@@ -16,6 +16,7 @@ from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
 from imtrans.modes import MODES, running_as
 from imtrans.runtime import fork_rng
+from imtrans.wrappers import unwrap
 
 Translate = Callable[[Batch], tuple[Tensor, Tensor] | None]
 """Maps a batch to outputs and targets ``(b, c, h, w)`` in [-1, 1]; to None if the batch has no targets."""
@@ -59,7 +60,7 @@ def evaluate(
     at_least("evaluate", "batch_size", batch_size, 1)
     if length_of(data) == 0:
         raise DataError("evaluate: the data set is empty. Give it samples.")
-    mode = getattr(generator, "inference_mode", "eval") if mode is None else mode
+    mode = getattr(unwrap(generator), "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     space = colour_space(generator)
 

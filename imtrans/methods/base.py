@@ -19,7 +19,7 @@ class Translation:
 
     Args:
         name: folder that the network is saved to.
-        network: maps source to output, ``(b, c, h, w) -> (b, c', h, w)``. It is saved if it is a `Pretrained`.
+        network: maps source to output, ``(b, c, h, w) -> (b, c', h, w)``. See `imtrans.hub.foreign.describe`.
         source: column of its input, a key of the batch.
         output: column of its output.
         target: column that the output is compared with, a key of the batch. It may be absent.

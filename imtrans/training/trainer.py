@@ -207,10 +207,10 @@ class Trainer:
     def _start(self, resuming: bool) -> None:
         torch.manual_seed(rank_seed(self.seed, self._group.rank))
         self._validator.set_inference_mode()
+        self.folder.check_networks(self._method.translations())
         state = self._group.run_on_rank0(self.folder.newest_state) if resuming else None
         if state is None:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))
-            self.folder.check_networks(self._method.translations())
             self._save_checkpoint()
         else:
             self._load_state_dict(state)

@@ -16,6 +16,7 @@ from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Method, sample_columns
 from imtrans.modes import running_as
 from imtrans.runtime import fork_rng
+from imtrans.wrappers import unwrap
 
 SAMPLES = 4  # rows of a sample grid
 
@@ -83,8 +84,8 @@ class Validator:
         """Set the `inference_mode` of the networks to the best mode, ``"batch_stats"`` without a result; return it."""
         mode: str = "batch_stats" if self.result is None else self.result["best"]
         for translation in cast(Method, self.method).translations():
-            if isinstance(translation.network, Pretrained):
-                translation.network.inference_mode = mode
+            if isinstance(network := unwrap(translation.network), Pretrained):
+                network.inference_mode = mode
         return mode
 
     def sample_images(self) -> dict[str, Tensor] | None:
