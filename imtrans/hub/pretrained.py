@@ -17,11 +17,13 @@ from imtrans.checks import one_of
 from imtrans.colours import COLOUR_SPACES
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
+from imtrans.hub.adapt import adapt_channels
 from imtrans.hub.client import push
 from imtrans.hub.model_card import CARD, model_card
 from imtrans.hub.saved_model import CONFIG, WEIGHTS, SavedModel, write_saved, writing
 from imtrans.hub.structure import differences
 from imtrans.modes import MODES
+from imtrans.runtime import pick_device
 from imtrans.version import __version__
 
 P = TypeVar("P", bound="Pretrained")
@@ -244,8 +246,12 @@ class Pretrained(nn.Module):
         revision: str | None = None,
         token: str | None = None,
         subfolder: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
     ) -> P:
-        """Load a saved network, in evaluation mode, on the CPU.
+        """Load a saved network, in evaluation mode.
 
         ``config.json`` is checked before memory is allocated, and the weights are compared with the digest in it. No
         code from the repo is run.
@@ -255,17 +261,40 @@ class Pretrained(nn.Module):
             revision: branch, tag or commit of the repo.
             token: access token of an account that may read the repo.
             subfolder: subfolder of the folder or repo.
+            device: device to load to, see `imtrans.runtime.pick_device`; None is the CPU.
+            dtype: type of floating-point weights; None for the type in the file.
+            in_channels: another number of input channels than the saved network has. The first convolution is adapted,
+                see `imtrans.hub.adapt.adapt_channels`; the new number is in the network's `config`.
+            out_channels: another number of output channels; the last convolution is adapted.
 
         Raises:
-            SavedModelError: the files are damaged, or hold another network than a `cls`.
+            SavedModelError: the files are damaged, hold another network than a `cls`, or cannot be adapted.
             HubError: the repo cannot be fetched.
+            ArgumentError: a device, dtype or number of channels that is not allowed.
         """
         saved = SavedModel(name, revision, token, subfolder)
-        return cls.from_saved(saved, saved.config())
+        return cls.from_saved(
+            saved, saved.config(), device=device, dtype=dtype, in_channels=in_channels, out_channels=out_channels
+        )
 
     @classmethod
-    def from_saved(cls: type[P], saved: SavedModel, config: dict[str, Any]) -> P:
+    def from_saved(
+        cls: type[P],
+        saved: SavedModel,
+        config: dict[str, Any],
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+    ) -> P:
         """Build the network of `saved`, whose ``config.json`` holds `config`; see `from_pretrained`."""
+        target = None if device is None else pick_device(device)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ArgumentError(
+                f"{cls.__name__}: dtype={dtype!r} is not a floating-point type. Use torch.float32, torch.float16 or "
+                "torch.bfloat16."
+            )
         if config["class"] != cls.__name__:
             kind = one_line(config["class"], 100)
             raise SavedModelError(
@@ -279,17 +308,42 @@ class Pretrained(nn.Module):
             raise SavedModelError(f"{saved}: {CONFIG} does not describe a network. {error}") from error
         tensors = saved.tensors(config["sha256"])
         network._check_fit(saved, tensors)
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        if changes := {name: count for name, count in channels.items() if count is not None}:
+            network, tensors = network._adapted(changes, tensors)
         network.load_state_dict(tensors, strict=True, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):
             # Buffers that are not saved are computed by ``__init__``, off the meta device. The weights fit, so the
             # network is as large as its file.
-            computed = cls(**config["arguments"])
+            computed = cls(**{**config["arguments"], **changes})
             computed.load_state_dict(tensors, strict=True, assign=True)
             computed.inference_mode, computed.colours = network.inference_mode, network.colours
             network = computed
         if config.get("memory_format") == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.eval()
+        return network.to(target, dtype).eval()
+
+    def _adapted(self: P, changes: dict[str, int], tensors: dict[str, Tensor]) -> tuple[P, dict[str, Tensor]]:
+        """Return this network on the meta device with other numbers of channels, and `tensors` adapted to them."""
+        cls = type(self)
+        parameters = inspect.signature(cls.__init__).parameters
+        for name in changes:
+            if name not in parameters and all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                raise ArgumentError(f"{cls.__name__}: the class has no argument {name}. Leave {name} out.")
+        with torch.device("meta"):
+            network = cls(**{**self.config, **changes})
+        ends = {
+            name: tuple(each.config.get(name, getattr(each, name, 1)) for each in (self, network))
+            for name in ("in_channels", "out_channels")
+        }
+        if self.colours is not None and any(old != new for old, new in ends.values()):
+            raise ArgumentError(
+                f"{cls.__name__}: the channels of a network with colours={self.colours!r} have a fixed meaning. Leave "
+                "in_channels and out_channels out."
+            )
+        network.inference_mode, network.colours = self.inference_mode, self.colours
+        inputs, outputs = ends["in_channels"], ends["out_channels"]
+        return network, adapt_channels(self, network, tensors, inputs=inputs, outputs=outputs)
 
     @classmethod
     def _from_arguments(cls: type[P], saved: SavedModel, arguments: dict[str, Any]) -> P:
