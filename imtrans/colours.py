@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.wrappers import unwrap
 
 Matrix = Sequence[Sequence[float]]
 
@@ -134,7 +133,7 @@ def colour_space(network: nn.Module) -> ColourSpace | None:
     >>> colour_space(nn.Identity()) is None
     True
     """
-    name = getattr(unwrap(network), "colours", None)
+    name = getattr(network, "colours", None)
     return COLOUR_SPACES.get(name) if isinstance(name, str) else None
 
 

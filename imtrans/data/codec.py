@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from imtrans.colours import colour_space
 from imtrans.data.images import converted, open_image, upright
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.wrappers import unwrap
+from imtrans.modes import unwrap
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -36,9 +36,10 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
     `Decoded.encode` joins them with the network's output.
     """
+    network = unwrap(network)
     space = colour_space(network)
     if space is None:
-        return decode(owner, image, cast(int, unwrap(network).in_channels))
+        return decode(owner, image, cast(int, network.in_channels))
     decoded = decode(owner, image, _grey_or_colour(owner, image))
     source, _ = space.split(decoded.tensor.expand(-1, 3, -1, -1))
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))

@@ -14,9 +14,8 @@ from imtrans.colours import colour_space
 from imtrans.data.loader import Batch, batches, length_of
 from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
-from imtrans.modes import MODES, running_as
+from imtrans.modes import MODES, running_as, unwrap
 from imtrans.runtime import fork_rng
-from imtrans.wrappers import unwrap
 
 Translate = Callable[[Batch], tuple[Tensor, Tensor] | None]
 """Maps a batch to outputs and targets ``(b, c, h, w)`` in [-1, 1]; to None if the batch has no targets."""
@@ -62,7 +61,7 @@ def evaluate(
         raise DataError("evaluate: the data set is empty. Give it samples.")
     mode = getattr(unwrap(generator), "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
-    space = colour_space(generator)
+    space = colour_space(unwrap(generator))
 
     def translate(batch: Batch) -> tuple[Tensor, Tensor]:
         fake, target = generator(batch["source"]), batch["target"]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from imtrans.errors import SavedModelError
 from imtrans.hub.pretrained import Pretrained
 from imtrans.hub.saved_model import WEIGHTS, loading_code
+from imtrans.modes import unwrap
 from imtrans.version import __version__
-from imtrans.wrappers import unwrap
 
 
 def describe(network: nn.Module, *, inference_mode: str = "eval") -> dict[str, Any]:

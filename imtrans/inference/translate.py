@@ -9,8 +9,7 @@ from imtrans.checks import at_least, one_of
 from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.tiling import plan_tiles, run_tiled
-from imtrans.modes import MODES, running_as
-from imtrans.wrappers import unwrap
+from imtrans.modes import MODES, running_as, unwrap
 
 
 @torch.no_grad()

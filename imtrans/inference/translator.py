@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.translate import check_generator
-from imtrans.modes import running_as
-from imtrans.wrappers import unwrap
+from imtrans.modes import running_as, unwrap
 
 COMPILE_AFTER = 500  # images of one size before compile="auto" compiles it: about as many as pay for the compilation
 MAX_COMPILED = 4  # sizes that are compiled; each holds a copy of the weights

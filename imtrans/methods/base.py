@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from imtrans.colours import colour_space
 from imtrans.data.loader import Batch
 from imtrans.errors import ArgumentError
+from imtrans.modes import unwrap
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Translation:
             columns[f"cycled_{self.source}"] = self.inverse(output)
         if self.target in batch:
             columns[self.target] = batch[self.target]
-        if (space := colour_space(self.network)) is not None:
+        if (space := colour_space(unwrap(self.network))) is not None:
             columns[self.source] = torch.zeros_like(source).expand(-1, len(space.target), -1, -1)
             for name in columns.keys() & {self.source, self.output, self.target}:
                 columns[name] = space.join(source, columns[name])

@@ -17,8 +17,8 @@ from imtrans.hub.model_card import CARD, SAMPLES, SOURCE, model_card, run_card
 from imtrans.hub.pretrained import Pretrained
 from imtrans.hub.saved_model import write_saved, writing
 from imtrans.methods.base import Method
+from imtrans.modes import unwrap
 from imtrans.training.report.image_grid import column_titles, image_grid_png
-from imtrans.wrappers import unwrap
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from imtrans.files import json_bytes, write_atomic
 from imtrans.hub.foreign import describe
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Translation
+from imtrans.modes import unwrap
 from imtrans.training.checkpoint import newest_state, save_checkpoint
 from imtrans.training.publish import TrainingSummary, publish
 from imtrans.training.report.gallery import write_gallery
 from imtrans.training.report.image_grid import image_grid_png
 from imtrans.version import __version__
-from imtrans.wrappers import unwrap
 
 LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other process read a locked one
 

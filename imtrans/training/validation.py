@@ -14,9 +14,8 @@ from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Method, sample_columns
-from imtrans.modes import running_as
+from imtrans.modes import running_as, unwrap
 from imtrans.runtime import fork_rng
-from imtrans.wrappers import unwrap
 
 SAMPLES = 4  # rows of a sample grid
 
