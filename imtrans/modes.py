@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from imtrans.checks import one_of
 
@@ -12,6 +15,7 @@ DETERMINISTIC = ("eval", "batch_stats")  # without dropout: two runs give the sa
 _Dropouts = nn.modules.dropout._DropoutNd
 _Norms = nn.modules.batchnorm._NormBase  # batch and instance norms
 _InstanceNorm = nn.modules.instancenorm._InstanceNorm
+_WITH_MODULE = (DataParallel, DistributedDataParallel, AveragedModel)
 
 
 def uses_input_stats(module: nn.Module, *, training: bool | None = None) -> bool:
@@ -76,3 +80,22 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
             norm.track_running_stats = tracked
         for norm, statistics in running.items():
             norm.running_mean, norm.running_var, norm.momentum = statistics
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside the wrappers of PyTorch, or `network` itself.
+
+    The wrappers are the result of `torch.compile`, `DataParallel`, `DistributedDataParallel` and `AveragedModel`.
+
+    >>> conv = nn.Conv2d(1, 1, 1)
+    >>> unwrap(nn.DataParallel(conv)) is conv, unwrap(conv) is conv
+    (True, True)
+    """
+    while True:
+        if isinstance(network, _WITH_MODULE):
+            network = cast(nn.Module, network.module)
+        elif type(network).__name__ == "OptimizedModule" and "_orig_mod" in network._modules:
+            # By name: the import of its class would load the compiler.
+            network = cast(nn.Module, network._modules["_orig_mod"])
+        else:
+            return network

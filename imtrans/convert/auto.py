@@ -2,6 +2,8 @@
 
 from os import PathLike
 
+import torch
+
 from imtrans.errors import SavedModelError, did_you_mean, short_repr
 from imtrans.hub.pretrained import Pretrained
 from imtrans.hub.saved_model import CONFIG, SavedModel
@@ -17,19 +19,29 @@ CLASSES: dict[str, type[Pretrained]] = {cls.__name__: cls for cls in (*_GENERATO
 
 
 def load_pretrained(
-    name: str | PathLike[str], *, revision: str | None = None, token: str | None = None, subfolder: str | None = None
+    name: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    subfolder: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    in_channels: int | None = None,
+    out_channels: int | None = None,
 ) -> Pretrained:
-    """Load a saved network of any class of imtrans, in evaluation mode, on the CPU. ``config.json`` names the class.
+    """Load a saved network of any class of imtrans, in evaluation mode. ``config.json`` names the class.
 
     Args:
         name: a folder, or ``"user/repo"`` on the Hub if there is no such folder.
         revision: branch, tag or commit of the repo.
         token: access token of an account that may read the repo.
         subfolder: subfolder of the folder or repo.
+        device: this, `dtype`, `in_channels` and `out_channels` as for `Pretrained.from_pretrained`.
 
     Raises:
-        SavedModelError: there is no saved network of imtrans, or it is damaged.
+        SavedModelError: there is no saved network of imtrans, it is damaged, or it cannot be adapted.
         HubError: the repo cannot be fetched.
+        ArgumentError: a device, dtype or number of channels that is not allowed.
     """
     saved = SavedModel(name, revision, token, subfolder)
     config = saved.config()
@@ -39,4 +51,6 @@ def load_pretrained(
             f"{CONFIG} of {saved} names the class {short_repr(kind)}, which is not one of {', '.join(CLASSES)}."
             f"{did_you_mean(kind, CLASSES)} Load a class of your own with its from_pretrained."
         )
-    return CLASSES[kind].from_saved(saved, config)
+    return CLASSES[kind].from_saved(
+        saved, config, device=device, dtype=dtype, in_channels=in_channels, out_channels=out_channels
+    )

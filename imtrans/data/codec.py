@@ -18,6 +18,7 @@ from imtrans.data.arrays import ARRAY_SUFFIXES, load_array
 from imtrans.data.images import converted, open_image, upright
 from imtrans.data.labels import one_hot_from_colours
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.modes import unwrap
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -39,6 +40,7 @@ def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
     `Decoded.encode` joins them with the network's output. A network with a palette gets an RGB label map as one-hot
     channels; a tensor of more channels is one-hot already.
     """
+    network = unwrap(network)
     image = _loaded(image)
     palette = getattr(network, "palette", None)
     if isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3):

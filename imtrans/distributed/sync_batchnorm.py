@@ -63,13 +63,19 @@ class _SyncBatchNorm(_BatchNorm):
 class SyncBatchNorm1d(_SyncBatchNorm, nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` with statistics over all ranks in a distributed step."""
 
+    computes_as = nn.BatchNorm1d
+
 
 class SyncBatchNorm2d(_SyncBatchNorm, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with statistics over all ranks in a distributed step."""
 
+    computes_as = nn.BatchNorm2d
+
 
 class SyncBatchNorm3d(_SyncBatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` with statistics over all ranks in a distributed step."""
+
+    computes_as = nn.BatchNorm3d
 
 
 _CONVERSIONS = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d, nn.BatchNorm3d: SyncBatchNorm3d}

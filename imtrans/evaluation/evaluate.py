@@ -14,7 +14,7 @@ from imtrans.colours import colour_space
 from imtrans.data.loader import Batch, batches, check_columns, check_data, length_of, to_device
 from imtrans.errors import DataError
 from imtrans.evaluation.metrics import Scores
-from imtrans.modes import DETERMINISTIC, MODES, running_as
+from imtrans.modes import DETERMINISTIC, MODES, running_as, unwrap
 from imtrans.runtime import fork_rng
 
 Translate = Callable[[Batch], tuple[Tensor, Tensor] | None]
@@ -60,9 +60,9 @@ def evaluate(
     check_data("evaluate", "data", data)
     if length_of(data) == 0:
         raise DataError("evaluate: the data set is empty. Give it samples.")
-    mode = getattr(generator, "inference_mode", "eval") if mode is None else mode
+    mode = getattr(unwrap(generator), "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
-    space = colour_space(generator)
+    space = colour_space(unwrap(generator))
 
     def translate(batch: Batch) -> tuple[Tensor, Tensor]:
         check_columns("evaluate", batch, ("source", "target"))

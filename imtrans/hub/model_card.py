@@ -35,13 +35,18 @@ def model_card(
         subfolder: subfolder of the repo.
         local: whether `name` is a folder.
     """
-    kind, arguments = description["class"], description["arguments"]
+    kind, arguments = description["class"], description.get("arguments")
     title = f"{name}/{subfolder}" if subfolder else name
     front_matter = _front_matter(kind, title, (validation or {}).get(description["inference_mode"]))
-    blocks = [front_matter, f"# {title}", f"A `{kind}` with {parameters:,} parameters, made with imtrans."]
+    name_of = kind if arguments is not None else f"{description['module']}.{kind}"
+    blocks = [front_matter, f"# {title}", f"A `{name_of}` with {parameters:,} parameters, made with imtrans."]
     if columns:
         blocks.append(f"![{columns}]({SAMPLES})")
-    if {"in_channels", "out_channels"} <= arguments.keys():
+    if arguments is None:
+        blocks.append("It is not a network of imtrans, which trained it. Build it with the arguments that it had:")
+        blocks.append(_code(*description["how_to_load"]))
+        blocks.append(f"Its best inference mode is `{description['inference_mode']}`, see `imtrans.running_as`.")
+    elif {"in_channels", "out_channels"} <= arguments.keys():
         blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
         if description.get("colours") in COLOUR_SPACES:
             blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
@@ -50,7 +55,8 @@ def model_card(
         blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))
-    blocks += ["## Architecture", _table(("argument", "value"), arguments.items())]
+    if arguments is not None:
+        blocks += ["## Architecture", _table(("argument", "value"), arguments.items())]
     if training:
         blocks += ["## Training", _table(("", ""), training.items())]
     if validation:

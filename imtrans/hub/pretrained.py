@@ -6,23 +6,29 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from imtrans.checks import one_of
 from imtrans.colours import COLOUR_SPACES, Colour, check_palette
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
+from imtrans.hub.adapt import adapt_channels
 from imtrans.hub.client import push
 from imtrans.hub.model_card import CARD, model_card
 from imtrans.hub.saved_model import CONFIG, WEIGHTS, SavedModel, write_saved, writing
+from imtrans.hub.structure import differences
 from imtrans.modes import MODES
+from imtrans.runtime import pick_device
 from imtrans.version import __version__
 
 P = TypeVar("P", bound="Pretrained")
 
+_REBUILT: "WeakKeyDictionary[Pretrained, tuple[dict[str, Any], Pretrained]]" = WeakKeyDictionary()
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
@@ -30,6 +36,8 @@ class Pretrained(nn.Module):
     """A network that keeps its arguments, and so can be saved and built again.
 
     The arguments of a subclass must be JSON values. A callable is allowed, but such a network cannot be saved.
+    Arguments that a subclass takes as ``**kwargs`` are recorded by name. Arguments that it takes as ``*args`` have no
+    names; a network with such arguments cannot be saved.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -45,9 +53,18 @@ class Pretrained(nn.Module):
         """Record the arguments. If they do not fit the signature, ``__init__`` raises."""
         network = super().__new__(cls)
         with suppress(TypeError):
-            bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
+            signature = inspect.signature(cls.__init__)
+            bound = signature.bind(network, *args, **kwargs)
             bound.apply_defaults()
-            network.config = {name: _frozen(value) for name, value in list(bound.arguments.items())[1:]}
+            network.config = {}
+            for name, value in list(bound.arguments.items())[1:]:
+                kind = signature.parameters[name].kind
+                if kind is inspect.Parameter.VAR_KEYWORD:
+                    network.config |= {key: _frozen(entry) for key, entry in value.items()}
+                elif kind is not inspect.Parameter.VAR_POSITIONAL:
+                    network.config[name] = _frozen(value)
+                elif value:
+                    network.config[f"*{name}"] = _frozen(value)
         return network
 
     @property
@@ -71,7 +88,8 @@ class Pretrained(nn.Module):
     @colours.setter
     def colours(self, colours: str | None) -> None:
         if colours is not None:
-            owner, found = type(self).__name__, [self.config.get(f"{side}_channels") for side in ("in", "out")]
+            owner, sides = type(self).__name__, ("in_channels", "out_channels")
+            found = [self.config.get(side, getattr(self, side, None)) for side in sides]
             space = COLOUR_SPACES[one_of(owner, "colours", colours, COLOUR_SPACES)]
             if found != [len(space.source), len(space.target)]:
                 raise ArgumentError(
@@ -118,21 +136,26 @@ class Pretrained(nn.Module):
         """Write ``config.json`` and ``model.safetensors`` to `folder`, which may be new.
 
         Raises:
-            SavedModelError: an argument of the network was a callable, or the folder cannot be written.
+            SavedModelError: the network cannot be described, see `description`, or the folder cannot be written.
         """
         write_saved(Path(folder), self.description(), self.state_dict())
 
     def description(self) -> dict[str, Any]:
         """Return the content of ``config.json``, from which the network can be built.
 
+        The network is built from it once on the meta device, and compared with this one; see
+        `imtrans.hub.structure.differences`.
+
         Raises:
-            SavedModelError: an argument was a callable.
+            SavedModelError: an argument was a callable, or the network was changed after it was built.
         """
+        arguments = {name: self._as_json(name, value) for name, value in self.config.items()}
+        self._check_rebuilt(arguments)
         described: dict[str, Any] = {
             "library": "imtrans",
             "version": __version__,
-            "class": type(self).__name__,
-            "arguments": {name: self._as_json(name, value) for name, value in self.config.items()},
+            "class": self._class().__name__,
+            "arguments": arguments,
             "inference_mode": self.inference_mode,
         }
         if self.colours is not None:
@@ -145,7 +168,53 @@ class Pretrained(nn.Module):
             described["memory_format"] = "channels_last"
         return described
 
+    def _class(self) -> "type[Pretrained]":
+        return cast(type[Pretrained], parametrize.type_before_parametrizations(self))
+
+    def _check_rebuilt(self, arguments: dict[str, Any]) -> None:
+        """Raise a SavedModelError unless the class and `arguments` give this network."""
+        cls = self._class()
+        if any(base.__name__ == cls.__name__ for base in cls.__mro__[1:]):
+            raise SavedModelError(
+                f"{cls.__name__}: this class cannot be saved, because a class that it derives from has the same name, "
+                f"and {CONFIG} names only one of them. Give it a name of its own."
+            )
+        rebuilt = self._rebuilt(arguments)
+        found = list(differences(self, rebuilt))
+        tensors, expected = self.state_dict().keys(), rebuilt.state_dict().keys()
+        if not found and tensors == expected:
+            return
+        parts = [f"{each.where} is {each.found}, but they give {each.expected}" for each in found[:3]]
+        parts = parts or [f"its state dict has other keys, {join_names(sorted(tensors ^ expected))}"]
+        more = f" There are {len(found) - 3} more differences." if len(found) > 3 else ""
+        raise SavedModelError(
+            f"{cls.__name__}: the network differs from its description, {CONFIG}, which holds only the class and its "
+            f"arguments: {'; '.join(parts)}.{more} Build the network with arguments that give this, or make the change "
+            "in the __init__ of a subclass and save that, or undo it (hooks: handle.remove()), or save the tensors "
+            "with safetensors.torch.save_model(network, path) and change the network again after loading."
+        )
+
+    def _rebuilt(self, arguments: dict[str, Any]) -> "Pretrained":
+        """Build the network from `arguments` on the meta device, once for the same arguments."""
+        if self not in _REBUILT or _REBUILT[self][0] != arguments:
+            cls = self._class()
+            try:
+                with torch.device("meta"), torch.random.fork_rng([]):
+                    _REBUILT[self] = arguments, cls(**arguments)
+            except Exception as error:  # the __init__ of a subclass can raise any
+                raise SavedModelError(
+                    f"{cls.__name__}: the network cannot be saved, because its class cannot be built again from its "
+                    f"arguments {short_repr(arguments)} on the meta device: {one_line(str(error))} Correct its "
+                    "__init__, or save the tensors with safetensors.torch.save_model(network, path)."
+                ) from error
+        return _REBUILT[self][1]
+
     def _as_json(self, name: str, value: Any) -> Any:
+        if name.startswith("*"):
+            raise SavedModelError(
+                f"{type(self).__name__}: the arguments {name}={short_repr(value)} cannot be saved, because they have "
+                "no names. Pass them by name, or give the parameters of __init__ names."
+            )
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if isinstance(value, (list, tuple)):
@@ -179,7 +248,7 @@ class Pretrained(nn.Module):
             training: names and values that describe the training, for the card.
 
         Raises:
-            SavedModelError: an argument of the network was a callable.
+            SavedModelError: the network cannot be described, see `description`.
             HubError: the Hub cannot be reached, or refuses.
         """
         with TemporaryDirectory() as folder:
@@ -201,8 +270,12 @@ class Pretrained(nn.Module):
         revision: str | None = None,
         token: str | None = None,
         subfolder: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
     ) -> P:
-        """Load a saved network, in evaluation mode, on the CPU.
+        """Load a saved network, in evaluation mode.
 
         ``config.json`` is checked before memory is allocated, and the weights are compared with the digest in it. No
         code from the repo is run.
@@ -212,17 +285,40 @@ class Pretrained(nn.Module):
             revision: branch, tag or commit of the repo.
             token: access token of an account that may read the repo.
             subfolder: subfolder of the folder or repo.
+            device: device to load to, see `imtrans.runtime.pick_device`; None is the CPU.
+            dtype: type of floating-point weights; None for the type in the file.
+            in_channels: another number of input channels than the saved network has. The first convolution is adapted,
+                see `imtrans.hub.adapt.adapt_channels`; the new number is in the network's `config`.
+            out_channels: another number of output channels; the last convolution is adapted.
 
         Raises:
-            SavedModelError: the files are damaged, or hold another network than a `cls`.
+            SavedModelError: the files are damaged, hold another network than a `cls`, or cannot be adapted.
             HubError: the repo cannot be fetched.
+            ArgumentError: a device, dtype or number of channels that is not allowed.
         """
         saved = SavedModel(name, revision, token, subfolder)
-        return cls.from_saved(saved, saved.config())
+        return cls.from_saved(
+            saved, saved.config(), device=device, dtype=dtype, in_channels=in_channels, out_channels=out_channels
+        )
 
     @classmethod
-    def from_saved(cls: type[P], saved: SavedModel, config: dict[str, Any]) -> P:
+    def from_saved(
+        cls: type[P],
+        saved: SavedModel,
+        config: dict[str, Any],
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+    ) -> P:
         """Build the network of `saved`, whose ``config.json`` holds `config`; see `from_pretrained`."""
+        target = None if device is None else pick_device(device)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ArgumentError(
+                f"{cls.__name__}: dtype={dtype!r} is not a floating-point type. Use torch.float32, torch.float16 or "
+                "torch.bfloat16."
+            )
         if config["class"] != cls.__name__:
             kind = one_line(config["class"], 100)
             raise SavedModelError(
@@ -237,25 +333,51 @@ class Pretrained(nn.Module):
             raise SavedModelError(f"{saved}: {CONFIG} does not describe a network. {error}") from error
         tensors = saved.tensors(config["sha256"])
         network._check_fit(saved, tensors)
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        if changes := {name: count for name, count in channels.items() if count is not None}:
+            network, tensors = network._adapted(changes, tensors)
         network.load_state_dict(tensors, strict=True, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):
             # Buffers that are not saved are computed by ``__init__``, off the meta device. The weights fit, so the
             # network is as large as its file.
-            computed = cls(**config["arguments"])
+            computed = cls(**{**config["arguments"], **changes})
             computed.load_state_dict(tensors, strict=True, assign=True)
             computed.inference_mode, computed.colours = network.inference_mode, network.colours
             computed.palette = network.palette
             network = computed
         if config.get("memory_format") == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.eval()
+        return network.to(target, dtype).eval()
+
+    def _adapted(self: P, changes: dict[str, int], tensors: dict[str, Tensor]) -> tuple[P, dict[str, Tensor]]:
+        """Return this network on the meta device with other numbers of channels, and `tensors` adapted to them."""
+        cls = type(self)
+        parameters = inspect.signature(cls.__init__).parameters
+        for name in changes:
+            if name not in parameters and all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                raise ArgumentError(f"{cls.__name__}: the class has no argument {name}. Leave {name} out.")
+        with torch.device("meta"):
+            network = cls(**{**self.config, **changes})
+        ends = {
+            name: tuple(each.config.get(name, getattr(each, name, 1)) for each in (self, network))
+            for name in ("in_channels", "out_channels")
+        }
+        if self.colours is not None and any(old != new for old, new in ends.values()):
+            raise ArgumentError(
+                f"{cls.__name__}: the channels of a network with colours={self.colours!r} have a fixed meaning. Leave "
+                "in_channels and out_channels out."
+            )
+        network.inference_mode, network.colours = self.inference_mode, self.colours
+        inputs, outputs = ends["in_channels"], ends["out_channels"]
+        return network, adapt_channels(self, network, tensors, inputs=inputs, outputs=outputs)
 
     @classmethod
     def _from_arguments(cls: type[P], saved: SavedModel, arguments: dict[str, Any]) -> P:
         """Build the network on the meta device, where it takes no memory."""
-        known = list(inspect.signature(cls.__init__).parameters)[1:]
+        parameters = inspect.signature(cls.__init__).parameters
+        known, kinds = list(parameters)[1:], {parameter.kind for parameter in parameters.values()}
         for name in arguments:
-            if name not in known:
+            if name not in known and inspect.Parameter.VAR_KEYWORD not in kinds:
                 raise SavedModelError(
                     f"{cls.__name__}: {CONFIG} of {saved} has an unknown argument "
                     f"{short_repr(name)}.{did_you_mean(name, known)} "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -93,6 +94,21 @@ class SavedModel:
         except SavedModelError:
             return parse(pull(str(self.name), file, **options, fresh=True))
 
+    def _foreign(self, path: Path, saved: dict[str, Any]) -> str:
+        """Text of the error for a network that is not of imtrans."""
+        module, name = saved["module"], saved.get("class")
+        if not all(isinstance(part, str) and re.fullmatch(r"[\w.<>]{1,200}", part) for part in (module, name)):
+            return (
+                f"{path} does not name a class: module={short_repr(module)}, class={short_repr(name)}. Fetch it again."
+            )
+        code = "; ".join(
+            line.partition("  #")[0] for line in loading_code(module, str(name), str(path.parent / WEIGHTS))
+        )
+        return (
+            f"{self} holds a {module}.{name}, which is not a network of imtrans, and no code is imported for it. Build "
+            f"it with the arguments that it had, and load its weights: {code}"
+        )
+
     def _bytes(self, path: Path, most: int | None = None) -> bytes:
         try:
             return read_file(path, most=most)
@@ -119,6 +135,8 @@ class SavedModel:
                 advice = f"Load a network in it: {join_names(inside)}" if inside else "It holds no saved network yet"
                 raise SavedModelError(f"{path.parent} is the folder of a training run. {advice}.")
             raise SavedModelError(f'{path} was not written by imtrans: it has no entry "library": "imtrans".')
+        if "module" in saved:
+            raise SavedModelError(self._foreign(path, saved))
         for key, kind in _KINDS.items():
             if not isinstance(saved.get(key), kind):
                 raise SavedModelError(f"{path}: {key!r} must be a {kind.__name__}, got {short_repr(saved.get(key))}.")
@@ -131,6 +149,20 @@ class SavedModel:
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         return saved
+
+
+def loading_code(module: str, name: str, weights: str) -> list[str]:
+    """Return lines of code that load `weights` into a network of the class `name` of `module`."""
+    outer = name.partition(".")[0]
+    script = module == "__main__" or "<" in name
+    found = f"# define {name} as in the training script" if script else f"from {module} import {outer}"
+    return [
+        "from safetensors.torch import load_file",
+        found,
+        f"network = {name.rpartition('>.')[2]}(...)  # with the arguments that it was built with",
+        f"network.load_state_dict(load_file({json.dumps(weights)}))",
+        "network.eval()",
+    ]
 
 
 def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:

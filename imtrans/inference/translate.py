@@ -10,7 +10,7 @@ from imtrans.checks import at_least, one_of
 from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.tiling import plan_tiles, run_tiled
-from imtrans.modes import MODES, running_as
+from imtrans.modes import MODES, running_as, unwrap
 from imtrans.runtime import fork_rng
 
 
@@ -79,6 +79,7 @@ def translate(
             torch.manual_seed(seed)
         if tile is None:
             return decoded.encode(run(decoded.tensor))
+        generator = unwrap(generator)  # tiles need hooks and the trace of plain modules
         multiple = getattr(generator, "size_multiple", 1)
         tiling = plan_tiles(generator, tile, multiple=multiple, in_channels=channels)
         return decoded.encode(run_tiled(generator, decoded.tensor, tiling, run))
@@ -86,6 +87,7 @@ def translate(
 
 def check_generator(owner: str, generator: nn.Module, mode: str | None, precision: str | None) -> tuple[int, str]:
     """Return the generator's input channels and mode, or raise ArgumentError for what `translate` does not allow."""
+    generator = unwrap(generator)
     channels = getattr(generator, "in_channels", None)
     if not isinstance(channels, int):
         raise ArgumentError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.translate import check_generator
-from imtrans.modes import running_as
+from imtrans.modes import running_as, unwrap
 
 COMPILE_AFTER = 500  # images of one size before compile="auto" compiles it: about as many as pay for the compilation
 MAX_COMPILED = 4  # sizes that are compiled; each holds a copy of the weights
@@ -57,7 +57,7 @@ class Translator:
         self.precision = precision
         weights = next(generator.parameters())
         self._device, self._dtype = weights.device, weights.dtype
-        self._network = copy.deepcopy(generator)
+        self._network = copy.deepcopy(unwrap(generator))
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Entered once and never left: compiled code depends on the flags of the modules.
         self._mode_context = ExitStack()

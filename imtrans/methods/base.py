@@ -12,6 +12,7 @@ from imtrans.colours import colour_space
 from imtrans.data.labels import colours_from_ids
 from imtrans.data.loader import Batch
 from imtrans.errors import ArgumentError
+from imtrans.modes import unwrap
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Translation:
 
     Args:
         name: folder that the network is saved to.
-        network: maps source to output, ``(b, c, h, w) -> (b, c', h, w)``. It is saved if it is a `Pretrained`.
+        network: maps source to output, ``(b, c, h, w) -> (b, c', h, w)``. See `imtrans.hub.foreign.describe`.
         source: column of its input, a key of the batch.
         output: column of its output.
         target: column that the output is compared with, a key of the batch. It may be absent.
@@ -50,7 +51,7 @@ class Translation:
             columns[f"cycled_{self.source}"] = self.inverse(output)
         if self.target in batch:
             columns[self.target] = batch[self.target]
-        if (space := colour_space(self.network)) is not None:
+        if (space := colour_space(unwrap(self.network))) is not None:
             columns[self.source] = torch.zeros_like(source).expand(-1, len(space.target), -1, -1)
             for name in columns.keys() & {self.source, self.output, self.target}:
                 columns[name] = space.join(source, columns[name])

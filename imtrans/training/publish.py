@@ -12,10 +12,12 @@ from imtrans.data.images import to_image
 from imtrans.errors import SavedModelError
 from imtrans.files import write_atomic
 from imtrans.hub.client import push
+from imtrans.hub.foreign import describe
 from imtrans.hub.model_card import CARD, SAMPLES, SOURCE, model_card, run_card
 from imtrans.hub.pretrained import Pretrained
-from imtrans.hub.saved_model import writing
+from imtrans.hub.saved_model import write_saved, writing
 from imtrans.methods.base import Method
+from imtrans.modes import unwrap
 from imtrans.training.report.image_grid import column_titles, image_grid_png
 
 
@@ -36,7 +38,7 @@ class TrainingSummary:
 
 def publish(
     folder: Path,
-    network: Pretrained,
+    network: nn.Module,
     summary: TrainingSummary,
     *,
     source: str = "source",
@@ -45,19 +47,23 @@ def publish(
 ) -> None:
     """Save `network` to `folder`, with its model card, a source image and a sample grid.
 
+    The wrappers of PyTorch are removed. For a network that is not a `Pretrained`, see `imtrans.hub.foreign.describe`.
+
     The card is for `subfolder` of the repo `repo_id`, or for the folder itself. `source` is the column of the network's
     input; see `imtrans.methods.base.Translation`.
 
     Raises:
         SavedModelError: the network cannot be described, or the folder cannot be written.
     """
-    network.save_pretrained(folder)
+    network = unwrap(network)
+    description = describe(network, inference_mode=(summary.validation or {}).get("best", "batch_stats"))
+    write_saved(folder, description, network.state_dict())
     columns = summary.columns or {}
     images = source in columns and all(column.shape[1] in (1, 3) for column in columns.values())
     card = model_card(
         repo_id or folder.as_posix(),
-        network.description(),
-        network.num_parameters(),
+        description,
+        sum(parameter.numel() for parameter in network.parameters()),
         training=summary.training,
         validation=summary.validation,
         columns=column_titles(columns) if images else "",
@@ -79,14 +85,15 @@ def save_method(folder: Path, repo_id: str, method: nn.Module, summary: Training
     Raises:
         SavedModelError: the method has no network that can be saved, or as for `publish`.
     """
-    networks = {name: child for name, child in method.named_children() if isinstance(child, Pretrained)}
-    if not networks:
+    children = {name: unwrap(child) for name, child in method.named_children()}
+    networks = {name: child for name, child in children.items() if isinstance(child, Pretrained)}
+    saved = {translation: unwrap(translation.network) for translation in cast(Method, method).translations()}
+    if not networks and not saved:
         raise SavedModelError(
             f"{type(method).__name__} has no network that can be saved: none of its children is a network of "
             "imtrans, or derives from imtrans.hub.pretrained.Pretrained. Use one that does, or save tensors with "
             "safetensors."
         )
-    saved = {t: t.network for t in cast(Method, method).translations() if isinstance(t.network, Pretrained)}
     alone = len(saved) == 1
     for translation, network in saved.items():
         where, subfolder = (folder, None) if alone else (folder / translation.name, translation.name)

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from imtrans.distributed.torchrun import restarted_run_id, torchrun_id
 from imtrans.errors import CheckpointError, SavedModelError, TrainingError
 from imtrans.files import json_bytes, read_file, write_atomic
+from imtrans.hub.foreign import describe
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Translation
+from imtrans.modes import unwrap
 from imtrans.training.checkpoint import newest_state, save_checkpoint
 from imtrans.training.publish import TrainingSummary, publish
 from imtrans.training.report.gallery import write_gallery
@@ -37,8 +39,8 @@ def method_config(method: nn.Module) -> dict[str, Any]:
         "settings": cast(Any, settings)(),
         "networks": {
             name: {"class": type(network).__name__, "arguments": {k: repr(v) for k, v in network.config.items()}}
-            for name, network in method.named_children()
-            if isinstance(network, Pretrained)
+            for name, child in method.named_children()
+            if isinstance(network := unwrap(child), Pretrained)
         },
         "version": __version__,
         "torch": torch.__version__,
@@ -66,7 +68,7 @@ class NoRunFolder:
         """Do nothing."""
 
     newest_state = start = resume = truncate = log = save_sample = save_checkpoint = save_networks = _ignore
-    write_gallery = _ignore
+    check_networks = write_gallery = _ignore
 
 
 class RunFolder:
@@ -180,17 +182,31 @@ class RunFolder:
         """Save a checkpoint; see `imtrans.training.checkpoint.save_checkpoint`."""
         save_checkpoint(self.path / "checkpoints" / f"{step:06d}", state, keep=self.keep)
 
+    def check_networks(self, translations: Sequence[Translation]) -> None:
+        """Warn of each network that cannot be saved, or that imtrans cannot load. It is no reason to end a run."""
+        for translation in translations:
+            network = unwrap(translation.network)
+            if self._can_save(network) and not isinstance(network, Pretrained):
+                warnings.warn(
+                    f"{translation.name} is a {type(network).__name__}, not a network of imtrans: load_pretrained "
+                    f"cannot build it. {self.path / translation.name} will have its weights, and the code that loads "
+                    "them in config.json. Keep the arguments that it was built with.",
+                    stacklevel=2,
+                )
+
     def save_networks(self, translations: Sequence[Translation], summary: TrainingSummary) -> None:
         """Save the network of each translation; warn of one that cannot be saved."""
         for translation in translations:
-            if not isinstance(network := translation.network, Pretrained):
-                continue
-            try:
-                network.description()
-            except SavedModelError as error:  # no reason to end a long run
-                warnings.warn(f"{error} The checkpoints in {self.path} still hold its weights.", stacklevel=2)
-            else:
-                publish(self.path / translation.name, network, summary, source=translation.source)
+            if self._can_save(translation.network):
+                publish(self.path / translation.name, translation.network, summary, source=translation.source)
+
+    def _can_save(self, network: nn.Module) -> bool:
+        try:
+            describe(network)
+        except SavedModelError as error:
+            warnings.warn(f"{error} The checkpoints in {self.path} still hold its weights.", stacklevel=3)
+            return False
+        return True
 
     def write_gallery(self) -> None:
         """Update the gallery."""

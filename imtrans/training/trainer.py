@@ -19,6 +19,7 @@ from imtrans.distributed.process_group import init_process_group, rank_seed
 from imtrans.errors import ArgumentError, CheckpointError, TrainingError, one_line
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import check_method
+from imtrans.modes import unwrap
 from imtrans.runtime import fork_rng, pick_device
 from imtrans.training.loss_meter import LossMeter
 from imtrans.training.nan_check import Step, first_non_finite, non_finite_error, non_finite_state
@@ -171,8 +172,8 @@ class Trainer:
         self._validation_l1: list[float] = []  # at the ends of epochs
         palette = getattr(train_data, "palette", None)
         for translation in self._method.translations() if palette is not None else ():
-            if translation.source == "source" and isinstance(translation.network, Pretrained):
-                translation.network.palette = palette
+            if translation.source == "source" and isinstance(network := unwrap(translation.network), Pretrained):
+                network.palette = palette
 
     @property
     def total_steps(self) -> int:
@@ -257,6 +258,7 @@ class Trainer:
     def _start(self, resuming: bool) -> None:
         torch.manual_seed(rank_seed(self.seed, self._group.rank))
         self._validator.set_inference_mode()
+        self.folder.check_networks(self._method.translations())
         state = self._group.run_on_rank0(self.folder.newest_state) if resuming else None
         if state is None:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))

@@ -15,7 +15,7 @@ from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import Scores
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import Method, Translation, sample_columns
-from imtrans.modes import DETERMINISTIC, running_as
+from imtrans.modes import DETERMINISTIC, running_as, unwrap
 from imtrans.runtime import fork_rng
 
 SAMPLES = 4  # rows of a sample grid
@@ -56,7 +56,7 @@ class Validator:
             Scores(metrics, device=loader.device)
         self.result: dict[str, Any] | None = None
         networks = [translation.network for translation in cast(Method, method).translations()]
-        asked = any(isinstance(each, Pretrained) and each.inference_mode == "paper" for each in networks)
+        asked = any(getattr(each, "inference_mode", None) == "paper" for each in map(unwrap, networks))
         self.candidates = ("paper",) if asked else DETERMINISTIC
 
     @property
@@ -100,8 +100,8 @@ class Validator:
         """
         mode: str = self.candidates[-1] if self.result is None else self.result["best"]
         for translation in cast(Method, self.method).translations():
-            if isinstance(translation.network, Pretrained):
-                translation.network.inference_mode = mode
+            if isinstance(network := unwrap(translation.network), Pretrained):
+                network.inference_mode = mode
         return mode
 
     def sample_images(self) -> dict[str, Tensor] | None:

@@ -868,9 +868,11 @@ def trapped(out, trap, **settings):
     return run
 
 
+changed = pytest.mark.filterwarnings("ignore:UNetGenerator. the network differs from its description:UserWarning")
 AND_NOW = " The checkpoints are from before. Check the data, lower the learning rate, or train in fp32, and resume."
 
 
+@changed
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_layer_that_is_not_finite_stops_the_run_and_is_named_with_loss_and_step(tmp_path, num_workers):
     run = trapped(tmp_path, Trap(at=5), num_workers=num_workers, keep_data=num_workers == 0)
@@ -883,6 +885,7 @@ def test_a_layer_that_is_not_finite_stops_the_run_and_is_named_with_loss_and_ste
     assert [line["step"] for line in metrics(tmp_path)] == [3, 3]
 
 
+@changed
 def test_a_gradient_that_is_not_finite_is_found_at_the_step_and_layer_it_came_from(tmp_path):
     run = trapped(tmp_path, Trap(at=4, backward=True))
     with pytest.raises(TrainingError) as caught:
@@ -894,6 +897,7 @@ def test_a_gradient_that_is_not_finite_is_found_at_the_step_and_layer_it_came_fr
     assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["000000", "000002"]
 
 
+@changed
 def test_after_the_cause_is_gone_the_run_goes_on_where_it_was_good(tmp_path):
     with pytest.raises(TrainingError):
         trapped(tmp_path / "spoilt", Trap(at=5)).fit()
