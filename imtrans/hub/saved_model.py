@@ -130,11 +130,7 @@ class SavedModel:
         except (ValueError, RecursionError) as error:
             raise SavedModelError(f"{path} is not JSON: {error}.") from error
         if not isinstance(saved, dict) or saved.get("library") != "imtrans":
-            if isinstance(saved, dict) and {"method", "networks"} <= saved.keys():
-                inside = [str(config.parent) for config in sorted(path.parent.glob(f"*/{CONFIG}"))]
-                advice = f"Load a network in it: {join_names(inside)}" if inside else "It holds no saved network yet"
-                raise SavedModelError(f"{path.parent} is the folder of a training run. {advice}.")
-            raise SavedModelError(f'{path} was not written by imtrans: it has no entry "library": "imtrans".')
+            raise SavedModelError(_not_a_saved_model(path, saved))
         if "module" in saved:
             raise SavedModelError(self._foreign(path, saved))
         for key, kind in _KINDS.items():
@@ -149,6 +145,14 @@ class SavedModel:
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         return saved
+
+
+def _not_a_saved_model(path: Path, saved: object) -> str:
+    if not isinstance(saved, dict) or not {"method", "networks"} <= saved.keys():
+        return f'{path} was not written by imtrans: it has no entry "library": "imtrans".'
+    inside = [str(config.parent) for config in sorted(path.parent.glob(f"*/{CONFIG}"))]
+    advice = f"Load a network in it: {join_names(inside)}" if inside else "It holds no saved network yet"
+    return f"{path.parent} is the folder of a training run. {advice}."
 
 
 def loading_code(module: str, name: str, weights: str) -> list[str]:
