@@ -84,12 +84,12 @@ class TrainStep:
             DataError: a batch that is no dict, or that lacks a column of the method's translations.
             ArgumentError: the first batch has a source or target outside [-1, 1].
         """
+        check_sample("Trainer", batch)
         if not self._values_checked:  # once: reading values waits for the device
             check_batch_values("Trainer", batch)
             self._values_checked = True
         run = self._run if capture else self._run_uncaptured
         size = self.group.world_size
-        check_sample("Trainer", batch)
         sizes = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
         with batch_shard(self.group, sizes) as shard:
             try:
