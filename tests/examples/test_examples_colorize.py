@@ -76,7 +76,7 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--resume", "--push-to-hub",
         *TESTED, "--l1-weight", "--no-dropout",
     }  # fmt: skip
-    assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
+    assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
 
 
 def test_a_folder_of_photos_alone(tmp_path):

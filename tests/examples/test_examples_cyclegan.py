@@ -85,7 +85,7 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
         "--target-cycle-weight",
         "--identity-weight",
     }
-    assert {word.strip("[],") for word in listed.split() if word.strip("[],").startswith("--")} == tested
+    assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
 
 
 def test_two_folders_anywhere(tmp_path):
@@ -109,10 +109,15 @@ def test_the_data_are_named_in_one_way(tmp_path, arguments):
 
 def test_a_layout_that_is_not_there(tmp_path):
     fill(tmp_path / "mine" / "trainA", 1)
-    for data, missing in (("mine", "trainB"), ("none", "trainA and no trainB")):
+    (tmp_path / "empty").mkdir()
+    for data, missing in (("mine", "trainB"), ("empty", "trainA and no trainB")):
         done = run("--data", data, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr == (
             f"error: {data} has no folder {missing}. Put the images of one set in trainA and of the other in trainB, "
             "or give two folders with --data-a and --data-b.\n"
         )
+    assert run("--data", "mina", cwd=tmp_path).stderr == (
+        "error: mina/trainA cannot be read as a folder of pictures: No such file or directory. Check the path. "
+        "Did you mean mine?\n"
+    )

@@ -178,7 +178,10 @@ def test_pix2pix_adds_it_to_the_generators_loss_and_no_checkpoint_holds_it(tmp_p
     assert not torch.equal(*weights)
     assert own.state_dict().keys() == other.method.state_dict().keys()
     trainer.fit()
-    assert Trainer(method(perceptual=loss, perceptual_weight=3.0), data, out=tmp_path / "run", **settings).fit(resume=True) is None
+    assert (
+        Trainer(method(perceptual=loss, perceptual_weight=3.0), data, out=tmp_path / "run", **settings).fit(resume=True)
+        is None
+    )
 
 
 def test_pix2pix_may_have_the_perceptual_term_alone():
