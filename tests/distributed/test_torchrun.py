@@ -15,6 +15,9 @@ from processes import ROOT, environment, finish, free_port
 from imtrans import load_pretrained
 from imtrans.training.checkpoint import checkpoints, load_checkpoint
 
+# gloo may abort a process that ends while the machine is busy: "terminate called without an active exception".
+pytestmark = pytest.mark.flaky(reruns=2, only_rerun="terminate called without an active exception")
+
 SCRIPT = ROOT / "examples" / "pix2pix_facades.py"
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu", "--precision", "fp32", "--checkpoint-every", "2"]
 

@@ -79,12 +79,14 @@ class Watch:
         took, grown = time.process_time() - began, peak() - before
         self.runs += 1
         self.refused += isinstance(found, ImtransError)
-        self.slowest = max(self.slowest, (round(took, 3), f"{found!r:.160}"))
-        self.largest = max(self.largest, (grown - FACTOR * size, f"{found!r:.160}"))
+        # Not the repr of a state: torch recurses over the axes of a tensor, and a file may claim a thousand of size 1.
+        shown = f"{found!r:.160}" if isinstance(found, ImtransError) else type(found).__name__
+        self.slowest = max(self.slowest, (round(took, 3), shown))
+        self.largest = max(self.largest, (grown - FACTOR * size, shown))
         if isinstance(found, ImtransError):
             assert reserves or not starved(found), f"an allocation beyond the files: {found!r}"
             assert 0 < len(str(found).encode()) < 2000, f"{len(str(found))} characters: {found!s:.200}"
-        assert grown <= FACTOR * size + CONSTANT, f"{size:,} bytes took {grown:,} of memory: {found!r:.200}"
+        assert grown <= FACTOR * size + CONSTANT, f"{size:,} bytes took {grown:,} of memory: {shown}"
         return found
 
 
