@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-Colour = tuple[int, int, int]
+from imtrans.colours import Colour as Colour
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
