@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imtrans.methods import CycleGAN as CycleGAN
     from imtrans.methods import ImagePool as ImagePool
     from imtrans.methods import Pix2Pix as Pix2Pix
+    from imtrans.methods import recipe as recipe
     from imtrans.modes import running_as as running_as
     from imtrans.nn import ConvNormAct as ConvNormAct
     from imtrans.nn import DownBlock as DownBlock
@@ -57,7 +58,7 @@ else:  # type checkers must not see __getattr__: it would allow any name
         "colours_from_ids ids_from_colours one_hot",
         "evaluation": "evaluate fcn_score",
         "inference": "Translator translate",
-        "methods": "Colorization CycleGAN ImagePool Pix2Pix",
+        "methods": "Colorization CycleGAN ImagePool Pix2Pix recipe",
         "modes": "running_as",
         "nn": "ConvNormAct DownBlock GANLoss LocalEnhancer MultiscaleDiscriminator PatchDiscriminator "
         "PixelDiscriminator ResidualBlock ResnetGenerator SelfAttention UNetGenerator UpBlock "

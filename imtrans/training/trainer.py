@@ -31,7 +31,10 @@ from imtrans.training.signals import Stopped, stop_on_signals
 from imtrans.training.train_step import TrainStep
 from imtrans.training.validation import Validator
 
-FACTS = ("method", "data", "steps", "epochs", "batch_size", "processes", "lr", "precision", "seed", "version", "torch")
+FACTS = (
+    "method", "recipe", "data", "steps", "epochs", "batch_size", "processes", "lr", "precision", "seed", "version",
+    "torch",
+)  # fmt: skip
 SCHEDULE = (
     "epochs", "decay_epochs", "lr_policy", "warmup_epochs", "batch_size", "max_steps", "log_every", "sample_every",
     "validate_every", "checkpoint_every",
