@@ -110,8 +110,8 @@ def recipe(
         return init_net(made, device, seed=seed + offset)
 
     def discriminator(channels: int, offset: int) -> nn.Module:
-        norm = {"norm": "instance"} if method is CycleGAN else {}
-        made = PatchDiscriminator(channels, base_channels=base_channels, **norm, **settings.discriminator)
+        own = {"base_channels": base_channels, "norm": "instance" if method is CycleGAN else "batch"}
+        made = PatchDiscriminator(channels, **own | dict(settings.discriminator))
         return init_net(made, device, seed=seed + offset)
 
     if method is CycleGAN:
