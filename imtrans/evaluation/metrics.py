@@ -15,6 +15,7 @@ from torch import Tensor
 from imtrans.checks import one_of
 from imtrans.colours import rgb_to_lab
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.evaluation.spectrum import Grid
 
 MAX_PSNR = 100.0  # dB, for equal images, so that means stay finite
 SSIM_WINDOW = 11
@@ -172,6 +173,7 @@ METRICS: dict[str, Callable[[torch.device], Metric]] = {
     "psnr": lambda device: Mean("psnr", psnr),
     "ssim": lambda device: Mean("ssim", ssim),
     "histogram": lambda device: LabHistograms(),
+    "grid": lambda device: Grid(),
     "lpips": Lpips,
     "fid": Fid,
 }
