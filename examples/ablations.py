@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from train_segmenter import fit, format_scores, load, pairs, read_palette, score
-from training import given, main, unet_depth
+from training import given, main
 
 from imtrans import (
     PairedImages,
@@ -30,6 +30,7 @@ from imtrans import (
 from imtrans.checks import at_least
 from imtrans.data.loader import Batch, batches
 from imtrans.errors import DataError, join_names
+from imtrans.methods.recipes import unet_depth
 from imtrans.modes import running_as
 from imtrans.runtime import pick_device
 from imtrans.training.report.image_grid import image_grid

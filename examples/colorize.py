@@ -22,12 +22,12 @@ from training import (
     plan,
     report,
     trainer_arguments,
-    unet_depth,
     warm_start,
 )
 
 from imtrans import Colorization, LabFacades, LabImages, Pix2Pix, Trainer, UNetGenerator
 from imtrans.distributed.process_group import init_process_group
+from imtrans.methods.recipes import unet_depth
 from imtrans.runtime import pick_device
 
 
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/colorize"))
     add_flags(parser)
-    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
+    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, recipe="paper")
     return parser.parse_args()
 
 

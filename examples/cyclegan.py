@@ -26,6 +26,7 @@ from training import (
 from imtrans import CycleGAN, ResnetGenerator, Trainer, UnpairedFacades, UnpairedImages
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
+from imtrans.methods.recipes import resnet_blocks
 from imtrans.runtime import pick_device
 
 
@@ -40,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/cyclegan"))
     add_flags(parser)
-    add_network_flags(parser, CycleGAN, norm="instance", dropout=False)
+    add_network_flags(parser, CycleGAN, norm="instance", dropout=False, recipe="paper")
     args = parser.parse_args()
     if (args.data_a is None) != (args.data_b is None) or (args.data is not None and args.data_a is not None):
         parser.error("give --data, or --data-a and --data-b, or none of them")
@@ -60,9 +61,10 @@ def run(args: argparse.Namespace) -> None:
         test = UnpairedFacades(4, size=size, seed=2 * args.seed + 1, direction=args.direction, augment=False)
     say(f"training on   {train}\nsamples of    {test or 'the training data: there is no testA/ with testB/'}")
 
-    blocks = 9 if size >= 256 else 6
     to_target, to_source = (
-        make_generator(args, ResnetGenerator, {"num_blocks": blocks}, base_channels=width, seed=args.seed + i)
+        make_generator(
+            args, ResnetGenerator, {"num_blocks": resnet_blocks(size)}, base_channels=width, seed=args.seed + i
+        )
         for i in (0, 1)
     )
     target_discriminator, source_discriminator = (

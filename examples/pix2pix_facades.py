@@ -2,6 +2,7 @@
 
 python examples/pix2pix_facades.py                      # procedural facades, a few minutes on a laptop
 python examples/pix2pix_facades.py --data DIR           # DIR/train/*.jpg, or DIR/train/A and DIR/train/B
+python examples/pix2pix_facades.py --data DIR --recipe paper            # as in the paper of 2017
 python examples/pix2pix_facades.py --download           # the CMP facades, from the authors of pix2pix
 torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # four processes, one GPU each
 """
@@ -23,7 +24,6 @@ from training import (
     plan,
     report,
     trainer_arguments,
-    unet_depth,
     warm_start,
 )
 
@@ -33,6 +33,7 @@ from imtrans.data.paired import PREPROCESS
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
+from imtrans.methods.recipes import unet_depth
 from imtrans.runtime import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"

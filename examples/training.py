@@ -16,6 +16,7 @@ from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, join_names
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import Method
+from imtrans.methods.recipes import RECIPES, Settings
 from imtrans.nn.init import SCHEMES
 from imtrans.nn.layers import NORMS
 from imtrans.nn.losses import GAN_MODES
@@ -29,6 +30,7 @@ METHOD_FLAGS = {
     "source_cycle_weight": "weight of the cycle loss from source to target and back",
     "target_cycle_weight": "weight of the cycle loss from target to source and back",
     "identity_weight": "weight of the identity losses, relative to the cycle weights",
+    "feature_weight": "weight of the feature matching loss, unless the recipe sets it",
     "pool_size": "number of earlier images shown to the discriminator",
 }
 
@@ -63,11 +65,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks at the end")
 
 
-def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: str, dropout: bool) -> None:
+def add_network_flags(
+    parser: argparse.ArgumentParser, method: type, *, norm: str, dropout: bool, recipe: str = "sharp"
+) -> None:
     """Add the flags of the networks and of the class `method`; a weight only if the class has it as an argument.
 
-    `norm` is the default of --norm. `dropout` says whether the generators have dropout by default.
+    `norm` and `recipe` are the defaults of these flags. `dropout` says whether the generators have dropout by default.
     """
+    parser.set_defaults(method=method)
+    names = [name for name, methods in RECIPES.items() if method in methods]
+    parser.add_argument("--recipe", choices=names, default=recipe, help=f"see imtrans.recipe ({recipe})")
     parser.add_argument("--generator", choices=GENERATORS, help="generator of pytorch-CycleGAN-and-pix2pix")
     parser.add_argument("--norm", choices=sorted(NORMS), default=norm, help=f"norm of all networks ({norm})")
     parser.add_argument("--n-layers", type=int, help="convolutions of stride 2 in a discriminator (3)")
@@ -100,7 +107,13 @@ def method_arguments(args: argparse.Namespace) -> dict[str, Any]:
             "--gan-mode wgangp cannot train a discriminator with batch norm: its gradient penalty is for each "
             "sample alone. Add --norm instance, group or none."
         )
-    return chosen(gan_loss=args.gan_mode, **{name: getattr(args, name, None) for name in METHOD_FLAGS})
+    flags = chosen(gan_loss=args.gan_mode, **{name: getattr(args, name, None) for name in METHOD_FLAGS})
+    return {**settings_of(args).method, **flags}
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings of --recipe."""
+    return RECIPES[args.recipe][args.method]
 
 
 def make_generator(
@@ -113,7 +126,7 @@ def make_generator(
     seed: int,
 ) -> Pretrained:
     """Make the generator of --generator, or a `default` with its `arguments`, with initial weights."""
-    settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm}
+    settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm, **settings_of(args).generator}
     if args.generator is None:
         cls, make = default, partial(default, **arguments)
     else:
@@ -129,6 +142,7 @@ def make_generator(
 def make_discriminator(args: argparse.Namespace, in_channels: int, *, base_channels: int, seed: int) -> Pretrained:
     """Make a PatchGAN with initial weights."""
     settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm, **chosen(n_layers=args.n_layers)}
+    settings |= settings_of(args).discriminator
     return _init(args, PatchDiscriminator(in_channels, **settings), seed)
 
 
@@ -198,7 +212,8 @@ def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
     if wrong:
         raise SizeError(
             f"--warm-start: {name} has other sizes than the network of this run. Arguments: {join_names(differ)}. "
-            f"Tensors: {join_names(wrong, 3)}. Use the --generator, --norm, --size and --base-channels of its training."
+            f"Tensors: {join_names(wrong, 3)}. Use the --recipe, --generator, --norm, --size and "
+            "--base-channels of its training."
         )
     network.load_state_dict(theirs)
     return f"weights of {name}" + (f", which has {join_names(differ)}" if differ else "")
@@ -208,6 +223,7 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
     """Return the arguments of `imtrans.Trainer` that the flags set."""
     return {
         "out": args.out,
+        **settings_of(args).trainer,
         **chosen(lr=args.lr, betas=args.betas and tuple(args.betas)),
         "decay_epochs": args.decay_epochs,
         "lr_policy": args.lr_policy,
@@ -221,6 +237,7 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
         "num_workers": args.num_workers,
         "checkpoint_every": args.checkpoint_every,
         "config": {
+            "recipe": args.recipe,
             "size": size,
             "init": _init_arguments(args),
             **chosen(warm_start=args.warm_start),
@@ -232,11 +249,6 @@ def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
 def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:
     batch = f"batch {batch_size}" + (f" in each of {group.world_size} processes" if group.world_size > 1 else "")
     return f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}"
-
-
-def unet_depth(size: int) -> int:
-    """Return the depth of a U-Net for images of `size` pixels: 8 at 256 pixels and above."""
-    return min(8, size.bit_length() - 1)
 
 
 def held_out(folder: Path) -> Path | None:

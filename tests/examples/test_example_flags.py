@@ -10,14 +10,15 @@ from example_runs import EXAMPLES, run_example
 from loopback_hub import hub_fixture  # noqa: F401
 from torch import nn
 
-from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, load_pretrained
+from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, load_pretrained, recipe
+from imtrans.methods.recipes import RECIPES
 
 PAIRED = ("pix2pix_facades.py", "colorize.py")
 SCRIPTS = (*PAIRED, "cyclegan.py")
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 TESTED = {  # here, in all three scripts
     "--generator", "--norm", "--n-layers", "--init", "--init-gain", "--warm-start", "--gan-mode", "--pool-size", "--lr",
-    "--betas",
+    "--betas", "--recipe",
 }  # fmt: skip
 CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3)}
 
@@ -56,29 +57,23 @@ def networks_of(trainer):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_without_flags_the_networks_and_the_method_are_those_of_the_paper(build, script):
-    trainer = build(script)
-    generators, discriminators = networks_of(trainer)
-    if script == "cyclegan.py":
-        expected = (
-            ResnetGenerator(base_channels=4, num_blocks=6),
-            PatchDiscriminator(3, base_channels=4, norm="instance"),
-        )
-    else:
-        channels = CHANNELS[script]
-        expected = (
-            UNetGenerator(*channels, base_channels=4, depth=5),
-            PatchDiscriminator(sum(channels), base_channels=4),
-        )
-    assert all(generator.config == expected[0].config for generator in generators)
-    assert all(discriminator.config == expected[1].config for discriminator in discriminators)
+@pytest.mark.parametrize("name", [None, *RECIPES])
+def test_a_recipe_is_the_one_of_the_library(build, script, name):
+    trainer = build(script, *([] if name is None else ["--recipe", name]))
+    default = "sharp" if script == "pix2pix_facades.py" else "paper"
+    size = {"size": 32, "base_channels": 4, "device": "cpu"}
+    method, arguments = recipe(name or default, type(trainer.method), **size)
+    made = [network.config for kinds in networks_of(trainer) for network in kinds]
+    assert made == [network.config for kinds in networks_of(Trainer(method, trainer.train_data)) for network in kinds]
     config = trainer._config()
-    assert (config["lr"], config["betas"]) == (2e-4, (0.5, 0.999))
+    assert config["settings"] == method.settings()
+    assert {key: config[key] for key in ("lr", "betas", "lr_policy", "batch_size", "seed")} == {
+        key: arguments[key] for key in ("lr", "betas", "lr_policy", "batch_size", "seed")
+    }
+    assert config["ema"] == arguments.get("ema")
+    assert config["recipe"] == (name or default)
     assert config["init"] == {"scheme": "normal", "gain": 0.02}
     assert "warm_start" not in config
-    common = {"gan_mode": "vanilla", "pool_size": 0, "l1_weight": 100.0}
-    cycle = {"gan_mode": "lsgan", "pool_size": 50, "source_cycle_weight": 10.0, "identity_weight": 0.5}
-    assert (cycle if script == "cyclegan.py" else common).items() <= config["settings"].items()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -140,10 +135,11 @@ def test_the_losses_the_pool_and_the_discriminator(build, script):
 
 
 @pytest.mark.parametrize("script", PAIRED)
-def test_l1_weight(build, script):
-    trainer = build(script, "--l1-weight", 0)
-    assert trainer.method.l1_weight == 0
-    assert trainer._config()["settings"]["l1_weight"] == 0
+@pytest.mark.parametrize("name", ["l1_weight", "feature_weight"])
+def test_weights_of_losses(build, script, name):
+    trainer = build(script, f"--{name.replace('_', '-')}", 0.5, "--recipe", "sharp")
+    assert getattr(trainer.method, name) == 0.5
+    assert trainer._config()["settings"][name] == 0.5
 
 
 def test_the_weights_of_cyclegan(build):
@@ -163,7 +159,8 @@ def test_lr_and_betas(build, script):
 
 
 def first_conv(network):
-    return next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight.detach().flatten(1)
+    conv = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    return next(w for key, w in conv.named_parameters() if "weight" in key).detach().flatten(1)  # without spectral norm
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -214,7 +211,10 @@ def test_a_flag_without_a_meaning_is_refused(build, capsys, script, flags, text)
         (["--l1-weight", -1], "error: Pix2Pix: l1_weight must be a number >= 0, got -1.0."),
         (["--n-layers", 0], "error: PatchDiscriminator: n_layers must be a whole number from 1 to 16, got 0."),
         (["--gan-mode", "wgangp"], "error: --gan-mode wgangp cannot train a discriminator with batch norm"),
-        (["--warm-start", "nothing"], "error: nothing is neither a folder nor the name of a repo on the Hub"),
+        (
+            ["--recipe", "paper", "--warm-start", "nothing"],
+            "error: nothing is neither a folder nor the name of a repo on the Hub",
+        ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -239,7 +239,7 @@ def test_warm_start_from_a_network_or_a_run_folder(build, capsys, tmp_path, name
     saved.save_pretrained(folder / "generator" if name == "run" else folder)
     if name == "whole":
         judge.save_pretrained(folder / "discriminator")
-    trainer = build("pix2pix_facades.py", "--warm-start", name)
+    trainer = build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", name)
     assert same_weights(trainer.method.generator, saved)
     assert same_weights(trainer.method.discriminator, judge) == (name == "whole")
     assert trainer._config()["warm_start"] == name
@@ -260,7 +260,7 @@ def test_warm_start_from_the_hub(build, capsys, tmp_path, hub, whole):
         judge.save_pretrained(tmp_path / "repo" / "discriminator")
     files = [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
     hub.add_repo("user/labels", {path.relative_to(tmp_path / "repo").as_posix(): path.read_bytes() for path in files})
-    method = build("pix2pix_facades.py", "--warm-start", "user/labels").method
+    method = build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "user/labels").method
     assert same_weights(method.generator, saved)
     assert same_weights(method.discriminator, judge) == whole
     lines = capsys.readouterr().out
@@ -274,31 +274,33 @@ def test_warm_start_from_the_hub(build, capsys, tmp_path, hub, whole):
 def test_warm_start_names_the_arguments_that_differ_without_a_size(build, capsys, tmp_path):
     saved = UNetGenerator(base_channels=4, depth=5, dropout=())
     saved.save_pretrained(tmp_path / "saved")
-    assert same_weights(build("pix2pix_facades.py", "--warm-start", "saved").method.generator, saved)
+    assert same_weights(
+        build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "saved").method.generator, saved
+    )
     assert "generator: weights of saved, which has dropout=() instead of (0.5, 0.5, 0.5)" in capsys.readouterr().out
 
 
 def test_warm_start_names_the_sizes_that_differ(build, capsys, tmp_path):
     UNetGenerator(base_channels=8, depth=5).save_pretrained(tmp_path / "wide")
-    assert build("pix2pix_facades.py", "--warm-start", "wide") is None
+    assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "wide") is None
     assert capsys.readouterr().err == (
         "error: --warm-start: wide has other sizes than the network of this run. Arguments: base_channels=8 instead of "
         "4. Tensors: encoder.0.conv.weight is (8, 3, 4, 4) instead of (4, 3, 4, 4), encoder.1.conv.weight is "
         "(16, 8, 4, 4) instead of (8, 4, 4, 4), encoder.1.norm.weight is (16,) instead of (8,) and 35 more. "
-        "Use the --generator, --norm, --size and --base-channels of its training.\n"
+        "Use the --recipe, --generator, --norm, --size and --base-channels of its training.\n"
     )
     UNetGenerator(base_channels=4, depth=6).save_pretrained(tmp_path / "deep")
-    assert build("pix2pix_facades.py", "--warm-start", "deep") is None
+    assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "deep") is None
     assert "Arguments: depth=6 instead of 5. Tensors: 12 tensors are in only one of the two" in capsys.readouterr().err
     ResnetGenerator(base_channels=4).save_pretrained(tmp_path / "resnet")
-    assert build("pix2pix_facades.py", "--warm-start", "resnet") is None
+    assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "resnet") is None
     assert "Arguments: ResnetGenerator instead of UNetGenerator." in capsys.readouterr().err
 
 
 def test_a_discriminator_of_another_size_keeps_its_initial_weights(build, capsys, tmp_path):
     UNetGenerator(base_channels=4, depth=5).save_pretrained(tmp_path / "saved")
     PatchDiscriminator(6, base_channels=8).save_pretrained(tmp_path / "saved" / "discriminator")
-    assert build("pix2pix_facades.py", "--warm-start", "saved") is not None
+    assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "saved") is not None
     assert (
         "discriminator: initial weights, because --warm-start: saved/discriminator has other sizes"
         in capsys.readouterr().out
@@ -310,7 +312,7 @@ def test_a_damaged_discriminator_is_an_error(build, capsys, tmp_path):
     PatchDiscriminator(6, base_channels=4).save_pretrained(tmp_path / "saved" / "discriminator")
     weights = tmp_path / "saved" / "discriminator" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    assert build("pix2pix_facades.py", "--warm-start", "saved") is None
+    assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "saved") is None
     assert "error: saved/discriminator/model.safetensors is damaged" in capsys.readouterr().err
 
 
@@ -318,14 +320,14 @@ def test_warm_start_of_both_generators(build, tmp_path):
     saved = {name: ResnetGenerator(base_channels=4, num_blocks=6) for name in ("to_target", "to_source")}
     for name, generator in saved.items():
         generator.save_pretrained(tmp_path / "run" / name)
-    method = build("cyclegan.py", "--warm-start", "run").method
+    method = build("cyclegan.py", "--recipe", "paper", "--warm-start", "run").method
     assert all(same_weights(getattr(method, name), generator) for name, generator in saved.items())
-    assert build("cyclegan.py", "--warm-start", "run/to_target") is None
+    assert build("cyclegan.py", "--recipe", "paper", "--warm-start", "run/to_target") is None
 
 
 def test_warm_start_trains_on_and_resumes_without_the_saved_weights(tmp_path):
     UNetGenerator(base_channels=4, depth=5).save_pretrained(tmp_path / "saved")
-    flags = [*TINY, "--epochs", "1", "--warm-start", "saved", "--out", "run"]
+    flags = [*TINY, "--epochs", "1", "--recipe", "paper", "--warm-start", "saved", "--out", "run"]
     first = run_example("pix2pix_facades.py", *flags, "--max-steps", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "generator: weights of saved" in first.stdout

@@ -74,7 +74,7 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--resume", "--push-to-hub",
-        *TESTED, "--l1-weight", "--no-dropout",
+        *TESTED, "--l1-weight", "--feature-weight", "--no-dropout",
     }  # fmt: skip
     assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
 
