@@ -54,7 +54,7 @@ class UnpairedImages(Unpaired):
     """Two folders of images of any sizes and counts.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired` for its images.
-    Arguments and errors are as for `imtrans.data.paired.PairedImages`. `files` has names with their sides: ``"A/1.png"``.
+    Arguments and errors are as for `imtrans.data.paired.PairedImages`. `files` has names with sides: ``"A/1.png"``.
     """
 
     a: ImageFolder

@@ -211,8 +211,8 @@ class Trainer:
         Args:
             resume: whether to continue from the newest complete checkpoint in `out`. On the CPU, a resumed run gives
                 the same weights as an uninterrupted one, bit for bit. Arguments that the result depends on must
-                be as in ``config.json``, but `epochs` may grow. Other changes are recorded there: see
-                `imtrans.training.resume.compare_configs`.
+                be as in ``config.json``, but `epochs` may grow, and files may be left out. Other changes are recorded
+                there: see `imtrans.training.resume.compare_configs`.
         """
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
