@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from training import (
+    add_data_flags,
     add_flags,
     add_network_flags,
+    check_procedural,
+    data_arguments,
     given,
     held_out,
     main,
@@ -35,12 +38,15 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of photos, or with train/ and, for validation, val/ or test/")
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    add_data_flags(parser, procedural_size=128)
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/colorize"))
     add_flags(parser)
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, recipe="paper")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.data:
+        check_procedural(parser, args)
+    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     size = given(args.size, 256 if real else 128)
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
-        train, val = photos(args.data, seed=args.seed, size=size, on_bad_image=args.on_bad_image)
+        train, val = photos(args.data, seed=args.seed, **data_arguments(args, size))
     else:
         train = LabFacades(400, size=size, seed=2 * args.seed)
         val = LabFacades(20, size=size, seed=2 * args.seed + 1, augment=False)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import torch
 from training import (
+    add_data_flags,
     add_flags,
     add_network_flags,
+    check_procedural,
+    data_arguments,
     given,
     main,
     make_discriminator,
@@ -24,6 +27,7 @@ from training import (
 )
 
 from imtrans import CycleGAN, ResnetGenerator, Trainer, UnpairedFacades, UnpairedImages
+from imtrans.data.crop_dataset import Size
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.methods.recipes import resnet_blocks
@@ -37,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data-b", type=Path, metavar="DIR", help="folder of images; needs --data-a")
     parser.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: the sources are in A")
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 64 for procedural facades)")
+    add_data_flags(parser, procedural_size=64)
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/cyclegan"))
     add_flags(parser)
@@ -45,6 +49,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if (args.data_a is None) != (args.data_b is None) or (args.data is not None and args.data_a is not None):
         parser.error("give --data, or --data-a and --data-b, or none of them")
+    if not (args.data or args.data_a):
+        check_procedural(parser, args)
     return args
 
 
@@ -93,8 +99,8 @@ def run(args: argparse.Namespace) -> None:
         say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
 
 
-def folders(args: argparse.Namespace, size: int) -> tuple[UnpairedImages, UnpairedImages | None]:
-    same = {"direction": args.direction, "size": size, "seed": args.seed, "on_bad_image": args.on_bad_image}
+def folders(args: argparse.Namespace, size: Size) -> tuple[UnpairedImages, UnpairedImages | None]:
+    same = {**data_arguments(args, size), "direction": args.direction, "seed": args.seed}
     if args.data is None:
         return UnpairedImages(args.data_a, args.data_b, **same), None
     missing = [name for name in ("trainA", "trainB") if not (args.data / name).is_dir()]

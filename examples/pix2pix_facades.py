@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from training import (
+    add_data_flags,
     add_flags,
     add_network_flags,
+    check_procedural,
+    data_arguments,
     given,
     held_out,
     main,
@@ -53,7 +56,7 @@ def arguments() -> argparse.Namespace:
         help="BtoA, the default here alone: labels to photos, as in the CMP facades",
     )
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
-    parser.add_argument("--size", type=int, help="height and width (256; 128 for procedural facades)")
+    add_data_flags(parser, procedural_size=128)
     parser.add_argument(
         "--preprocess", choices=PREPROCESS, default="resize_and_crop", help="from image to sample (resize_and_crop)"
     )
@@ -72,6 +75,8 @@ def arguments() -> argparse.Namespace:
     add_flags(parser)
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
     args = parser.parse_args()
+    if not (args.data or args.download):
+        check_procedural(parser, args)
     if args.labels and not (args.data or args.download):
         parser.error("--labels is for the label maps of --data or --download")
     if args.sha256 and not args.download:
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     base_channels = given(args.base_channels, 64 if real else 32)
     if real:
         folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-        settings = {"direction": args.direction, "size": size, "on_bad_image": args.on_bad_image, "labels": args.labels}
+        settings = {**data_arguments(args, size), "direction": args.direction, "labels": args.labels}
         settings |= {"channels": args.channels, "preprocess": args.preprocess}
         train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
     else:

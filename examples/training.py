@@ -11,7 +11,16 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, init_net, load_pretrained
+from imtrans import (
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    Trainer,
+    UNetGenerator,
+    init_net,
+    load_pretrained,
+)
+from imtrans.data.crop_dataset import Size
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, join_names
 from imtrans.hub.pretrained import Pretrained
@@ -35,10 +44,43 @@ METHOD_FLAGS = {
 }
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+class SizeAction(argparse.Action):
+    """Stores one number as it is, and two as ``(height, width)``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        if len(values) > 2:
+            parser.error(f"argument {self.option_strings[0]}: give one number, or height and width")
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, procedural_size: int) -> None:
+    size: dict[str, Any] = {"type": int, "nargs": "+", "action": SizeAction, "metavar": ("HEIGHT", "WIDTH")}
+    parser.add_argument(
+        "--size", **size, help=f"one number for squares (256; {procedural_size} for procedural facades, only squares)"
+    )
+    parser.add_argument(
+        "--load-size", **size, help="that crops of --size are taken from (286 / 256 of it); not for procedural facades"
+    )
+    parser.add_argument("--no-flip", action="store_true", help="do not mirror images; not for procedural facades")
     parser.add_argument(
         "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
+
+
+def data_arguments(args: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """Return the arguments of a data set of files that the flags set."""
+    return {"size": size, "load_size": args.load_size, "flip": not args.no_flip, "on_bad_image": args.on_bad_image}
+
+
+def check_procedural(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the script if a flag has no meaning for procedural facades."""
+    given_flags = {"--size HEIGHT WIDTH": isinstance(args.size, tuple), "--load-size": args.load_size is not None}
+    for flag, is_given in {**given_flags, "--no-flip": args.no_flip}.items():
+        if is_given:
+            parser.error(f"{flag} is for the images of a folder, and there is no --data")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of them)")
     parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
     parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
@@ -77,7 +119,10 @@ def add_network_flags(
     parser.add_argument("--recipe", choices=names, default=recipe, help=f"see imtrans.recipe ({recipe})")
     parser.add_argument("--generator", choices=GENERATORS, help="generator of pytorch-CycleGAN-and-pix2pix")
     parser.add_argument("--norm", choices=sorted(NORMS), default=norm, help=f"norm of all networks ({norm})")
-    parser.add_argument("--n-layers", type=int, help="convolutions of stride 2 in a discriminator (3)")
+    parser.add_argument(
+        "--discriminator", choices=["patch", "pixel"], default="patch", help="pixel: judges each pixel alone (patch)"
+    )
+    parser.add_argument("--n-layers", type=int, help="convolutions of stride 2 in a patch discriminator (3)")
     if dropout:
         parser.add_argument("--no-dropout", action="store_true", help="no dropout in the generator")
     parser.set_defaults(no_dropout=not dropout)
@@ -140,10 +185,14 @@ def make_generator(
 
 
 def make_discriminator(args: argparse.Namespace, in_channels: int, *, base_channels: int, seed: int) -> Pretrained:
-    """Make a PatchGAN with initial weights."""
+    """Make the discriminator of --discriminator with initial weights."""
     settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm, **chosen(n_layers=args.n_layers)}
     settings |= settings_of(args).discriminator
-    return _init(args, PatchDiscriminator(in_channels, **settings), seed)
+    if args.discriminator == "patch":
+        return _init(args, PatchDiscriminator(in_channels, **settings), seed)
+    if args.n_layers is not None:
+        raise ArgumentError("--n-layers has no effect with --discriminator pixel, which has no strides. Leave it out.")
+    return _init(args, PixelDiscriminator(in_channels, **settings), seed)
 
 
 def _init(args: argparse.Namespace, network: Pretrained, seed: int) -> Pretrained:
@@ -219,7 +268,7 @@ def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
     return f"weights of {name}" + (f", which has {join_names(differ)}" if differ else "")
 
 
-def trainer_arguments(args: argparse.Namespace, *, size: int) -> dict[str, Any]:
+def trainer_arguments(args: argparse.Namespace, *, size: Size) -> dict[str, Any]:
     """Return the arguments of `imtrans.Trainer` that the flags set."""
     return {
         "out": args.out,

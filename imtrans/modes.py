@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -16,6 +17,8 @@ _Dropouts = nn.modules.dropout._DropoutNd
 _Norms = nn.modules.batchnorm._NormBase  # batch and instance norms
 _InstanceNorm = nn.modules.instancenorm._InstanceNorm
 _WITH_MODULE = (DataParallel, DistributedDataParallel, AveragedModel)
+# Not an attribute of the module: a copy that is made inside `running_as` keeps the changed settings for ever.
+_settings_outside: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
 
 
 def uses_input_stats(module: nn.Module, *, training: bool | None = None) -> bool:
@@ -56,7 +59,13 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
     """
     one_of("running_as", "mode", mode, MODES)
     training = {module: module.training for module in network.modules()}
-    tracking = {m: m.track_running_stats for m in training if isinstance(m, _Norms)}
+    settings: dict[nn.Module, dict[str, Any]] = {
+        m: {"track_running_stats": m.track_running_stats, "momentum": m.momentum}
+        for m in training
+        if isinstance(m, _Norms)
+    }
+    outermost = {m: found for m, found in settings.items() if m not in _settings_outside}
+    _settings_outside.update(outermost)
     running = {}
     network.eval()
     for module in training:
@@ -65,7 +74,7 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
             mean, var = module.running_mean, module.running_var
             if isinstance(module, _InstanceNorm) and mean is not None and var is not None:
                 # It updates its running statistics whenever it uses the statistics of its input.
-                running[module] = mean, var, module.momentum
+                running[module] = mean, var
                 module.running_mean, module.running_var, module.momentum = mean.clone(), var.clone(), 0.0
             else:
                 module.track_running_stats = False
@@ -76,10 +85,23 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
     finally:
         for module, was in training.items():
             module.training = was
-        for norm, tracked in tracking.items():
-            norm.track_running_stats = tracked
+        for module, attributes in settings.items():
+            vars(module).update(attributes)
         for norm, statistics in running.items():
-            norm.running_mean, norm.running_var, norm.momentum = statistics
+            norm.running_mean, norm.running_var = statistics
+        for module in outermost:
+            del _settings_outside[module]
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of `module`; inside `running_as`, as they are outside of it.
+
+    >>> norm = nn.BatchNorm2d(1)
+    >>> with running_as(norm, "batch_stats"):
+    ...     norm.track_running_stats, settings_of(norm)["track_running_stats"]
+    (False, True)
+    """
+    return {**vars(module), **_settings_outside.get(module, {})}
 
 
 def unwrap(network: nn.Module) -> nn.Module:

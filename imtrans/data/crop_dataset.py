@@ -175,7 +175,8 @@ class CropDataset(Dataset[Batch], ABC):
 
     def _describe_crops(self) -> str:
         """Return the end of the ``repr``: what happens to the images."""
-        return f"as {self.jitter}" if self.augment else f"resized to {self.jitter.size}x{self.jitter.size}"
+        height, width = self.jitter.shape
+        return f"as {self.jitter}" if self.augment else f"resized to {width}x{height}"
 
     def draw(self, index: int, epoch: int) -> Batch:
         """Return sample `index` with the augmentation of `epoch`."""

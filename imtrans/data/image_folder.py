@@ -50,6 +50,11 @@ class ImageFolder:
         with suggest_skip(self.on_bad_image):
             return {self.name: resized(read_image(self.paths[index]), self.size)}
 
+    @property
+    def settings(self) -> str:
+        """The ``repr`` without the facts that depend on the files."""
+        return f"pictures in {printable(self.folder)}"
+
     def __repr__(self) -> str:
         return f"{len(self)} pictures {describe_found(self.folder, self.bad_images, self.sizes)}"
 

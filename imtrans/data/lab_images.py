@@ -39,5 +39,10 @@ class LabImages(ImageFolder, LabDataset):
         self.seed = at_least("LabImages", "seed", seed, 0)
         super().__init__("LabImages", folder, name="rgb", size=self.loaded_shape, on_bad_image=on_bad_image)
 
+    @property
+    def settings(self) -> str:
+        """The ``repr`` without the facts that depend on the files."""
+        return f"{super().settings}, grey to colour, {self._describe_crops()}"
+
     def __repr__(self) -> str:
         return f"{super().__repr__()}, grey to colour, {self._describe_crops()}"

@@ -278,8 +278,20 @@ class PairedImages(SingleSourceDataset):
         return {**crops, "source": (ids == classes).float()}
 
     def __repr__(self) -> str:
-        layout = "side by side" if self.pairs[0].b is None else "in folders A and B"
         found = describe_found(self.folder, self.bad_images, self.sizes)
+        return f"{len(self)} pairs {self._layout} {found}{self._settings}"
+
+    @property
+    def settings(self) -> str:
+        """The ``repr`` without the facts that depend on the files."""
+        return f"pairs {self._layout} in {printable(self.folder)}{self._settings}"
+
+    @property
+    def _layout(self) -> str:
+        return "side by side" if self.pairs[0].b is None else "in folders A and B"
+
+    @property
+    def _settings(self) -> str:
         values = "" if self.value_range is None else ", values {:g} to {:g}".format(*self.value_range)
         kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
         if self.palette is not None:
@@ -289,7 +301,7 @@ class PairedImages(SingleSourceDataset):
         if self.transform is not None:
             # Not its repr, which may hold an address: a resumed run compares this text.
             kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"
-        return f"{len(self)} pairs {layout} {found}{values}{kinds}, {self.direction}, {self._describe_crops()}"
+        return f"{values}{kinds}, {self.direction}, {self._describe_crops()}"
 
 
 def _checked_range(value_range: object) -> ValueRange | None:

@@ -54,8 +54,11 @@ class UnpairedImages(Unpaired):
     """Two folders of images of any sizes and counts.
 
     A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1]; see `Unpaired` for its images.
-    Arguments and errors are as for `imtrans.data.paired.PairedImages`.
+    Arguments and errors are as for `imtrans.data.paired.PairedImages`. `files` has names with sides: ``"A/1.png"``.
     """
+
+    a: ImageFolder
+    b: ImageFolder
 
     def __init__(
         self,
@@ -78,8 +81,13 @@ class UnpairedImages(Unpaired):
             ImageFolder("UnpairedImages", folder, name=name, size=self.loaded_shape, on_bad_image=on_bad_image)
             for folder, name in zip((folder_a, folder_b), self.names, strict=True)
         )
-        self.files = [*self.a.files, *self.b.files]
+        self.files = [f"{side}/{name}" for side, images in (("A", self.a), ("B", self.b)) for name in images.files]
         self.bad_images = [*self.a.bad_images, *self.b.bad_images]
+
+    @property
+    def settings(self) -> str:
+        """The ``repr`` without the facts that depend on the files."""
+        return f"{self.a.settings}, and, without pairs, {self.b.settings}, {self.direction}, {self._describe_crops()}"
 
     def __repr__(self) -> str:
         return f"{self.a!r}, and, without pairs, {self.b!r}, {self.direction}, {self._describe_crops()}"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from imtrans.errors import one_line, short_repr
+from imtrans.modes import settings_of
 
 _NOT_COMPARED = ("training", "inplace", "config")
 _ABSENT = "nothing"
@@ -47,12 +48,13 @@ def differences(network: nn.Module, expected: nn.Module, path: str = "") -> Iter
 
 
 def _setting_differences(network: nn.Module, expected: nn.Module, prefix: str) -> Iterator[Difference]:
+    settings = settings_of(network)
     for name, value in vars(expected).items():
-        if not name.startswith("_") and name not in _NOT_COMPARED and name in vars(network):
-            found = vars(network)[name]
+        if not name.startswith("_") and name not in _NOT_COMPARED and name in settings:
+            found = settings[name]
             if _comparable(found) != _comparable(value):
                 yield Difference(prefix + name, short_repr(found), short_repr(value))
-    for name, value in vars(network).items():
+    for name, value in settings.items():
         replaced = callable(value) and not name.startswith("_") and callable(getattr(type(network), name, None))
         if replaced and name not in vars(expected):
             yield Difference(prefix + name, short_repr(value), "the method of the class")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from imtrans.checks import at_least, one_of
+from imtrans.data.crop_dataset import Size, height_and_width
 from imtrans.errors import ArgumentError, join_names
 from imtrans.methods.colorization import Colorization
 from imtrans.methods.cyclegan import CycleGAN
@@ -48,7 +49,7 @@ def recipe(
     name: str,
     method: type[nn.Module] = Pix2Pix,
     *,
-    size: int | tuple[int, int] = 256,
+    size: Size = 256,
     base_channels: int = 64,
     in_channels: int | None = None,
     out_channels: int | None = None,
@@ -95,8 +96,8 @@ def recipe(
             f"{getattr(method, '__name__', method)!r}."
         )
     settings = by_method[method]
-    height, width = (size, size) if isinstance(size, int) else size
-    shorter = min(at_least("recipe", "size", side, 4) for side in (height, width))
+    for side in height_and_width(size):
+        at_least("recipe", "size", side, 4)
     lab = method is Colorization
     source = (1 if lab else 3) if in_channels is None else in_channels
     target = (2 if lab else 3) if out_channels is None else out_channels
@@ -104,9 +105,9 @@ def recipe(
     def generator(from_channels: int, to_channels: int, offset: int) -> nn.Module:
         own = {"base_channels": base_channels, **settings.generator}
         if method is CycleGAN:
-            made: nn.Module = ResnetGenerator(from_channels, to_channels, num_blocks=resnet_blocks(shorter), **own)
+            made: nn.Module = ResnetGenerator(from_channels, to_channels, num_blocks=resnet_blocks(size), **own)
         else:
-            made = UNetGenerator(from_channels, to_channels, depth=unet_depth(shorter), **own)
+            made = UNetGenerator(from_channels, to_channels, depth=unet_depth(size), **own)
         return init_net(made, device, seed=seed + offset)
 
     def discriminator(channels: int, offset: int) -> nn.Module:
@@ -128,11 +129,11 @@ def recipe(
     return Recipe(built, {**trainer, **settings.trainer, "config": {"recipe": name}})
 
 
-def unet_depth(size: int) -> int:
-    """Return the depth of a U-Net for images of `size` pixels: 8 at 256 pixels and above."""
-    return min(8, size.bit_length() - 1)
+def unet_depth(size: Size) -> int:
+    """Return the depth of a U-Net for images of `size`: 8 if the shorter side has 256 pixels or more."""
+    return min(8, min(height_and_width(size)).bit_length() - 1)
 
 
-def resnet_blocks(size: int) -> int:
-    """Return the number of residual blocks for images of `size` pixels: 9 at 256 pixels and above, else 6."""
-    return 9 if size >= 256 else 6
+def resnet_blocks(size: Size) -> int:
+    """Return the number of residual blocks for images of `size`: 9 if the shorter side has 256 pixels or more, or 6."""
+    return 9 if min(height_and_width(size)) >= 256 else 6

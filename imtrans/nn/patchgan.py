@@ -131,8 +131,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         self.layers = nn.Sequential(*layers)
         init_weights(self)
         if spectral_norm:
-            for layer in layers:
-                parametrize.register_parametrization(layer.conv, "weight", _SpectralNorm(layer.conv.weight))
+            _add_spectral_norm(layers)
 
     @classmethod
     def for_receptive_field(cls, size: int, in_channels: int = 6, **kwargs: Any) -> "PatchDiscriminator":
@@ -167,7 +166,7 @@ class PixelDiscriminator(_ConvDiscriminator):
     Shape: ``(b, in_channels, h, w) -> (b, 1, h, w)``, raw logits.
 
     Args:
-        in_channels: this, `norm` and `act` are as in `imtrans.PatchDiscriminator`.
+        in_channels: this, `norm`, `act` and `spectral_norm` are as in `imtrans.PatchDiscriminator`.
         base_channels: width of the first layer; the second has twice this width.
         bias: whether the second and the last convolution have a bias; None: only if the norm has no learned shift.
             The first always has one.
@@ -189,18 +188,28 @@ class PixelDiscriminator(_ConvDiscriminator):
         base_channels: int = 64,
         norm: str | Norm = "batch",
         act: str | Act = "leaky_relu",
+        spectral_norm: bool = False,
         bias: bool | None = None,
     ) -> None:
         super().__init__()
         owner = "PixelDiscriminator"
         self.in_channels = at_least(owner, "in_channels", in_channels, 1)
         wide = 2 * at_least(owner, "base_channels", base_channels, 1)
+        check_bool(owner, "spectral_norm", spectral_norm)
         check_bool(owner, "bias", bias, unset=True)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         biased = not has_shift(make_norm(wide)) if bias is None else bias
-        self.layers = nn.Sequential(
+        layers = (
             ConvNormAct(in_channels, base_channels, kernel_size=1, norm=nn.Identity, act=make_act, bias=True),
             ConvNormAct(base_channels, wide, kernel_size=1, norm=make_norm, act=make_act, bias=biased),
             ConvNormAct(wide, 1, kernel_size=1, norm=nn.Identity, act=nn.Identity, bias=biased),
         )
+        self.layers = nn.Sequential(*layers)
         init_weights(self)
+        if spectral_norm:
+            _add_spectral_norm(layers)
+
+
+def _add_spectral_norm(layers: Iterable[ConvNormAct]) -> None:
+    for layer in layers:
+        parametrize.register_parametrization(layer.conv, "weight", _SpectralNorm(layer.conv.weight))

@@ -2,18 +2,35 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imtrans.errors import CheckpointError, one_line
+from imtrans.errors import CheckpointError, join_names, one_line, printable
 
 # What a run learns depends on these entries. A change of any other entry is recorded.
 LEARNED = (
-    "method", "settings", "networks", "data", "data_seed", "batch_size", "epochs", "decay_epochs", "lr_policy",
-    "warmup_epochs", "lr", "betas", "ema",
-    "precision", "seed",
+    "method", "settings", "networks", "data", "data_settings", "data_seed", "batch_size", "epochs", "decay_epochs",
+    "lr_policy", "warmup_epochs", "lr", "betas", "ema", "precision", "seed",
 )  # fmt: skip
+
+
+def data_config(data: object) -> dict[str, Any]:
+    """Return the entries of ``config.json`` that let a run continue with fewer files; empty if `data` has none.
+
+    Args:
+        data: data set with the attributes `files`, the names of its files as a list, and `settings`, a text like its
+            ``repr`` that does not depend on the files.
+    """
+    files, settings = getattr(data, "files", None), getattr(data, "settings", None)
+    if not isinstance(settings, str) or not isinstance(files, list):
+        return {}
+    return {"data_settings": settings, "files": [str(file) for file in files]}
+
+
+def have_files(*configs: Mapping[str, Any]) -> bool:
+    """Whether each configuration lists the files of its data."""
+    return all(isinstance(config.get("files"), list) for config in configs)
 
 
 def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
@@ -21,6 +38,8 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: P
 
     An entry that `old` lacks is not compared: the folder may come from an older version. With the `lr_policy`
     ``"plateau"``, `val_data` and `validate_every` belong to `LEARNED` too.
+
+    Fewer of the same files are such a change, ``{"files": {"left_out": [...]}}``: see `data_config`.
 
     Args:
         old: content of the ``config.json`` of the run in `folder`.
@@ -31,9 +50,14 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: P
 
             - `epochs` may grow, with other `decay_epochs`.
             - `batch_size` may change with the number of processes, if the batch of all processes has the same size.
+            - `data` may have fewer of the same files, in the same order.
     """
     old, new = {"processes": 1, **old}, {"processes": 1, **json.loads(json.dumps(new))}
-    changes = {name: [old[name], new[name]] for name in new if name in old and not _same(old[name], new[name])}
+    changes: dict[str, Any] = {
+        name: [old[name], new[name]]
+        for name in new
+        if name in old and name != "files" and not _same(old[name], new[name])
+    }
     learned = LEARNED + (("val_data", "validate_every") if new.get("lr_policy") == "plateau" else ())
     refused = {name: pair for name, pair in changes.items() if name in learned}
     if "settings" not in old:
@@ -43,8 +67,19 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], *, folder: P
         refused.pop("decay_epochs", None)
     if _global_batch_size(old) == _global_batch_size(new):
         refused.pop("batch_size", None)
-    if refused:
-        named = [line for name, (was, now) in refused.items() for line in _differences(was, now, name)]
+    other_files = []
+    if have_files(old, new) and old["files"] != new["files"]:
+        left_out = _left_out(old["files"], new["files"])
+        if left_out is None:
+            other_files.append(_file_difference(old["files"], new["files"]))
+        else:
+            changes["files"] = {"left_out": left_out}
+            if "data_settings" not in refused:
+                refused.pop("data", None)
+    if "data" in refused:
+        refused.pop("data_settings", None)
+    if refused or other_files:
+        named = [line for name, (was, now) in refused.items() for line in _differences(was, now, name)] + other_files
         raise CheckpointError(
             f"the run in {folder} has other arguments: {'; '.join(named)}. Resume it with the values in its "
             "config.json, or start another run with out=... (--out)."
@@ -82,3 +117,34 @@ def _is_less(was: Any, now: Any) -> bool:
 def _global_batch_size(config: Mapping[str, Any]) -> Any:
     batch_size, processes = config.get("batch_size"), config["processes"]
     return batch_size * processes if isinstance(batch_size, int) and isinstance(processes, int) else batch_size
+
+
+def _left_out(was: Sequence[Any], now: Sequence[Any]) -> list[Any] | None:
+    """Return the files of `was` that `now` lacks; None if `now` has others, or another order."""
+    left_out, kept = [], 0
+    for file in was:
+        if kept < len(now) and file == now[kept]:
+            kept += 1
+        else:
+            left_out.append(file)
+    return left_out if kept == len(now) else None
+
+
+def _file_difference(was: Sequence[Any], now: Sequence[Any]) -> str:
+    before = set(map(str, was))
+    if added := [printable(file) for file in now if file not in before]:
+        return f"{len(added)} of {len(now)} files are not among the {len(was)} of the run: {join_names(added, 3)}"
+    return "the files have another order"
+
+
+def fewer_files_text(left_out: Sequence[str], files: int, *, step: int, epoch: int, total_steps: int) -> str:
+    """Return the text for a run that continues with fewer `files` after `step` steps, in `epoch`, counted from 0.
+
+    >>> fewer_files_text(["b.png"], 2, step=4, epoch=1, total_steps=7)
+    'Resumed after step 4 without 1 of 3 files: b.png. Epoch 2 continues with the others; the run has 7 steps now.'
+    """
+    return (
+        f"Resumed after step {step} without {len(left_out)} of {files + len(left_out)} files: "
+        f"{join_names([printable(file) for file in left_out], 3)}. Epoch {epoch + 1} continues with the others; the "
+        f"run has {total_steps} steps now."
+    )

@@ -25,7 +25,7 @@ from imtrans.training.checkpoint import newest_state, save_checkpoint
 from imtrans.training.publish import TrainingSummary, publish
 from imtrans.training.report.gallery import write_gallery
 from imtrans.training.report.image_grid import image_grid_png
-from imtrans.training.resume import compare_configs
+from imtrans.training.resume import compare_configs, have_files
 from imtrans.version import __version__
 
 LOCK, LOCK_OWNER = ".lock", ".lock-owner"  # two files: Windows lets no other process read a locked one
@@ -60,14 +60,18 @@ class NoRunFolder:
             raise _nothing_to_resume(None)
         yield False
 
-    def check_resumed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def check_resumed(self, config: Mapping[str, Any]) -> bool:
+        """Return False."""
+        return False
+
+    def resume(self, config: Mapping[str, Any], step: int) -> dict[str, Any]:
         """Return no changes."""
         return {}
 
     def _ignore(self, *arguments: Any) -> None:
         """Do nothing."""
 
-    newest_state = start = resume = truncate = log = save_sample = save_checkpoint = save_networks = _ignore
+    newest_state = start = truncate = log = save_sample = save_checkpoint = save_networks = _ignore
     check_networks = write_gallery = _ignore
 
 
@@ -116,19 +120,22 @@ class RunFolder:
         with self._disk_errors():
             write_atomic(self.path / "config.json", json_bytes({**config, **job}))
 
-    def check_resumed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def check_resumed(self, config: Mapping[str, Any]) -> bool:
         """Compare `config` with ``config.json``: see `imtrans.training.resume.compare_configs`.
 
-        A file that cannot be read is not compared, with a warning.
+        Returns whether that included the lists of files. A ``config.json`` that cannot be read is not compared, with a
+        warning.
         """
         if not (old := self._config()):
             path = self.path / "config.json"
             warnings.warn(f"{path} cannot be read. This run is not compared with it, and writes it anew.", stacklevel=2)
-        return compare_configs(old, config, folder=self.path)
+        compare_configs(old, config, folder=self.path)
+        return have_files(old, config)
 
-    def resume(self, config: Mapping[str, Any], changes: Mapping[str, Any], step: int) -> None:
-        """Update ``config.json`` to `config`, and record the `changes` that `check_resumed` returned."""
+    def resume(self, config: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """Update ``config.json`` to `config`. Records the changes at `step`, and returns them."""
         old = self._config()
+        changes = compare_configs(old, config, folder=self.path)
         kept = {name: value for name, value in old.items() if name != "processes"}  # absent for one process
         if changes:
             kept["changes"] = [*kept.get("changes", []), {"step": step, **changes}]
@@ -136,6 +143,7 @@ class RunFolder:
         if new != old:
             with self._disk_errors():
                 write_atomic(self.path / "config.json", json_bytes(new))
+        return changes
 
     def newest_state(self) -> dict[str, Any] | None:
         """Load the newest complete checkpoint; None if the run stopped before its first one.

@@ -104,15 +104,36 @@ class Schedule:
                 f"Trainer: decay_epochs={decay_epochs} is more than epochs={epochs}. Use at most {epochs}."
             )
         self.batches_per_epoch = -(-samples // self.global_batch_size)
-        self.total_steps = epochs * self.batches_per_epoch
-        self.max_steps = max_steps
-        if max_steps is not None:
-            self.total_steps = min(self.total_steps, _count("max_steps", max_steps))
+        self.max_steps = None if max_steps is None else _count("max_steps", max_steps)
+        self.extra_steps = 0  # of epochs that had more samples: see `resume_with_fewer`
         twentieth = max(1, self.total_steps // 20)
         self.log_every = _count("log_every", log_every)
         self.sample_every = _count("sample_every", sample_every, twentieth)
         self.validate_every = _count("validate_every", validate_every, 1 if plateau else max(1, epochs // 10))
         self.checkpoint_every = _count("checkpoint_every", checkpoint_every, max(100, twentieth))
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the run."""
+        steps = self.extra_steps + self.epochs * self.batches_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def epoch_and_batch(self, step: int) -> tuple[int, int]:
+        """Return the epoch of the batch after `step` steps, and its number in the epoch, both from 0."""
+        return divmod(step - self.extra_steps, self.batches_per_epoch)
+
+    def resume_with_fewer(self, step: int, *, samples: int, extra_steps: int = 0) -> None:
+        """Continue a run that had more samples until `step`; `extra_steps` is the attribute of its schedule.
+
+        The epoch continues at the batch of the same number, or at its last one if it has fewer.
+
+        >>> schedule = Schedule(3, epochs=2, batch_size=1)
+        >>> schedule.resume_with_fewer(7, samples=5)
+        >>> schedule.epoch_and_batch(7), schedule.total_steps
+        ((1, 2), 8)
+        """
+        epoch, batch = divmod(step - extra_steps, -(-samples // self.global_batch_size))
+        self.extra_steps = step - epoch * self.batches_per_epoch - min(batch, self.batches_per_epoch - 1)
 
     def next_batch_size(self, step: int) -> int:
         """Return the size of the global batch after `step` steps; the last batch of an epoch may be smaller.
@@ -121,8 +142,8 @@ class Schedule:
         >>> [schedule.next_batch_size(step) for step in range(schedule.total_steps)]
         [2, 2, 1, 2, 2, 1]
         """
-        position = step % self.batches_per_epoch
-        return min(self.global_batch_size, self.samples_per_epoch - position * self.global_batch_size)
+        _, batch = self.epoch_and_batch(step)
+        return min(self.global_batch_size, self.samples_per_epoch - batch * self.global_batch_size)
 
     def lr_factor(self, epoch: int, losses: Sequence[float] = ()) -> float:
         """Return the factor of the learning rate in `epoch`: of `lr_policy`, and lower during the warmup.
@@ -163,8 +184,8 @@ class Schedule:
 
     def validates_epoch(self, step: int) -> bool:
         """Whether `step` is the last of an epoch after which validation runs, also in a longer run."""
-        epoch, position = divmod(step, self.batches_per_epoch)
-        return position == 0 and epoch % self.validate_every == 0
+        epoch, batch = self.epoch_and_batch(step)
+        return batch == 0 and epoch % self.validate_every == 0
 
 
 def _count(argument: str, value: int | None, default: int = 1, *, minimum: int = 1) -> int:

@@ -25,6 +25,7 @@ from imtrans.training.loss_meter import LossMeter
 from imtrans.training.nan_check import Step, first_non_finite, non_finite_error, non_finite_state
 from imtrans.training.progress import BAR_FORMAT, progress_text, stopped_text
 from imtrans.training.publish import TrainingSummary, push_method
+from imtrans.training.resume import data_config, fewer_files_text
 from imtrans.training.run_folder import NoRunFolder, RunFolder, method_config
 from imtrans.training.schedule import Schedule
 from imtrans.training.signals import Stopped, stop_on_signals
@@ -157,8 +158,7 @@ class Trainer:
         self.seed = at_least("Trainer", "seed", seed, 0)
         self.train_data = train_data
         self._loader = BatchLoader(self.device, cache=keep_data, num_workers=num_workers)
-        self._data_size = f"{length_of(train_data)} samples in batches of {self.schedule.global_batch_size}"
-        group.check_same(data=self._data_size, steps=self.total_steps)
+        group.check_same(data=self._data_size(length_of(train_data)), steps=self.total_steps)
         self._keep = at_least("Trainer", "keep", keep, 1)
         self.folder = NoRunFolder() if out is None or not group.is_rank0 else RunFolder(out, keep=keep)
         self.progress = progress and group.is_rank0
@@ -171,7 +171,7 @@ class Trainer:
                 "Trainer: lr_policy='plateau' follows the validation, and there are no pairs to validate on. Give "
                 "val_data with pairs, or use another lr_policy."
             )
-        self._meter, self.step = LossMeter(), 0
+        self._meter, self.step, self._files_compared = LossMeter(), 0, False
         self._validation_l1: list[float] = []  # at the ends of epochs
         palette = getattr(train_data, "palette", None)
         for translation in self._method.translations() if palette is not None else ():
@@ -214,8 +214,8 @@ class Trainer:
         Args:
             resume: whether to continue from the newest complete checkpoint in `out`. On the CPU, a resumed run gives
                 the same weights as an uninterrupted one, bit for bit. Arguments that the result depends on must
-                be as in ``config.json``, but `epochs` may grow. Other changes are recorded there: see
-                `imtrans.training.resume.compare_configs`.
+                be as in ``config.json``, but `epochs` may grow, and files may be left out. Other changes are recorded
+                there: see `imtrans.training.resume.compare_configs`.
         """
         if self.total_steps == 0:
             raise TrainingError("Trainer: there is nothing to train on: train_data is empty. Give it samples.")
@@ -267,12 +267,17 @@ class Trainer:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))
             self._save_checkpoint()
         else:
-            config = self._config()
-            changes = self._group.run_on_rank0(lambda: self.folder.check_resumed(config))
+            # First the comparison: its text says more than the one about a state that does not fit.
+            self._files_compared = self._group.run_on_rank0(lambda: self.folder.check_resumed(self._config()))
             self._load_state_dict(state)
+            changes = self._group.run_on_rank0(lambda: self.folder.resume(self._config(), self.step))
             if "val_data" in changes:
                 self._validator.load(None)
-            self.folder.resume(config, changes, self.step)
+            if "files" in changes and self._group.is_rank0:
+                epoch, _ = self.schedule.epoch_and_batch(self.step)
+                at = {"step": self.step, "epoch": epoch, "total_steps": self.total_steps}
+                left_out = changes["files"]["left_out"]
+                print(fewer_files_text(left_out, len(cast(Any, self.train_data).files), **at), file=sys.stderr)
             self.folder.truncate(self.step)
             self._save_networks(self._sample_images())
 
@@ -280,9 +285,9 @@ class Trainer:
         """Yield this rank's shard and the size of each batch up to the end; set the learning rate of each epoch."""
         schedule = self.schedule
         while not schedule.is_last(self.step):
-            epoch, position = divmod(self.step, schedule.batches_per_epoch)
+            epoch, batch_number = schedule.epoch_and_batch(self.step)
             self._train_step.set_lr_factor(schedule.lr_factor(epoch, self._validation_l1))
-            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": position}
+            order = {"epoch": epoch, "shuffle_seed": self.seed, "skip": batch_number}
             order |= {"rank": self._group.rank, "world_size": self._group.world_size}
             for batch in self._loader.batches(cast(Any, self.train_data), schedule.global_batch_size, **order):
                 yield batch, schedule.next_batch_size(self.step)
@@ -308,7 +313,7 @@ class Trainer:
     def _log(self, bar: "tqdm[None]") -> None:
         self._check_finite()
         means, rate = self._meter.means(), self._meter.reset() * self.schedule.global_batch_size
-        epoch = (self.step - 1) // self.schedule.batches_per_epoch
+        epoch, _ = self.schedule.epoch_and_batch(self.step - 1)
         rate_now = self.schedule.lr_factor(epoch, self._validation_l1) * self._train_step.lr
         line = {"step": self.step, "epoch": epoch, "lr": rate_now}
         self._write_log({"kind": "train", **line, "images_per_second": round(rate, 2), "losses": means})
@@ -321,7 +326,7 @@ class Trainer:
 
     def _log_validation(self) -> None:
         if result := self.validate():
-            epoch = self.step // self.schedule.batches_per_epoch
+            epoch, _ = self.schedule.epoch_and_batch(self.step)
             self._write_log({"kind": "validation", "step": self.step, "epoch": epoch, **result})
             if self.schedule.validates_epoch(self.step):
                 self._validation_l1.append(self._validator.mean_l1())
@@ -395,13 +400,18 @@ class Trainer:
             "keep": self._keep,
             **method_config(self.method),
             **self.extra,
+            **data_config(self.train_data),
         }
+
+    def _data_size(self, samples: int) -> str:
+        return f"{samples} samples in batches of {self.schedule.global_batch_size}"
 
     def _state_dict(self) -> dict[str, Any]:
         return {
             **self._train_step.state_dict(),
-            "data": self._data_size,
+            "data": self._data_size(self.schedule.samples_per_epoch),
             "step": self.step,
+            **({"extra_steps": self.schedule.extra_steps} if self.schedule.extra_steps else {}),
             **self._meter.state_dict(),
             "validation": self.validation,
             **({"validation_l1": self._validation_l1} if self.schedule.lr_policy == "plateau" else {}),
@@ -409,13 +419,17 @@ class Trainer:
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         try:
-            if state["data"] != self._data_size:
-                raise ValueError(f"it is of a run on {state['data']}, this one has {self._data_size}.")
+            samples = now = self.schedule.samples_per_epoch
+            if self._files_compared:  # it may be from before some were left out
+                samples = max(now, int(str(state["data"]).partition(" ")[0]))
+            if state["data"] != self._data_size(samples):
+                raise ValueError(f"it is of a run on {state['data']}, this one has {self._data_size(now)}.")
             self._train_step.load_state_dict(state)
             self._meter.load_state_dict(state, self.device)
             self._validator.load(state["validation"] if self._validator.data is not None else None)
             self._validation_l1 = list(state.get("validation_l1", []))
             self.step = state["step"]
+            self.schedule.resume_with_fewer(self.step, samples=samples, extra_steps=state.get("extra_steps", 0))
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit this run: {one_line(str(error))} Make the run with the "

@@ -54,12 +54,6 @@ def test_a_folder_without_pictures(tmp_path, name):
     )
 
 
-def test_what_becomes_of_bad_ones_is_checked(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ArgumentError, match="Mine: on_bad_image='skp' is not one of"):
-        pictures(tmp_path, on_bad_image="skp")
-
-
 def look(sample):
     if sample < 0:
         raise DataError(f"{sample} is bad.")
@@ -184,8 +178,3 @@ def test_two_files_of_one_name_are_an_error_all_the_same(folder):
     save(folder / "A" / "1.bmp")
     with pytest.raises(DataError, match="have the same name"):
         PairedImages(folder, on_bad_image="skip")
-
-
-def test_paired_images_know_two_words(folder):
-    with pytest.raises(ArgumentError, match="PairedImages: on_bad_image='never' is not one of"):
-        PairedImages(folder, on_bad_image="never")

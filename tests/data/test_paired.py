@@ -201,6 +201,10 @@ def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):
     ("settings", "text"),
     [
         (
+            {"on_bad_image": "skp"},
+            "PairedImages: on_bad_image='skp' is not one of ['error', 'skip']. Did you mean 'skip'?",
+        ),
+        (
             {"direction": "AtB"},
             "PairedImages: direction='AtB' is not one of ['AtoB', 'BtoA']. Did you mean 'AtoB'?",
         ),

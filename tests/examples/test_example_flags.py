@@ -8,9 +8,18 @@ import pytest
 import torch
 from example_runs import EXAMPLES, run_example
 from loopback_hub import hub_fixture  # noqa: F401
+from PIL import Image
 from torch import nn
 
-from imtrans import PatchDiscriminator, ResnetGenerator, Trainer, UNetGenerator, load_pretrained, recipe
+from imtrans import (
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    Trainer,
+    UNetGenerator,
+    load_pretrained,
+    recipe,
+)
 from imtrans.methods.recipes import RECIPES
 
 PAIRED = ("pix2pix_facades.py", "colorize.py")
@@ -18,7 +27,7 @@ SCRIPTS = (*PAIRED, "cyclegan.py")
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 TESTED = {  # here, in all three scripts
     "--generator", "--norm", "--n-layers", "--init", "--init-gain", "--warm-start", "--gan-mode", "--pool-size", "--lr",
-    "--betas", "--recipe",
+    "--betas", "--recipe", "--load-size", "--no-flip", "--discriminator",
 }  # fmt: skip
 CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3)}
 
@@ -52,7 +61,7 @@ def networks_of(trainer):
     networks = list(trainer.method.children())
     return (
         [n for n in networks if isinstance(n, (UNetGenerator, ResnetGenerator))],
-        [n for n in networks if isinstance(n, PatchDiscriminator)],
+        [n for n in networks if isinstance(n, (PatchDiscriminator, PixelDiscriminator))],
     )
 
 
@@ -184,6 +193,72 @@ def test_init(build, script):
     assert build(script, "--init", "xavier", "--init-gain", 1)._config()["init"] == {"scheme": "xavier", "gain": 1.0}
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_discriminator_of_single_pixels(build, script):
+    trainer = build(script, "--discriminator", "pixel", "--norm", "instance")
+    discriminators = networks_of(trainer)[1]
+    assert len(discriminators) == (1 if script in PAIRED else 2)
+    for discriminator in discriminators:
+        assert isinstance(discriminator, PixelDiscriminator)
+        assert (discriminator.config["base_channels"], discriminator.config["norm"]) == (4, "instance")
+        assert discriminator.in_channels == (sum(CHANNELS[script]) if script in PAIRED else 3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder that each script takes."""
+    for name in ("train", "trainA", "trainB", "val", "testA", "testB"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(2):
+            Image.effect_noise((80, 40), 64).convert("RGB").save(tmp_path / "data" / name / f"{index}.png")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_rectangles_and_the_size_of_what_is_cropped(tmp_path, folder, script):
+    flags = [*TINY, "--data", folder, "--size", 16, 48, "--load-size", 20, 60, "--no-flip", "--max-steps", 1]
+    found = run_example(script, *flags, "--discriminator", "pixel", "--out", "run", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "as Jitter(size=(16, 48), load_size=(20, 60), flip=False)" in found.stdout
+    assert "resized to 48x16" in found.stdout
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["size"] == [16, 48]
+    name = "to_target" if script == "cyclegan.py" else "generator"
+    generator = load_pretrained(tmp_path / "run" / name)
+    if script in PAIRED:
+        assert generator.depth == 4  # fits the shorter side: 2**4 = 16
+    with Image.open(next((tmp_path / "run" / "samples").glob("*.png"))) as grid:
+        assert grid.height == 2 * 16 + 4
+        assert (grid.width + 4) % 52 == 0
+
+
+def test_the_blocks_of_cyclegan_fit_the_shorter_side(build, folder):
+    for size, blocks in (((256, 300), 9), ((255, 300), 6), ((256,), 9)):
+        generators, _ = networks_of(build("cyclegan.py", "--data", folder, "--size", *size))
+        assert generators[0].config["num_blocks"] == blocks
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--size", 32, 64], "--size HEIGHT WIDTH is for the images of a folder, and there is no --data"),
+        (["--load-size", 40], "--load-size is for the images of a folder, and there is no --data"),
+        (["--no-flip"], "--no-flip is for the images of a folder, and there is no --data"),
+        (["--size", 1, 2, 3], "argument --size: give one number, or height and width"),
+        (["--discriminator", "basic"], "argument --discriminator: invalid choice: 'basic'"),
+    ],
+)
+def test_a_wrong_size_or_discriminator(build, capsys, script, flags, text):
+    with pytest.raises(SystemExit, match="2"):
+        build(script, *flags)
+    assert text in capsys.readouterr().err
+
+
+def test_a_load_size_below_the_size(build, capsys, folder):
+    assert build("pix2pix_facades.py", "--data", folder, "--load-size", 20) is None
+    assert capsys.readouterr().err == "error: Jitter: load_size must be a whole number >= 32, got 20.\n"
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "text"),
     [
@@ -210,6 +285,7 @@ def test_a_flag_without_a_meaning_is_refused(build, capsys, script, flags, text)
         (["--pool-size", -1], "error: ImagePool: size must be a whole number >= 0, got -1."),
         (["--l1-weight", -1], "error: Pix2Pix: l1_weight must be a number >= 0, got -1.0."),
         (["--n-layers", 0], "error: PatchDiscriminator: n_layers must be a whole number from 1 to 16, got 0."),
+        (["--discriminator", "pixel", "--n-layers", 2], "error: --n-layers has no effect with --discriminator pixel"),
         (["--gan-mode", "wgangp"], "error: --gan-mode wgangp cannot train a discriminator with batch norm"),
         (
             ["--recipe", "paper", "--warm-start", "nothing"],

@@ -19,10 +19,12 @@ from imtrans import (
     Trainer,
     UNetGenerator,
     load_pretrained,
+    running_as,
 )
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.errors import SavedModelError
 from imtrans.hub.pretrained import Pretrained
+from imtrans.modes import MODES
 from imtrans.nn.init import init_net
 
 
@@ -318,6 +320,46 @@ def test_settings_of_any_type_are_compared(tmp_path):
         setattr(changed, name, value)
         with pytest.raises(SavedModelError, match=f": {name} is "):
             changed.save_pretrained(tmp_path)
+
+
+# Inside running_as
+
+
+class Tracked(nn.InstanceNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels, affine=True, track_running_stats=True)
+
+
+class TrackedResnet(ResnetGenerator):
+    def __init__(self):
+        super().__init__(base_channels=4, num_blocks=1, num_downs=1, norm=Tracked)
+
+
+@pytest.mark.parametrize("make", [unet, resnet, TrackedResnet])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_network_is_saved_as_it_is_outside_of_running_as(tmp_path, make, mode):
+    network = make()
+    network(torch.randn(1, 3, 16, 16))  # running statistics leave their start
+    with running_as(network, mode), running_as(network, "batch_stats"):
+        network(torch.randn(1, 3, 16, 16))
+        network.save_pretrained(tmp_path / "inside")
+        with running_as(network, "eval"):
+            pass
+        network.save_pretrained(tmp_path / "inside")
+    network.save_pretrained(tmp_path / "outside")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "inside" / name).read_bytes() == (tmp_path / "outside" / name).read_bytes()
+
+
+def test_a_change_is_refused_inside_running_as_and_a_copy_made_there_keeps_its_settings(tmp_path):
+    network = unet()
+    network.decoder[0].norm.momentum = 0.3
+    with running_as(network, "batch_stats"), pytest.raises(SavedModelError, match=r"norm\.momentum is 0\.3, but"):
+        network.save_pretrained(tmp_path)
+    with running_as(unet(), "batch_stats") as network:
+        copied = copy.deepcopy(network)
+    with pytest.raises(SavedModelError, match="track_running_stats is False, but they give True"):
+        copied.save_pretrained(tmp_path)
 
 
 # A run

@@ -102,3 +102,15 @@ def test_the_discriminator_has_no_norm_on_its_first_and_last_convolution_and_bia
     layers = PatchDiscriminator(base_channels=2).layers
     assert [type(layer.norm).__name__ for layer in layers] == ["Identity", *["BatchNorm2d"] * 3, "Identity"]
     assert [layer.conv.bias is not None for layer in layers] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("cls", [PatchDiscriminator, PixelDiscriminator])
+def test_spectral_norm_makes_the_largest_singular_value_of_each_convolution_1(cls):
+    torch.manual_seed(0)
+    network = cls(base_channels=4, spectral_norm=True)
+    images = torch.rand(1, 6, 64, 64)
+    for _ in range(30):  # one power iteration each
+        network(images).sum().backward()
+    for layer in network.layers:
+        assert torch.linalg.matrix_norm(layer.conv.weight.flatten(1), 2).item() == pytest.approx(1, rel=0.05)
+        assert layer.conv.parametrizations.weight.original.grad.abs().sum() > 0

@@ -281,6 +281,10 @@ DIFFERENT = {
     "batch_size was 2, now 3": {"batch_size": 3},
     "epochs was 2, now 1; decay_epochs was 1, now 0": {"epochs": 1},
     "decay_epochs was 1, now 2": {"decay_epochs": 2},
+    "decay_epochs was 1, now 0; lr_policy was 'linear', now 'cosine'; warmup_epochs was 0, now 1": {
+        "lr_policy": "cosine",
+        "warmup_epochs": 1,
+    },
     "generator.depth was '3', now '2'": {"changes": {"depth": 2}},
     "generator.skips was \"'concat'\", now \"'add'\"": {"changes": {"skips": "add"}},
 }
@@ -391,9 +395,6 @@ OTHERWISE = "Make the run with the arguments in config.json, or start one in ano
 def test_a_checkpoint_of_other_networks_is_refused_and_stays_whole(tmp_path):
     Small(tmp_path, max_steps=3).fit()
     before = metrics(tmp_path)
-    with pytest.raises(CheckpointError) as caught:
-        Small(tmp_path, changes={"depth": 2}).fit(resume=True)
-    assert "generator.depth was '3', now '2'" in str(caught.value)
     (tmp_path / "config.json").write_text("{}")
     with pytest.warns(UserWarning, match="not compared"), pytest.raises(CheckpointError) as caught:
         Small(tmp_path, changes={"depth": 2}).fit(resume=True)
@@ -462,12 +463,6 @@ def test_a_plateau_needs_pairs_to_validate_on(val_data):
         "Trainer: lr_policy='plateau' follows the validation, and there are no pairs to validate on. Give val_data "
         "with pairs, or use another lr_policy."
     )
-
-
-def test_another_policy_is_not_resumed(tmp_path, stopped_run):
-    shutil.copytree(stopped_run, tmp_path / "run")
-    text = resumed_with(tmp_path / "run", lr_policy="cosine", warmup_epochs=1)
-    assert "lr_policy was 'linear', now 'cosine'; warmup_epochs was 0, now 1" in text
 
 
 # The averaged generator, and functions that are called

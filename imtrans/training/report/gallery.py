@@ -79,6 +79,8 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str]:
     config, text = None, _read(path).strip()
     with suppress(ValueError, RecursionError):
         config = json.loads(text)
+        if isinstance(config, dict) and config.pop("files", None):
+            text = json.dumps(config)  # without a list of perhaps thousands of names
         # Indenting deeply nested entries would multiply the length of the text.
         text = json.dumps(config, indent=2, ensure_ascii=False) if len(text) <= MAX_INDENTED else text
     return (config if isinstance(config, dict) else {}), text
