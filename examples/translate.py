@@ -25,6 +25,7 @@ from imtrans import load_pretrained, translate
 from imtrans.data.codec import PIL_MODES, decode
 from imtrans.data.images import SUFFIXES, image_files, similar_path, to_image
 from imtrans.errors import DataError, ImtransError
+from imtrans.hub.pretrained import Pretrained
 from imtrans.runtime import pick_device
 
 
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     bar = tqdm(zip(sources, output_names(sources), strict=True), total=len(sources), unit="image")
     for source, name in bar:
         try:
-            before = thumbnail(source)
+            before = thumbnail(source, generator)
         except ImtransError as error:
             name_it = "" if isinstance(error, DataError) else f"{source}: "  # a DataError names the file
             bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
@@ -123,9 +124,9 @@ def output_names(sources: list[Path]) -> list[str]:
     return list(names)
 
 
-def thumbnail(source: Path) -> str:
+def thumbnail(source: Path, generator: Pretrained) -> str:
     """Return a small copy of the source as a data URL."""
-    content, image = io.BytesIO(), to_image(decode("translate", source, 3).tensor[0])
+    content, image = io.BytesIO(), to_image(decode("translate", source, 3, generator.value_range).tensor[0])
     image.thumbnail((480, 480))
     image.save(content, "JPEG")
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

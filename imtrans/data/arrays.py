@@ -14,7 +14,7 @@ from einops import repeat
 from PIL import Image
 from torch import Tensor
 
-from imtrans.data.images import SUFFIXES, ValueRange, converted, image_header, open_image, open_regular
+from imtrans.data.images import SUFFIXES, ValueRange, converted, image_header, open_image, open_regular, unit_values
 from imtrans.errors import DataError, printable, short_repr
 
 Array = np.ndarray[Any, Any]
@@ -71,8 +71,7 @@ def read_array(path: Path, channels: int, value_range: ValueRange | None = None)
 def _unit(path: Path, values: Array, value_range: ValueRange | None) -> Array:
     """Scale `value_range`, by default the range of the dtype, to float32 in [0, 1]."""
     if value_range is not None:
-        low, high = value_range
-        return ((np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)).astype("f4")
+        return unit_values(values, value_range).astype("f4")
     top = 65535 if values.dtype == np.uint16 else 1
     readable = values.dtype == np.uint16 or values.dtype.kind == "f"
     if not (readable and -0.01 <= values.min() <= values.max() <= top + 0.01):  # false for NaN too

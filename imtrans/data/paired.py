@@ -1,9 +1,8 @@
 """Paired images from folders: source and target show the same scene."""
 
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imtrans.checks import at_least, one_of
+from imtrans.checks import at_least, increasing_pair, one_of
 from imtrans.colours import check_palette
 from imtrans.data.arrays import READABLE, array_header, read_array, resized_array
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
@@ -107,7 +106,8 @@ class PairedImages(SingleSourceDataset):
             differs in size. ``"error"`` reads the headers and raises an error. ``"skip"`` decodes every file, which
             takes about as long as an epoch, leaves bad samples out with a warning, and reports them in `bad_images`.
         value_range: the values ``(low, high)`` of 16-bit and float files that become -1 and 1; others are clipped. None
-            for 0 to 65535, and for floats 0 to 1. Files of 8 bit are read as they are.
+            for 0 to 65535, and for floats 0 to 1. Files of 8 bit are read as they are. `Trainer` saves it with the
+            generator, so that `imtrans.translate` reads such files alike.
         labels: the palette of the source, if that is a painted label map: ``"facades"`` or ``"cmp"``, ``"cityscapes"``,
             a mapping from classes to colours, or a list of colours ``(r, g, b)``, at most 256. The source then has a
             channel for each class, in {0, 1}: label maps are resized by nearest neighbour, and each pixel gets the
@@ -164,7 +164,8 @@ class PairedImages(SingleSourceDataset):
         self.seed = at_least("PairedImages", "seed", seed, 0)
         self.palette = None if labels is None else check_palette("PairedImages", labels, "labels")
         at_least("PairedImages", "the number of labels", len(self.palette or ()), 0, 256)
-        self.value_range, self.on_bad_image = _checked_range(value_range), on_bad_image
+        self.on_bad_image = on_bad_image
+        self.value_range = None if value_range is None else increasing_pair("PairedImages", "value_range", value_range)
         self._as_rgb, self._asked = channels == "rgb", _checked_channels(channels)
         if labels is not None and channels != "rgb":
             raise ArgumentError(f"PairedImages: labels are read from RGB pictures, got channels={channels!r}.")
@@ -290,17 +291,6 @@ class PairedImages(SingleSourceDataset):
             # Not its repr, which may hold an address: a resumed run compares this text.
             kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"
         return f"{len(self)} pairs {layout} {found}{values}{kinds}, {self.direction}, {self._describe_crops()}"
-
-
-def _checked_range(value_range: object) -> ValueRange | None:
-    if value_range is None:
-        return None
-    pair = tuple(value_range) if isinstance(value_range, Sequence) and not isinstance(value_range, str) else ()
-    if len(pair) != 2 or not all(isinstance(v, (int, float)) and isfinite(v) for v in pair) or pair[0] >= pair[1]:
-        raise ArgumentError(
-            f"PairedImages: value_range must be two increasing numbers, (low, high), got {short_repr(value_range)}."
-        )
-    return float(pair[0]), float(pair[1])
 
 
 def _checked_channels(channels: object) -> int | None:

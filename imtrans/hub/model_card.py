@@ -52,6 +52,9 @@ def model_card(
             blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
         if description.get("palette"):
             blocks.append("It takes label maps, painted in the colours of the palette in config.json.")
+        if description.get("value_range"):
+            low, high = description["value_range"]
+            blocks.append(f"Images of more than 8 bits have values from {low:g} to {high:g}.")
         blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from imtrans.checks import one_of
+from imtrans.checks import increasing_pair, one_of
 from imtrans.colours import COLOUR_SPACES, Colour, check_palette
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
@@ -48,6 +48,7 @@ class Pretrained(nn.Module):
     _inference_mode = "eval"
     _colours: str | None = None
     _palette: tuple[Colour, ...] | None = None
+    _value_range: tuple[float, float] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Pretrained":
         """Record the arguments. If they do not fit the signature, ``__init__`` raises."""
@@ -121,6 +122,20 @@ class Pretrained(nn.Module):
                 )
         self._palette = palette
 
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values ``(low, high)`` of images of more than 8 bits that the network takes as -1 and 1; or None. Saved.
+
+        `imtrans.translate` scales such images from this range, and its outputs to it.
+        """
+        return self._value_range
+
+    @value_range.setter
+    def value_range(self, value_range: object) -> None:
+        if value_range is not None:
+            value_range = increasing_pair(type(self).__name__, "value_range", value_range)
+        self._value_range = value_range
+
     @classmethod
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
         """Build the network that another implementation calls `name`: a key of the class's ``presets``.
@@ -162,6 +177,8 @@ class Pretrained(nn.Module):
             described["colours"] = self.colours
         if self.palette is not None:
             described["palette"] = [list(colour) for colour in self.palette]
+        if self.value_range is not None:
+            described["value_range"] = list(self.value_range)
         # `is_contiguous` does not distinguish the formats of a 1x1 kernel, but a convolution does.
         other = [p for p in self.parameters() if p.stride() != torch.empty(p.shape, device="meta").stride()]
         if any(p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in other):
@@ -328,7 +345,7 @@ class Pretrained(nn.Module):
         network = cls._from_arguments(saved, config["arguments"])
         try:
             network.inference_mode, network.colours = config["inference_mode"], config.get("colours")
-            network.palette = config.get("palette")
+            network.palette, network.value_range = config.get("palette"), config.get("value_range")
         except ArgumentError as error:
             raise SavedModelError(f"{saved}: {CONFIG} does not describe a network. {error}") from error
         tensors = saved.tensors(config["sha256"])
@@ -343,7 +360,7 @@ class Pretrained(nn.Module):
             computed = cls(**{**config["arguments"], **changes})
             computed.load_state_dict(tensors, strict=True, assign=True)
             computed.inference_mode, computed.colours = network.inference_mode, network.colours
-            computed.palette = network.palette
+            computed.palette, computed.value_range = network.palette, network.value_range
             network = computed
         if config.get("memory_format") == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -368,6 +385,7 @@ class Pretrained(nn.Module):
                 "in_channels and out_channels out."
             )
         network.inference_mode, network.colours = self.inference_mode, self.colours
+        network.value_range = self.value_range
         inputs, outputs = ends["in_channels"], ends["out_channels"]
         return network, adapt_channels(self, network, tensors, inputs=inputs, outputs=outputs)
 

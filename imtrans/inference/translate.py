@@ -37,7 +37,8 @@ def translate(
 
     Height and width are arbitrary. A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) uses
     the lightness of grey or colour images; the output has three channels and that lightness. A generator with a
-    `palette` takes painted label maps, of three channels. The generator runs on its device and is left unchanged.
+    `palette` takes painted label maps, of three channels. With a `value_range`, images of more than 8 bits have these
+    values, in any dtype, before and after. The generator runs on its device and is left unchanged.
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.

@@ -170,10 +170,13 @@ class Trainer:
             )
         self._meter, self.step = LossMeter(), 0
         self._validation_l1: list[float] = []  # at the ends of epochs
-        palette = getattr(train_data, "palette", None)
-        for translation in self._method.translations() if palette is not None else ():
-            if translation.source == "source" and isinstance(network := unwrap(translation.network), Pretrained):
-                network.palette = palette
+        data: Any = train_data
+        for translation in self._method.translations():
+            if isinstance(network := unwrap(translation.network), Pretrained):
+                if translation.source == "source" and hasattr(data, "palette"):
+                    network.palette = data.palette
+                if hasattr(data, "value_range"):
+                    network.value_range = data.value_range
 
     @property
     def total_steps(self) -> int:
