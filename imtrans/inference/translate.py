@@ -1,6 +1,5 @@
 """Translation of images with a trained generator."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.tiling import plan_tiles, run_tiled
 from imtrans.modes import MODES, running_as, unwrap
-from imtrans.runtime import fork_rng
+from imtrans.runtime import seeded
 
 
 @torch.no_grad()
@@ -66,8 +65,6 @@ def translate(
     channels, mode = check_generator("translate", generator, mode, precision)
     if tile is not None:
         at_least("translate", "tile", tile, 1)
-    if seed is not None:
-        at_least("translate", "seed", seed, 0, 2**63 - 1)
     decoded = decode_for("translate", image, generator)
     weights = next(generator.parameters(), decoded.tensor)
 
@@ -75,9 +72,7 @@ def translate(
         with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
             return generator(source.to(weights.device, weights.dtype))
 
-    with running_as(generator, mode), nullcontext() if seed is None else fork_rng(weights.device):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with running_as(generator, mode), seeded("translate", seed, weights.device):
         if tile is None:
             return decoded.encode(run(decoded.tensor))
         generator = unwrap(generator)  # tiles need hooks and the trace of plain modules
