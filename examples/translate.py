@@ -40,6 +40,12 @@ def arguments() -> argparse.Namespace:
         "image file (.png, .jpg, ...) for the output of a single image"
     )  # fmt: skip
     parser.add_argument(
+        "--instances",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="instance ids, under the names of --input",
+    )
+    parser.add_argument(
         "--mode",
         choices=["eval", "batch_stats", "paper"],
         help="how normalisation and dropout run (as saved with the generator)",
@@ -97,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> Image.Image:
-    options = {"mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
+    ids = args.instances and (args.instances / source.name if args.instances.is_dir() else args.instances)
+    options = {"instances": ids, "mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
     try:
         return translate(generator, source, **options)
     except torch.OutOfMemoryError:

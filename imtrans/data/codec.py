@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imtrans.colours import colour_space
-from imtrans.data.arrays import ARRAY_SUFFIXES, load_array
+from imtrans.data.arrays import ARRAY_SUFFIXES, image_ids, load_array, read_ids
 from imtrans.data.images import ValueRange, converted, open_image, unit_values, upright
-from imtrans.data.labels import one_hot_from_colours
+from imtrans.data.labels import Palette, one_hot, one_hot_from_colours
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import unwrap
 
@@ -33,27 +33,77 @@ class Decoded:
     encode: Callable[[Tensor], Any]
 
 
-def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
+def decode_for(owner: str, image: Picture, network: nn.Module, instances: Picture | None = None) -> Decoded:
     """Convert an image to a batch with the input channels of `network`; errors as for `decode`.
 
     A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
-    `Decoded.encode` joins them with the network's output. A network with a palette gets an RGB label map as one-hot
-    channels; a tensor of more channels is one-hot already. A network's `value_range` is passed to `decode`.
+    `Decoded.encode` joins them with the network's output. A network's `value_range` is passed to `decode`.
+
+    A network with a palette gets an RGB label map as one-hot channels; a tensor of more channels is one-hot already. A
+    network with `num_labels` gets a map of class ids so, and `Decoded.encode` makes 8-bit images; a tensor is one-hot
+    already. Both get the edges of `instances` if they take them.
     """
     network = unwrap(network)
-    image = _loaded(image)
-    found = getattr(network, "value_range", None)
+    found, palette, num_labels, takes_edges = (
+        getattr(network, name, None) for name in ("value_range", "palette", "num_labels", "instances")
+    )
     value_range = found if isinstance(found, tuple) else None
-    palette = getattr(network, "palette", None)
-    if isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3):
+    by_colour = isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3)
+    by_id = isinstance(num_labels, int) and not isinstance(image, Tensor)
+    _check_instances(owner, instances, takes_edges is True and (by_colour or by_id))
+    if by_colour or by_id:
+        objects = None if instances is None else _decode_ids(owner, instances).tensor
+        if by_id:
+            ids = _decode_ids(owner, image, num_labels)
+            return Decoded(one_hot(ids.tensor, cast(int, num_labels), instances=objects), ids.encode)
         painted = decode(owner, image, 3, value_range)
-        return Decoded(one_hot_from_colours(painted.tensor, palette), painted.encode)
+        source = one_hot_from_colours(painted.tensor, cast(Palette, palette), instances=objects)
+        return Decoded(source, painted.encode)
+    image = _loaded(image)
     space = colour_space(network)
     if space is None:
         return decode(owner, image, cast(int, network.in_channels), value_range)
     decoded = decode(owner, image, _grey_or_colour(owner, image), value_range)
     source, _ = space.split(decoded.tensor.expand(-1, 3, -1, -1))
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
+
+
+def _check_instances(owner: str, instances: Picture | None, takes_edges: bool) -> None:
+    if takes_edges and instances is None:
+        raise ArgumentError(
+            f"{owner}: the generator takes the edges of instances too. Give instances=..., an id of the object for "
+            "each pixel: the path of an image or array, a PIL image, or an integer array (h, w)."
+        )
+    if instances is not None and not takes_edges:
+        raise ArgumentError(
+            f"{owner}: instances are for a generator whose attribute instances is True, and for a label map that is "
+            "not one-hot yet. Leave them out."
+        )
+
+
+def _decode_ids(owner: str, image: Picture, num_labels: int | None = None) -> Decoded:
+    """Return the ids ``(b, h, w)`` of an image, of integers, and the function that encodes 8-bit images."""
+    values: object = image
+    is_array = isinstance(image, np.ndarray)
+    if isinstance(image, (str, PathLike)):
+        values = read_ids(path := Path(image), num_labels)
+        is_array = path.suffix.lower() in ARRAY_SUFFIXES
+    elif isinstance(image, Image.Image):
+        values = image_ids(upright(image))
+    if not (isinstance(values, np.ndarray) and values.dtype.kind in "bui" and values.ndim in (2, 3, 4)) or (
+        values.ndim > 2 and values.shape[-1] != 1
+    ):
+        shape = f" of {image.dtype} in shape {tuple(image.shape)}" if isinstance(image, (np.ndarray, Tensor)) else ""
+        mode = f" of mode {image.mode!r}" if isinstance(image, Image.Image) else ""
+        raise ArgumentError(
+            f"{owner}: expects an id for each pixel, in a file, a grey PIL image, one with a colour table, or an array "
+            f"of integers (h, w), (h, w, 1) or (b, h, w, 1); got {type(image).__name__}{mode}{shape}."
+        )
+    ids = torch.from_numpy(values.astype(np.int64))
+    batch = ids[None] if values.ndim == 2 else ids[..., 0] if values.ndim == 4 else ids[None, ..., 0]
+    if is_array:
+        return Decoded(batch, _from_array(owner, np.zeros([1] * values.ndim, np.uint8), 1).encode)
+    return Decoded(batch, _from_pil(owner, Image.new("L", (1, 1)), 1).encode)
 
 
 def _loaded(image: Picture) -> Picture:

@@ -69,13 +69,13 @@ class Translator:
         self._compiled: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
 
     @torch.no_grad()
-    def __call__(self, image: Picture, *, seed: int | None = None) -> Any:
-        """Translate an image or a batch of images; see `imtrans.translate` for kinds, `seed` and errors.
+    def __call__(self, image: Picture, *, instances: Picture | None = None, seed: int | None = None) -> Any:
+        """Translate an image or a batch of images; see `imtrans.translate` for kinds, the arguments and errors.
 
         Compiled code draws dropout in another order: for the same image of a `seed` in all calls, set `compile` to True
         or False.
         """
-        decoded = decode_for("Translator", image, self._network)
+        decoded = decode_for("Translator", image, self._network, instances)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with seeded("Translator", seed, self._device), autocast:

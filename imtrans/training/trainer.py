@@ -173,10 +173,10 @@ class Trainer:
         data: Any = train_data
         for translation in self._method.translations():
             if isinstance(network := unwrap(translation.network), Pretrained):
-                if translation.source == "source" and hasattr(data, "palette"):
-                    network.palette = data.palette
-                if hasattr(data, "value_range"):
-                    network.value_range = data.value_range
+                labels = ("instances", "palette", "num_labels") if translation.source == "source" else ()
+                for name in (*labels, "value_range"):
+                    if hasattr(data, name):
+                        setattr(network, name, getattr(data, name))
 
     @property
     def total_steps(self) -> int:

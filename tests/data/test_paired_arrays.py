@@ -140,7 +140,8 @@ def test_files_of_other_channels_are_named(tmp_path):
     [
         ({"channels": "gray"}, "channels='gray' is not one of ['as they are', 'grey', 'rgb']. Did you mean 'grey'?"),
         ({"channels": 0}, "channels must be a whole number >= 1, got 0."),
-        ({"channels": 3, "labels": "cmp"}, "labels are read from RGB pictures, got channels=3."),
+        ({"instances": True}, "instances=True adds edges to a label map. Give labels=... too."),
+        ({"instances": "ids", "labels": 3}, "instances must be True or False, got 'ids'."),
         ({"transform": "flip"}, "transform must be callable, got 'flip'."),
     ],
 )
