@@ -71,7 +71,15 @@ def arguments() -> argparse.Namespace:
         default="rgb",
         help='rgb, grey, "as they are" or a number; all but rgb keep 16 bits and read .npy and .npz (rgb)',
     )
-    parser.add_argument("--labels", choices=PALETTES, help="the source is a label map in these colours")
+    parser.add_argument(
+        "--labels",
+        type=lambda text: int(text) if text.isdigit() else text,
+        metavar="|".join([*PALETTES, "NUMBER"]),
+        help="the source is a label map in these colours, or holds the ids of this number of classes",
+    )
+    parser.add_argument(
+        "--instances", action="store_true", help="with --labels: add the edges of the ids in train/instances"
+    )
     add_flags(parser)
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
     args = parser.parse_args()
@@ -93,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     if real:
         folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
         settings = {**data_arguments(args, size), "direction": args.direction, "labels": args.labels}
-        settings |= {"channels": args.channels, "preprocess": args.preprocess}
+        settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
         train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
     else:
         train = ProceduralFacades(400, size=size, seed=2 * args.seed)

@@ -25,6 +25,7 @@ from imtrans import load_pretrained, translate
 from imtrans.data.codec import PIL_MODES, decode
 from imtrans.data.images import SUFFIXES, image_files, similar_path, to_image
 from imtrans.errors import DataError, ImtransError
+from imtrans.hub.pretrained import Pretrained
 from imtrans.runtime import pick_device
 
 
@@ -38,6 +39,12 @@ def arguments() -> argparse.Namespace:
         "--out", required=True, type=Path, metavar="FILE_OR_DIR", help="folder for the outputs and the gallery, or an "
         "image file (.png, .jpg, ...) for the output of a single image"
     )  # fmt: skip
+    parser.add_argument(
+        "--instances",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="instance ids, under the names of --input",
+    )
     parser.add_argument(
         "--mode",
         choices=["eval", "batch_stats", "paper"],
@@ -82,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     bar = tqdm(zip(sources, output_names(sources), strict=True), total=len(sources), unit="image")
     for source, name in bar:
         try:
-            before = thumbnail(source)
+            before = thumbnail(source, generator)
         except ImtransError as error:
             name_it = "" if isinstance(error, DataError) else f"{source}: "  # a DataError names the file
             bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
@@ -96,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> Image.Image:
-    options = {"mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
+    ids = args.instances and (args.instances / source.name if args.instances.is_dir() else args.instances)
+    options = {"instances": ids, "mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
     try:
         return translate(generator, source, **options)
     except torch.OutOfMemoryError:
@@ -123,9 +131,9 @@ def output_names(sources: list[Path]) -> list[str]:
     return list(names)
 
 
-def thumbnail(source: Path) -> str:
+def thumbnail(source: Path, generator: Pretrained) -> str:
     """Return a small copy of the source as a data URL."""
-    content, image = io.BytesIO(), to_image(decode("translate", source, 3).tensor[0])
+    content, image = io.BytesIO(), to_image(decode("translate", source, 3, generator.value_range).tensor[0])
     image.thumbnail((480, 480))
     image.save(content, "JPEG")
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

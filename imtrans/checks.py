@@ -1,6 +1,7 @@
 """Argument checks: each returns a valid value, or raises an `ArgumentError` that names the allowed values."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from math import isfinite
 
 from imtrans.errors import ArgumentError, did_you_mean, short_repr
 
@@ -28,6 +29,16 @@ def in_range(owner: str, argument: str, value: object, low: float, high: float =
         return float(value)
     allowed = f">= {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
     raise ArgumentError(f"{owner}: {argument} must be a number {allowed}, got {short_repr(value)}.")
+
+
+def increasing_pair(owner: str, argument: str, value: object) -> tuple[float, float]:
+    """Check that `value` is a sequence of two finite numbers, the first one smaller, and convert them to floats."""
+    pair = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(pair) != 2 or not all(isinstance(v, (int, float)) and isfinite(v) for v in pair) or pair[0] >= pair[1]:
+        raise ArgumentError(
+            f"{owner}: {argument} must be two increasing numbers, (low, high), got {short_repr(value)}."
+        )
+    return float(pair[0]), float(pair[1])
 
 
 def check_bool(owner: str, argument: str, value: object, *, unset: bool = False) -> None:

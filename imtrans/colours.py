@@ -5,6 +5,7 @@ The conversions are our own: kornia clips colours outside sRGB by channel, which
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,6 +192,16 @@ def colour_space(network: nn.Module) -> ColourSpace | None:
     """
     name = getattr(network, "colours", None)
     return COLOUR_SPACES.get(name) if isinstance(name, str) else None
+
+
+def hues(count: int) -> tuple[Colour, ...]:
+    """Return different colours to show up to 256 classes in.
+
+    >>> hues(2)
+    ((255, 128, 128), (0, 255, 255))
+    """
+    found = (hsv_to_rgb(i / count, 1.0 if i % 2 else 0.5, 1.0) for i in range(count))
+    return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in found)
 
 
 def check_palette(owner: str, palette: object, argument: str = "palette") -> tuple[Colour, ...]:

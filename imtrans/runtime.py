@@ -1,13 +1,14 @@
 """The choice of device and precision, and the state of the random generators."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from imtrans.checks import one_of
+from imtrans.checks import at_least, one_of
 from imtrans.errors import ArgumentError
 
 
@@ -70,6 +71,22 @@ def _cpu_has_bf16() -> bool:
 def fork_rng(device: torch.device) -> Any:
     """Context manager that restores the random state at its end."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+@contextmanager
+def seeded(owner: str, seed: int | None, device: torch.device) -> Iterator[None]:
+    """Context manager that draws from `seed` and restores the random state; None leaves the global generator as is.
+
+    Raises:
+        ArgumentError: a seed that is not a whole number from 0.
+    """
+    if seed is None:
+        yield
+        return
+    at_least(owner, "seed", seed, 0, 2**63 - 1)
+    with fork_rng(device):
+        torch.manual_seed(seed)
+        yield
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from einops import repeat
 from PIL import Image
 from torch import Tensor
 
-from imtrans.data.images import SUFFIXES, ValueRange, converted, image_header, open_image, open_regular
-from imtrans.errors import DataError, printable, short_repr
+from imtrans.data.images import SUFFIXES, ValueRange, converted, image_header, open_image, open_regular, unit_values
+from imtrans.errors import DataError, join_names, printable, short_repr
 
 Array = np.ndarray[Any, Any]
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -71,8 +71,7 @@ def read_array(path: Path, channels: int, value_range: ValueRange | None = None)
 def _unit(path: Path, values: Array, value_range: ValueRange | None) -> Array:
     """Scale `value_range`, by default the range of the dtype, to float32 in [0, 1]."""
     if value_range is not None:
-        low, high = value_range
-        return ((np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)).astype("f4")
+        return unit_values(values, value_range).astype("f4")
     top = 65535 if values.dtype == np.uint16 else 1
     readable = values.dtype == np.uint16 or values.dtype.kind == "f"
     if not (readable and -0.01 <= values.min() <= values.max() <= top + 0.01):  # false for NaN too
@@ -135,6 +134,45 @@ def _array_layout(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
     return shape, dtype
 
 
+def image_ids(image: Image.Image) -> Array | None:
+    """Return the ids ``h w`` of an image: its grey values, or the indices into its colour table; None if in colour."""
+    return np.asarray(image) if image.mode in ("1", "L", "P") or image.mode.startswith("I") else None
+
+
+def read_ids(path: Path, num_labels: int | None = None) -> Array:
+    """Read an id for each pixel, ``h w``, int32, from an image as for `image_ids`, or from an array of integers.
+
+    Raises:
+        DataError: a file that cannot be read, or holds no ids, or with `num_labels`, others than 0 to that less one.
+    """
+    values: Array | None
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        values = load_array(path)
+        found = f"{values.dtype} in shape {values.shape}"
+        values = values.reshape(values.shape[:2]) if values.ndim == 3 and values.shape[2] == 1 else values
+    else:
+        image = open_image(path)
+        values, found = image_ids(image), f"mode {image.mode!r}"
+    if values is None or values.ndim != 2 or values.dtype.kind not in "bui":
+        raise DataError(
+            f"{printable(path)} holds no ids, but {found}. Save them as a grey image of 8 or 16 bits, an image with a "
+            "colour table, or an array (h, w) of integers."
+        )
+    if num_labels is not None:
+        wrong = np.unique(values[(values < 0) | (values >= num_labels)]).tolist()
+        if wrong:
+            raise DataError(
+                f"{printable(path)} has ids {join_names(wrong)}, and labels={num_labels} takes 0 to {num_labels - 1}. "
+                "Raise the number of labels, or give such pixels a class of their own in the files."
+            )
+    return values.astype(np.int32)
+
+
+def resized_ids(ids: Array, size: tuple[int, int]) -> Tensor:
+    """Resize the ids of `read_ids` by nearest neighbour to a tensor ``(1, height, width)``, int32."""
+    return torch.from_numpy(np.array(_resize(ids, size, Image.Resampling.NEAREST)))[None]
+
+
 def resized_array(values: Array, size: tuple[int, int], *, deep: bool) -> Tensor:
     """Resize `read_array`'s values (bicubic, each channel alone) to a tensor ``(c, height, width)``.
 
@@ -147,6 +185,6 @@ def resized_array(values: Array, size: tuple[int, int], *, deep: bool) -> Tensor
     return torch.from_numpy(np.stack([np.asarray(_resize(plane, size)) for plane in unit])).clamp(0, 1) * 2 - 1
 
 
-def _resize(plane: Array, size: tuple[int, int]) -> Image.Image:
+def _resize(plane: Array, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
     height, width = size
-    return Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), Image.Resampling.BICUBIC)
+    return Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), resample)

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imtrans.colours import colour_space
-from imtrans.data.arrays import ARRAY_SUFFIXES, load_array
-from imtrans.data.images import converted, open_image, upright
-from imtrans.data.labels import one_hot_from_colours
+from imtrans.data.arrays import ARRAY_SUFFIXES, image_ids, load_array, read_ids
+from imtrans.data.images import ValueRange, converted, open_image, unit_values, upright
+from imtrans.data.labels import Palette, one_hot, one_hot_from_colours
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import unwrap
 
@@ -33,25 +33,77 @@ class Decoded:
     encode: Callable[[Tensor], Any]
 
 
-def decode_for(owner: str, image: Picture, network: nn.Module) -> Decoded:
+def decode_for(owner: str, image: Picture, network: nn.Module, instances: Picture | None = None) -> Decoded:
     """Convert an image to a batch with the input channels of `network`; errors as for `decode`.
 
     A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
-    `Decoded.encode` joins them with the network's output. A network with a palette gets an RGB label map as one-hot
-    channels; a tensor of more channels is one-hot already.
+    `Decoded.encode` joins them with the network's output. A network's `value_range` is passed to `decode`.
+
+    A network with a palette gets an RGB label map as one-hot channels; a tensor of more channels is one-hot already. A
+    network with `num_labels` gets a map of class ids so, and `Decoded.encode` makes 8-bit images; a tensor is one-hot
+    already. Both get the edges of `instances` if they take them.
     """
     network = unwrap(network)
+    found, palette, num_labels, takes_edges = (
+        getattr(network, name, None) for name in ("value_range", "palette", "num_labels", "instances")
+    )
+    value_range = found if isinstance(found, tuple) else None
+    by_colour = isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3)
+    by_id = isinstance(num_labels, int) and not isinstance(image, Tensor)
+    _check_instances(owner, instances, takes_edges is True and (by_colour or by_id))
+    if by_colour or by_id:
+        objects = None if instances is None else _decode_ids(owner, instances).tensor
+        if by_id:
+            ids = _decode_ids(owner, image, num_labels)
+            return Decoded(one_hot(ids.tensor, cast(int, num_labels), instances=objects), ids.encode)
+        painted = decode(owner, image, 3, value_range)
+        source = one_hot_from_colours(painted.tensor, cast(Palette, palette), instances=objects)
+        return Decoded(source, painted.encode)
     image = _loaded(image)
-    palette = getattr(network, "palette", None)
-    if isinstance(palette, tuple) and not (isinstance(image, Tensor) and _channels(image) != 3):
-        painted = decode(owner, image, 3)
-        return Decoded(one_hot_from_colours(painted.tensor, palette), painted.encode)
     space = colour_space(network)
     if space is None:
-        return decode(owner, image, cast(int, network.in_channels))
-    decoded = decode(owner, image, _grey_or_colour(owner, image))
+        return decode(owner, image, cast(int, network.in_channels), value_range)
+    decoded = decode(owner, image, _grey_or_colour(owner, image), value_range)
     source, _ = space.split(decoded.tensor.expand(-1, 3, -1, -1))
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
+
+
+def _check_instances(owner: str, instances: Picture | None, takes_edges: bool) -> None:
+    if takes_edges and instances is None:
+        raise ArgumentError(
+            f"{owner}: the generator takes the edges of instances too. Give instances=..., an id of the object for "
+            "each pixel: the path of an image or array, a PIL image, or an integer array (h, w)."
+        )
+    if instances is not None and not takes_edges:
+        raise ArgumentError(
+            f"{owner}: instances are for a generator whose attribute instances is True, and for a label map that is "
+            "not one-hot yet. Leave them out."
+        )
+
+
+def _decode_ids(owner: str, image: Picture, num_labels: int | None = None) -> Decoded:
+    """Return the ids ``(b, h, w)`` of an image, of integers, and the function that encodes 8-bit images."""
+    values: object = image
+    is_array = isinstance(image, np.ndarray)
+    if isinstance(image, (str, PathLike)):
+        values = read_ids(path := Path(image), num_labels)
+        is_array = path.suffix.lower() in ARRAY_SUFFIXES
+    elif isinstance(image, Image.Image):
+        values = image_ids(upright(image))
+    if not (isinstance(values, np.ndarray) and values.dtype.kind in "bui" and values.ndim in (2, 3, 4)) or (
+        values.ndim > 2 and values.shape[-1] != 1
+    ):
+        shape = f" of {image.dtype} in shape {tuple(image.shape)}" if isinstance(image, (np.ndarray, Tensor)) else ""
+        mode = f" of mode {image.mode!r}" if isinstance(image, Image.Image) else ""
+        raise ArgumentError(
+            f"{owner}: expects an id for each pixel, in a file, a grey PIL image, one with a colour table, or an array "
+            f"of integers (h, w), (h, w, 1) or (b, h, w, 1); got {type(image).__name__}{mode}{shape}."
+        )
+    ids = torch.from_numpy(values.astype(np.int64))
+    batch = ids[None] if values.ndim == 2 else ids[..., 0] if values.ndim == 4 else ids[None, ..., 0]
+    if is_array:
+        return Decoded(batch, _from_array(owner, np.zeros([1] * values.ndim, np.uint8), 1).encode)
+    return Decoded(batch, _from_pil(owner, Image.new("L", (1, 1)), 1).encode)
 
 
 def _loaded(image: Picture) -> Picture:
@@ -79,7 +131,7 @@ def _grey_or_colour(owner: str, image: Picture) -> int:
     return channels
 
 
-def decode(owner: str, image: Picture, channels: int) -> Decoded:
+def decode(owner: str, image: Picture, channels: int, value_range: ValueRange | None = None) -> Decoded:
     """Convert an image to a batch for a network with `channels` input channels.
 
     - A path or a PIL image becomes grey, RGB or RGBA for 1, 3 or 4 channels, and `Decoded.encode` makes a PIL image. It
@@ -88,6 +140,9 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
     - A path to a ``.npy`` or ``.npz`` file is read as an array.
     - An array is ``h w``, ``h w c`` or ``b h w c``: uint8, uint16, or floats in [0, 1], in any byte order.
     - A tensor is ``c h w`` or ``b c h w``, floats in [-1, 1].
+
+    With a `value_range`, files, PIL images and arrays of more than 8 bits hold these values, of any dtype. Others are
+    clipped, and outputs have the range too.
 
     Raises:
         ArgumentError: another type, dtype or value range; a file or PIL image for another number of channels.
@@ -98,9 +153,9 @@ def decode(owner: str, image: Picture, channels: int) -> Decoded:
         return _from_tensor(owner, image, channels)
     image = _loaded(image)
     if isinstance(image, np.ndarray):
-        return _from_array(owner, image, channels)
+        return _from_array(owner, image, channels, value_range)
     if isinstance(image, Image.Image):
-        return _from_pil(owner, image, channels)
+        return _from_pil(owner, image, channels, value_range)
     raise ArgumentError(
         f"{owner}: cannot take a {type(image).__name__}. Give a path, a PIL image, an array or a tensor."
     )
@@ -121,23 +176,26 @@ def _from_tensor(owner: str, image: Tensor, channels: int) -> Decoded:
     return Decoded(image, lambda batch: batch.to(image))
 
 
-def _from_array(owner: str, image: np.ndarray[Any, Any], channels: int) -> Decoded:
+def _from_array(
+    owner: str, image: np.ndarray[Any, Any], channels: int, value_range: ValueRange | None = None
+) -> Decoded:
     axes = image.ndim
     if axes not in (2, 3, 4) or (image.shape[-1] if axes > 2 else 1) != channels:
         grey = "(h, w), " if channels == 1 else ""
         raise ShapeError(
             f"{owner}: expects an array {grey}(h, w, {channels}) or (b, h, w, {channels}), got shape {image.shape}."
         )
-    top = _MAX_VALUE.get(image.dtype.name, 1)
-    if top == 1 and image.dtype.kind != "f":
+    ranged = value_range is not None and image.dtype != np.uint8 and image.dtype.kind in "uif"
+    low, high = value_range if value_range is not None and ranged else (0, _MAX_VALUE.get(image.dtype.name, 1))
+    if not ranged and high == 1 and image.dtype.kind != "f":
         raise ArgumentError(f"{owner}: expects an array of uint8, uint16, or floats in [0, 1], got {image.dtype}.")
-    values = torch.from_numpy(image.astype(np.float32, order="C"))
+    top = 1 if ranged else high
+    values = torch.from_numpy((unit_values(image, (low, high)) if ranged else image).astype(np.float32, order="C"))
     _check_values(owner, values, 0.0 if top == 1 else None)
     batch = rearrange(values, {2: "h w -> 1 1 h w", 3: "h w c -> 1 c h w", 4: "b h w c -> b c h w"}[axes])
 
     def encode(batch: Tensor) -> np.ndarray[Any, Any]:
-        unit = (rearrange(batch.float().cpu(), "b c h w -> b h w c").clamp(-1, 1) + 1) / 2
-        array = (unit if top == 1 else (unit * top).round()).numpy().astype(image.dtype)
+        array = _encoded(batch, image.dtype, (low, high))
         if axes == 4:
             return array
         return array[0, ..., 0] if axes == 2 and array.shape[-1] == 1 else array[0]
@@ -145,13 +203,25 @@ def _from_array(owner: str, image: np.ndarray[Any, Any], channels: int) -> Decod
     return Decoded(batch / (top / 2) - 1, encode)
 
 
-def _from_pil(owner: str, image: Image.Image, channels: int) -> Decoded:
+def _encoded(batch: Tensor, dtype: np.dtype[Any], value_range: ValueRange) -> np.ndarray[Any, Any]:
+    """Return the array ``b h w c`` of a batch in [-1, 1], scaled to `value_range`."""
+    low, high = value_range
+    unit = (rearrange(batch.float().cpu(), "b c h w -> b h w c").clamp(-1, 1) + 1) / 2
+    values = (unit * (high - low) + low).numpy()
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    return values.astype(np.float64).round().clip(limits.min, limits.max).astype(dtype)
+
+
+def _from_pil(owner: str, image: Image.Image, channels: int, value_range: ValueRange | None = None) -> Decoded:
     if channels not in PIL_MODES:
         raise ArgumentError(
             f"{owner}: an image file or PIL image cannot hold the {channels} input channels of the generator. "
             "Give an array (h, w, c) or a tensor (c, h, w)."
         )
-    decoded = _from_array(owner, _pixels(owner, upright(image), channels), channels)
+    pixels = _pixels(owner, upright(image), channels, any_value=value_range is not None)
+    decoded = _from_array(owner, pixels, channels, value_range)
 
     def encode(batch: Tensor) -> Image.Image:
         made = batch.shape[1]
@@ -160,21 +230,24 @@ def _from_pil(owner: str, image: Image.Image, channels: int) -> Decoded:
                 f"{owner}: the generator's {made} output channels fit no PIL image. Give the source as an array or a "
                 "tensor; the output is then one too."
             )
-        array = decoded.encode(batch)[0]
         if made == 1:
-            return Image.fromarray(array[..., 0])
-        # Pillow has colour images of 8 bit only.
-        return Image.fromarray((array / (_MAX_VALUE.get(array.dtype.name, 1) / 255)).round().astype(np.uint8))
+            return Image.fromarray(decoded.encode(batch)[0, ..., 0])
+        return Image.fromarray(_encoded(batch, np.dtype(np.uint8), (0, 255))[0])  # Pillow's colour images have 8 bits
 
     return Decoded(decoded.tensor, encode)
 
 
-def _pixels(owner: str, image: Image.Image, channels: int) -> np.ndarray[Any, Any]:
-    """Return an array ``(1, h, w, channels)``: uint8, or uint16 or float32 for images with one value a pixel."""
+def _pixels(owner: str, image: Image.Image, channels: int, *, any_value: bool) -> np.ndarray[Any, Any]:
+    """Return an array ``(1, h, w, channels)``: uint8, or uint16 or float32 for images with one value a pixel.
+
+    With `any_value`, an image of mode ``I`` is int32.
+    """
     if image.mode == "F":
         return repeat(np.asarray(image), "h w -> 1 h w c", c=channels)
     if image.mode.startswith("I"):
         deep = np.asarray(image)
+        if any_value:
+            return repeat(deep.astype(deep.dtype.newbyteorder("=")), "h w -> 1 h w c", c=channels)
         if deep.size and not (deep.min() >= 0 and deep.max() <= 65535):
             raise ArgumentError(
                 f"{owner}: an image of mode {image.mode!r} is read as 16-bit, but this one has values from "

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,6 +130,12 @@ ValueRange = tuple[float, float]
 """The values of a file that become black and white."""
 
 
+def unit_values(values: np.ndarray[Any, Any], value_range: ValueRange) -> np.ndarray[Any, Any]:
+    """Scale `value_range` to [0, 1], in float64. Other values are clipped; NaN becomes 0."""
+    low, high = value_range
+    return (np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)
+
+
 def read_image(path: Path, value_range: ValueRange | None = None) -> Image.Image:
     """Read an image as 8-bit RGB, upright: 16-bit values and floats in [0, 1] are scaled, transparency is dropped.
 
@@ -145,9 +152,7 @@ def read_image(path: Path, value_range: ValueRange | None = None) -> Image.Image
             raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be converted to RGB ({error}).") from error
     values = np.asarray(image)
     if value_range is not None:
-        low, high = value_range
-        unit = (np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)
-        return Image.fromarray((unit * 255).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray((unit_values(values, value_range) * 255).round().astype(np.uint8)).convert("RGB")
     top, margin = (1, 0.01) if image.mode == "F" else (65535, 0)  # resampling overshoots a little
     if not (values.min() >= -margin and values.max() <= top + margin):  # false for NaN too
         raise DataError(

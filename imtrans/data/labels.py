@@ -47,12 +47,13 @@ def one_hot(ids: Tensor, num_classes: int, *, instances: Tensor | None = None) -
     return torch.cat([channels, boundary.to(channels.device)], dim=1)
 
 
-def one_hot_from_colours(image: Tensor, palette: Palette) -> Tensor:
-    """Encode a painted label map as one channel per class of `palette`; errors as for `ids_from_colours`.
+def one_hot_from_colours(image: Tensor, palette: Palette, *, instances: Tensor | None = None) -> Tensor:
+    """Encode a painted label map as `one_hot` does, by the classes of `palette`; errors as for `ids_from_colours`.
 
-    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, len(palette), h, w)`` in {0, 1}, float32.
+    Shape: ``(b, 3, h, w)`` in [-1, 1] -> ``(b, len(palette), h, w)`` in {0, 1}, float32; one channel more with
+    `instances`.
     """
-    return one_hot(ids_from_colours(image, palette), len(palette))
+    return one_hot(ids_from_colours(image, palette), len(palette), instances=instances)
 
 
 def edges(instances: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imtrans.checks import at_least, one_of
-from imtrans.colours import check_palette
-from imtrans.data.arrays import READABLE, array_header, read_array, resized_array
+from imtrans.checks import at_least, check_bool, increasing_pair, one_of
+from imtrans.colours import Colour, check_palette
+from imtrans.data.arrays import READABLE, array_header, read_array, read_ids, resized_array, resized_ids
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
@@ -27,7 +26,7 @@ from imtrans.data.images import (
     to_float,
     warn_of_dark_files,
 )
-from imtrans.data.labels import ids_from_colours
+from imtrans.data.labels import edges, ids_from_colours
 from imtrans.errors import ArgumentError, DataError, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
@@ -49,10 +48,11 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Pair:
-    """The files of a pair: two, or one with both images side by side (`b` is None)."""
+    """The files of a pair: two, or one with both images side by side (`b` is None); and perhaps of instance ids."""
 
     a: Path
     b: Path | None = None
+    instances: Path | None = None
 
     def read(self, read: Callable[[Path, int], Any]) -> tuple[Any, Any]:
         """Return both images, PIL images or arrays ``h w c``, as ``read(path, side)`` reads a file of side 0 or 1."""
@@ -68,7 +68,13 @@ class _Pair:
         """Return width and height of each image, and a `_File` for each side, from the headers."""
         headers = [(path, *array_header(path)) for path in (self.a, self.b) if path is not None]
         files = [_File(path, channels, deep) for path, _, channels, deep in headers]
-        return self._check_sizes(headers[0][1], None if self.b is None else headers[1][1]), files
+        size = self._check_sizes(headers[0][1], None if self.b is None else headers[1][1])
+        if self.instances is not None and (found := array_header(self.instances)[0]) != size:
+            raise DataError(
+                f"{printable(self.instances)} is {found[0]}x{found[1]}, and the pair {printable(self.a)} is "
+                f"{size[0]}x{size[1]}. The instance ids of a pair must be of its size."
+            )
+        return size, files
 
     def _check_sizes(self, a: tuple[int, int], b: tuple[int, int] | None) -> tuple[int, int]:
         width, height = a
@@ -107,11 +113,17 @@ class PairedImages(SingleSourceDataset):
             differs in size. ``"error"`` reads the headers and raises an error. ``"skip"`` decodes every file, which
             takes about as long as an epoch, leaves bad samples out with a warning, and reports them in `bad_images`.
         value_range: the values ``(low, high)`` of 16-bit and float files that become -1 and 1; others are clipped. None
-            for 0 to 65535, and for floats 0 to 1. Files of 8 bit are read as they are.
+            for 0 to 65535, and for floats 0 to 1. Files of 8 bit are read as they are. `Trainer` saves it with the
+            generator, so that `imtrans.translate` reads such files alike.
         labels: the palette of the source, if that is a painted label map: ``"facades"`` or ``"cmp"``, ``"cityscapes"``,
             a mapping from classes to colours, or a list of colours ``(r, g, b)``, at most 256. The source then has a
             channel for each class, in {0, 1}: label maps are resized by nearest neighbour, and each pixel gets the
-            class of the nearest colour. `palette` has the colours.
+            class of the nearest colour. `palette` has the colours. A number: the source holds the ids of that many
+            classes, from 0, at most 256: grey values, indices into the colour table of an image, or an integer array
+            ``.npy``. This needs the folders A and B, and so does another value of `channels`, which is for the target.
+        instances: whether the last channel of the source is 1 at the edges between objects, see
+            `imtrans.data.labels.edges`. `folder` then has a folder ``instances`` too, of files with the same names that
+            hold the id of an object for each pixel, of any number of bits. It needs `labels`.
         channels: ``"rgb"`` reads image files as 8-bit RGB. The other values keep 16-bit and float values, and read
             ``.npy`` and ``.npz`` files too, arrays ``h w`` or ``h w c``. ``"as they are"``: the channels of the files,
             the same in all files of A, and of B; ``"grey"``: 1; or a number, where 1, 3 or 4 convert image files.
@@ -134,8 +146,9 @@ class PairedImages(SingleSourceDataset):
     Raises:
         ArgumentError: an unknown direction or `preprocess`, a size below 1, a negative `seed`, an unknown
             `on_bad_image`, a `value_range` that is not two increasing numbers, an invalid palette, unknown `channels`,
-            or a `transform` that is not callable.
-        DataError: a missing or empty folder, no good pair, two files of one name, or a bad file (see `on_bad_image`),
+            a `transform` that is not callable, or `labels` and `instances` that do not fit the data.
+        DataError: a missing or empty folder, no good pair, two files of one name, a bad file (see `on_bad_image`), or
+            a label map with other ids,
             also when it is found only in training; the text names the files.
     """
 
@@ -152,6 +165,7 @@ class PairedImages(SingleSourceDataset):
         on_bad_image: str = "error",
         value_range: ValueRange | None = None,
         labels: object = None,
+        instances: bool = False,
         channels: str | int = "rgb",
         transform: Transform | None = None,
         preprocess: str = "resize_and_crop",
@@ -162,19 +176,32 @@ class PairedImages(SingleSourceDataset):
         self.preprocess = one_of("PairedImages", "preprocess", preprocess, PREPROCESS)
         self.whole = preprocess in ("scale_width", "none")
         self.seed = at_least("PairedImages", "seed", seed, 0)
-        self.palette = None if labels is None else check_palette("PairedImages", labels, "labels")
-        at_least("PairedImages", "the number of labels", len(self.palette or ()), 0, 256)
-        self.value_range, self.on_bad_image = _checked_range(value_range), on_bad_image
+        self.palette, self.num_labels = _checked_labels(labels)
+        self._classes = self.num_labels or len(self.palette or ())
+        self._label_side = None if labels is None else self._in_direction(0, 1)[0]
+        check_bool("PairedImages", "instances", instances)
+        self.instances = instances
+        if instances and labels is None:
+            raise ArgumentError("PairedImages: instances=True adds edges to a label map. Give labels=... too.")
+        self.on_bad_image = on_bad_image
+        self.value_range = None if value_range is None else increasing_pair("PairedImages", "value_range", value_range)
         self._as_rgb, self._asked = channels == "rgb", _checked_channels(channels)
-        if labels is not None and channels != "rgb":
-            raise ArgumentError(f"PairedImages: labels are read from RGB pictures, got channels={channels!r}.")
         if not (transform is None or callable(transform)):
             raise ArgumentError(f"PairedImages: transform must be callable, got {short_repr(transform)}.")
         self.transform = transform
-        pairs, alone = _find_pairs(self.folder, SUFFIXES if channels == "rgb" else READABLE)
+        as_pictures = channels == "rgb" and self.num_labels is None
+        pairs, alone = _find_pairs(self.folder, SUFFIXES if as_pictures else READABLE)
+        if labels is not None and not as_pictures and any(pair.b is None for pair in pairs):
+            raise ArgumentError(
+                "PairedImages: side-by-side pairs have label maps in RGB colours, and targets with channels='rgb'. For "
+                f"labels={short_repr(labels)} and channels={channels!r}, put both into two folders, A and B."
+            )
         reports = [f"{printable(path)} has no partner of the same name." for path in alone]
         if alone and on_bad_image != "skip":
             reports = [without_partner(self.folder / "A", self.folder / "B", alone)]
+        if instances:
+            pairs, without_ids = _with_instances(pairs, self.folder / "instances")
+            reports += without_ids
 
         def check_header(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
             size, files = pair.check_header()
@@ -183,7 +210,7 @@ class PairedImages(SingleSourceDataset):
 
         def decode(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
             found = check_header(pair)
-            pair.read(lambda path, side: self._read(path, self._asked or found[1][side].channels))
+            self._read_pair(pair, [self._asked or file.channels for file in found[1]])
             return found
 
         good, self.bad_images = check_files(
@@ -195,12 +222,13 @@ class PairedImages(SingleSourceDataset):
         self._shapes = [self._loaded_shape_of(size) for _, (size, _) in good]
         self.same_size = len(set(self._shapes)) == 1
         sides = [list(side) for side in zip(*(files for _, (_, files) in good), strict=True)]
+        images = [side for number, side in enumerate(sides) if number != self._label_side]
         if channels == "as they are":
-            _check_same_channels(sides)
+            _check_same_channels(images)
         self._sides = [_Side(self._asked or s[0].channels, deep=any(f.deep for f in s)) for s in (sides[0], sides[-1])]
         if value_range is None:
             with suggest_skip(on_bad_image):
-                deep = [f.path for side in sides for f in side if f.deep and f.path.suffix.lower() in SUFFIXES]
+                deep = [f.path for side in images for f in side if f.deep and f.path.suffix.lower() in SUFFIXES]
                 warn_of_dark_files("PairedImages", deep)
 
     def __len__(self) -> int:
@@ -210,35 +238,46 @@ class PairedImages(SingleSourceDataset):
     def channels(self) -> dict[str, int]:
         """Number of channels of ``"source"`` and ``"target"``."""
         source, target = self._in_direction(*(side.channels for side in self._sides))
-        return {"source": source if self.palette is None else len(self.palette), "target": target}
+        return {"source": self._classes + self.instances if self._classes else source, "target": target}
 
     def _in_direction(self, a: Any, b: Any) -> tuple[Any, Any]:
         return (a, b) if self.direction == "AtoB" else (b, a)
 
-    def _read(self, path: Path, channels: int) -> Any:
-        if self._as_rgb:
+    def _read_pair(self, pair: _Pair, channels: Sequence[int]) -> tuple[Any, Any, Any]:
+        """Return both images, and the instance ids or None."""
+        a, b = pair.read(lambda path, side: self._read(path, side, channels[side]))
+        return a, b, None if pair.instances is None else read_ids(pair.instances)
+
+    def _read(self, path: Path, side: int, channels: int) -> Any:
+        if self.num_labels is not None and side == self._label_side:
+            return read_ids(path, self.num_labels)
+        if self._as_rgb or side == self._label_side:
             return read_image(path, self.value_range)
         return read_array(path, channels, self.value_range)
 
     def load(self, index: int) -> Batch:
-        """Return the images of sample `index`, decoded and resized: uint8, or floats for files of more than 8 bits."""
+        """Return the images of sample `index`, decoded and resized: uint8, or floats for files of more than 8 bits.
+
+        The source with labels is one channel of class ids, and perhaps one of edges, 0 or 255.
+        """
+        pair = self.pairs[index]
         with suggest_skip(self.on_bad_image):
-            images = self.pairs[index].read(lambda path, side: self._read(path, self._sides[side].channels))
+            *images, instances = self._read_pair(pair, [side.channels for side in self._sides])
         shape = self._loaded_shape_of(_size(images[0]))
         if shape != self._shapes[index]:
-            raise DataError(f"{printable(self.pairs[index].a)} has another size than when the data set was made.")
-        if not self._as_rgb:
-            a, b = (resized_array(i, shape, deep=side.deep) for i, side in zip(images, self._sides, strict=True))
-            source, target = self._in_direction(a, b)
-            return {"source": source, "target": target}
-        source, target = self._in_direction(*images)
-        return {"source": self._load_source(source, shape), "target": resized(target, shape)}
+            raise DataError(f"{printable(pair.a)} has another size than when the data set was made.")
+        source, target = self._in_direction(*(self._resized(image, side, shape) for side, image in enumerate(images)))
+        if instances is not None:
+            source = torch.cat([source, edges(resized_ids(instances, shape))[0].byte() * 255])
+        return {"source": source, "target": target}
 
-    def _load_source(self, image: Image.Image, shape: tuple[int, int]) -> Tensor:
-        if self.palette is None:
-            return resized(image, shape)
-        painted = resized(image, shape, Image.Resampling.NEAREST)
-        return ids_from_colours(to_float(painted[None]), self.palette).byte()
+    def _resized(self, image: Any, side: int, shape: tuple[int, int]) -> Tensor:
+        if side == self._label_side:
+            if self.palette is None:
+                return resized_ids(image, shape).byte()
+            painted = resized(image, shape, Image.Resampling.NEAREST)
+            return ids_from_colours(to_float(painted[None]), self.palette).byte()
+        return resized(image, shape) if self._as_rgb else resized_array(image, shape, deep=self._sides[side].deep)
 
     def _loaded_shape_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return height and width that an image of `size` (width, height) is resized to, as `preprocess` says."""
@@ -270,12 +309,12 @@ class PairedImages(SingleSourceDataset):
 
     def sample(self, crops: Batch) -> Batch:
         """Encode the class ids of label maps as one-hot channels."""
-        if self.palette is None:
+        if not self._classes:
             return crops
-        source = crops["source"]
-        ids = ((source + 1) * 127.5).round()  # each crop becomes floats in [-1, 1]
-        classes = torch.arange(len(self.palette), device=source.device)[:, None, None]
-        return {**crops, "source": (ids == classes).float()}
+        ids, boundary = crops["source"].tensor_split([1], dim=-3)
+        classes = torch.arange(self._classes, device=ids.device)[:, None, None]
+        one_hot = ((ids + 1) * 127.5).round() == classes  # each crop becomes floats in [-1, 1]
+        return {**crops, "source": torch.cat([one_hot, boundary > 0], dim=-3).float()}
 
     def __repr__(self) -> str:
         found = describe_found(self.folder, self.bad_images, self.sizes)
@@ -294,8 +333,8 @@ class PairedImages(SingleSourceDataset):
     def _settings(self) -> str:
         values = "" if self.value_range is None else ", values {:g} to {:g}".format(*self.value_range)
         kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
-        if self.palette is not None:
-            kinds += f", source of {len(self.palette)} labels"
+        if self._classes:
+            kinds += f", source of {self._classes} labels{' and edges' if self.instances else ''}"
         if self.preprocess != "resize_and_crop":
             kinds += f", preprocess {self.preprocess}"
         if self.transform is not None:
@@ -304,15 +343,15 @@ class PairedImages(SingleSourceDataset):
         return f"{values}{kinds}, {self.direction}, {self._describe_crops()}"
 
 
-def _checked_range(value_range: object) -> ValueRange | None:
-    if value_range is None:
-        return None
-    pair = tuple(value_range) if isinstance(value_range, Sequence) and not isinstance(value_range, str) else ()
-    if len(pair) != 2 or not all(isinstance(v, (int, float)) and isfinite(v) for v in pair) or pair[0] >= pair[1]:
-        raise ArgumentError(
-            f"PairedImages: value_range must be two increasing numbers, (low, high), got {short_repr(value_range)}."
-        )
-    return float(pair[0]), float(pair[1])
+def _checked_labels(labels: object) -> tuple[tuple[Colour, ...] | None, int | None]:
+    """Return the palette of painted label maps, or the number of class ids."""
+    if isinstance(labels, int):
+        return None, at_least("PairedImages", "labels", labels, 1, 256)
+    if labels is None:
+        return None, None
+    palette = check_palette("PairedImages", labels, "labels")
+    at_least("PairedImages", "the number of labels", len(palette), 1, 256)
+    return palette, None
 
 
 def _checked_channels(channels: object) -> int | None:
@@ -354,6 +393,16 @@ def _find_pairs(folder: Path, suffixes: Collection[str]) -> tuple[list[_Pair], l
     return pairs, []
 
 
+def _with_instances(pairs: list[_Pair], folder: Path) -> tuple[list[_Pair], list[str]]:
+    """Return the pairs with a file of instance ids in `folder`, and a report of each other pair."""
+    ids = _by_stem(folder, READABLE)
+    found = [replace(pair, instances=ids.get(_stem(pair.a))) for pair in pairs]
+    missing = [printable(pair.a) for pair in found if pair.instances is None]
+    return [pair for pair in found if pair.instances is not None], [
+        f"{path} has no file of the same name in {printable(folder)}." for path in missing
+    ]
+
+
 def like_named(
     folder_a: Path, folder_b: Path, suffixes: Collection[str] = SUFFIXES
 ) -> tuple[list[tuple[Path, Path]], list[Path]]:
@@ -375,12 +424,16 @@ def like_named(
 def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in image_files(folder, suffixes):
-        # Some systems write an umlaut as one code point, others as two.
-        stem = unicodedata.normalize("NFC", path.stem)
+        stem = _stem(path)
         if stem in found:
             raise DataError(f"{printable(found[stem])} and {printable(path)} have the same name. Keep one of them.")
         found[stem] = path
     return found
+
+
+def _stem(path: Path) -> str:
+    # Some systems write an umlaut as one code point, others as two.
+    return unicodedata.normalize("NFC", path.stem)
 
 
 def without_partner(folder_a: Path, folder_b: Path, alone: list[Path]) -> str:

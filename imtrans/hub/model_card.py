@@ -31,7 +31,8 @@ def model_card(
         training: names and values that describe the training.
         validation: what `imtrans.evaluation.evaluate.compare_modes` returned. The metrics of the network's own mode are
             in the metadata too.
-        columns: titles of the columns of `SAMPLES`; empty if the folder of the card has no `SOURCE` and `SAMPLES`.
+        columns: titles of the columns of `SAMPLES`; empty if the folder of the card has no `SAMPLES`. It then has a
+            `SOURCE` too, unless the network `takes_ids`.
         subfolder: subfolder of the repo.
         local: whether `name` is a folder.
     """
@@ -47,11 +48,9 @@ def model_card(
         blocks.append(_code(*description["how_to_load"]))
         blocks.append(f"Its best inference mode is `{description['inference_mode']}`, see `imtrans.running_as`.")
     elif {"in_channels", "out_channels"} <= arguments.keys():
-        blocks.append(_snippet(name, subfolder, arguments["in_channels"], bool(columns), local))
-        if description.get("colours") in COLOUR_SPACES:
-            blocks.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
-        if description.get("palette"):
-            blocks.append("It takes label maps, painted in the colours of the palette in config.json.")
+        pictures = bool(columns) and not takes_ids(description)
+        blocks.append(_snippet(name, subfolder, arguments["in_channels"], pictures, local))
+        blocks += _inputs(description)
         blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
     else:
         blocks.append(_code("from imtrans import load_pretrained", "", f"network = {_loading(name, subfolder)}"))
@@ -62,6 +61,28 @@ def model_card(
     if validation:
         blocks += ["## Validation", "Means over images in [0, 1]; PSNR in dB.", _metrics(validation)]
     return "\n\n".join(blocks) + "\n"
+
+
+def takes_ids(description: Mapping[str, Any]) -> bool:
+    """Whether the network takes ids, for which there is no `SOURCE` to show."""
+    return bool(description.get("num_labels") or description.get("instances"))
+
+
+def _inputs(description: Mapping[str, Any]) -> list[str]:
+    """Describe inputs other than 8-bit images."""
+    notes = []
+    if description.get("colours") in COLOUR_SPACES:
+        notes.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
+    if description.get("palette"):
+        notes.append("It takes label maps, painted in the colours of the palette in config.json.")
+    if description.get("num_labels"):
+        notes.append(f"It takes label maps of class ids from 0 to {description['num_labels'] - 1}.")
+    if description.get("instances"):
+        notes.append("It takes an id of the object for each pixel too: `translate(..., instances=...)`.")
+    if description.get("value_range"):
+        low, high = description["value_range"]
+        notes.append(f"Images of more than 8 bits have values from {low:g} to {high:g}.")
+    return notes
 
 
 def run_card(repo_id: str, method: str, kinds: Mapping[str, str]) -> str:

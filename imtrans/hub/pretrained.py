@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from imtrans.checks import one_of
+from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import COLOUR_SPACES, Colour, check_palette
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
@@ -48,6 +48,9 @@ class Pretrained(nn.Module):
     _inference_mode = "eval"
     _colours: str | None = None
     _palette: tuple[Colour, ...] | None = None
+    _num_labels: int | None = None
+    _instances = False
+    _value_range: tuple[float, float] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Pretrained":
         """Record the arguments. If they do not fit the signature, ``__init__`` raises."""
@@ -112,14 +115,61 @@ class Pretrained(nn.Module):
     @palette.setter
     def palette(self, palette: object) -> None:
         if palette is not None:
-            owner, found = type(self).__name__, self.config.get("in_channels")
-            palette = check_palette(owner, palette)
-            if found != len(palette):
-                raise ArgumentError(
-                    f"{owner}: a palette of {len(palette)} colours is for a network with in_channels={len(palette)}, "
-                    f"and this one has in_channels={found}. Build it with in_channels={len(palette)}."
-                )
+            palette = check_palette(type(self).__name__, palette)
+            self._check_labels(f"a palette of {len(palette)} colours", len(palette))
         self._palette = palette
+
+    @property
+    def num_labels(self) -> int | None:
+        """Number of classes of the maps of class ids that the network takes as one-hot channels; or None. Saved.
+
+        `imtrans.translate` converts a map of ids.
+        """
+        return self._num_labels
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int | None) -> None:
+        if num_labels is not None:
+            at_least(type(self).__name__, "num_labels", num_labels, 1, 256)
+            self._check_labels(f"num_labels={num_labels}", num_labels)
+        self._num_labels = num_labels
+
+    @property
+    def instances(self) -> bool:
+        """Whether the edges of instances are the last input channel, after a channel for each class. Saved.
+
+        `imtrans.translate` computes them. Set it before `palette` or `num_labels`.
+        """
+        return self._instances
+
+    @instances.setter
+    def instances(self, instances: bool) -> None:
+        check_bool(type(self).__name__, "instances", instances)
+        self._instances = instances
+
+    def _check_labels(self, labels: str, count: int) -> None:
+        """Raise an ArgumentError if the network does not take `count` classes, and the edges of instances."""
+        found, wanted = self.config.get("in_channels"), count + self.instances
+        if found != wanted:
+            raise ArgumentError(
+                f"{type(self).__name__}: {labels}{' with edges of instances' if self.instances else ''} is for a "
+                f"network with in_channels={wanted}, and this one has in_channels={found}. Build it with "
+                f"in_channels={wanted}."
+            )
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values ``(low, high)`` of images of more than 8 bits that the network takes as -1 and 1; or None. Saved.
+
+        `imtrans.translate` scales such images from this range, and its outputs to it.
+        """
+        return self._value_range
+
+    @value_range.setter
+    def value_range(self, value_range: object) -> None:
+        if value_range is not None:
+            value_range = increasing_pair(type(self).__name__, "value_range", value_range)
+        self._value_range = value_range
 
     @classmethod
     def preset(cls: type[P], name: str, *args: Any, **kwargs: Any) -> P:
@@ -162,6 +212,12 @@ class Pretrained(nn.Module):
             described["colours"] = self.colours
         if self.palette is not None:
             described["palette"] = [list(colour) for colour in self.palette]
+        if self.num_labels is not None:
+            described["num_labels"] = self.num_labels
+        if self.instances:
+            described["instances"] = True
+        if self.value_range is not None:
+            described["value_range"] = list(self.value_range)
         # `is_contiguous` does not distinguish the formats of a 1x1 kernel, but a convolution does.
         other = [p for p in self.parameters() if p.stride() != torch.empty(p.shape, device="meta").stride()]
         if any(p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in other):
@@ -328,7 +384,8 @@ class Pretrained(nn.Module):
         network = cls._from_arguments(saved, config["arguments"])
         try:
             network.inference_mode, network.colours = config["inference_mode"], config.get("colours")
-            network.palette = config.get("palette")
+            network.instances, network.value_range = config.get("instances", False), config.get("value_range")
+            network.palette, network.num_labels = config.get("palette"), config.get("num_labels")
         except ArgumentError as error:
             raise SavedModelError(f"{saved}: {CONFIG} does not describe a network. {error}") from error
         tensors = saved.tensors(config["sha256"])
@@ -343,7 +400,8 @@ class Pretrained(nn.Module):
             computed = cls(**{**config["arguments"], **changes})
             computed.load_state_dict(tensors, strict=True, assign=True)
             computed.inference_mode, computed.colours = network.inference_mode, network.colours
-            computed.palette = network.palette
+            computed.instances, computed.value_range = network.instances, network.value_range
+            computed.palette, computed.num_labels = network.palette, network.num_labels
             network = computed
         if config.get("memory_format") == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -368,6 +426,7 @@ class Pretrained(nn.Module):
                 "in_channels and out_channels out."
             )
         network.inference_mode, network.colours = self.inference_mode, self.colours
+        network.value_range = self.value_range
         inputs, outputs = ends["in_channels"], ends["out_channels"]
         return network, adapt_channels(self, network, tensors, inputs=inputs, outputs=outputs)
 

@@ -20,7 +20,10 @@ from imtrans.hub.client import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _KINDS = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str, "sha256": str}
-_OPTIONAL = {"memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES), "palette": None}
+_OPTIONAL = {
+    "memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES),
+    "palette": None, "num_labels": None, "instances": None, "value_range": None,
+}  # fmt: skip
 """Allowed values; None for those that the network checks."""
 _LARGEST_CONFIG = 1_000_000
 

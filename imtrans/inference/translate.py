@@ -1,6 +1,5 @@
 """Translation of images with a trained generator."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.tiling import plan_tiles, run_tiled
 from imtrans.modes import MODES, running_as, unwrap
-from imtrans.runtime import fork_rng
+from imtrans.runtime import seeded
 
 
 @torch.no_grad()
@@ -19,6 +18,7 @@ def translate(
     generator: nn.Module,
     image: Picture,
     *,
+    instances: Picture | None = None,
     mode: str | None = None,
     tile: int | None = None,
     precision: str | None = None,
@@ -35,13 +35,21 @@ def translate(
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
     =========================================  ===============================  =====================
 
-    Height and width are arbitrary. A generator whose attribute `colours` is ``"lab"`` (see `imtrans.Colorization`) uses
-    the lightness of grey or colour images; the output has three channels and that lightness. A generator with a
-    `palette` takes painted label maps, of three channels. The generator runs on its device and is left unchanged.
+    Height and width are arbitrary. The generator runs on its device and is left unchanged. Its attributes may ask for
+    other values:
+
+    - `colours` is ``"lab"`` (see `imtrans.Colorization`): it uses the lightness of grey or colour images; the output
+      has three channels and that lightness.
+    - `palette`: it takes painted label maps, of three channels.
+    - `num_labels`: it takes maps of class ids, and gives 8-bit images: grey images, images with a colour table, or
+      arrays of integers, ``h w``, ``h w 1`` or ``b h w 1``. Tensors are one-hot already.
+    - `value_range`: images of more than 8 bits have these values, in any dtype, before and after.
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.
         image: see the table.
+        instances: an id of the object for each pixel, for a generator whose `instances` is True: a path, a grey PIL
+            image, or an array of integers. Its `imtrans.data.labels.edges` are the last channel of the source.
         mode: ``"eval" | "batch_stats" | "paper"``, see `imtrans.modes.running_as`; None for the generator's
             `inference_mode`. With ``"paper"``, dropout is random; see `seed`.
         tile: size of overlapping tiles, which limit the memory that a large image needs; rounded up to the generator's
@@ -65,18 +73,14 @@ def translate(
     channels, mode = check_generator("translate", generator, mode, precision)
     if tile is not None:
         at_least("translate", "tile", tile, 1)
-    if seed is not None:
-        at_least("translate", "seed", seed, 0, 2**63 - 1)
-    decoded = decode_for("translate", image, generator)
+    decoded = decode_for("translate", image, generator, instances)
     weights = next(generator.parameters(), decoded.tensor)
 
     def run(source: Tensor) -> Tensor:
         with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
             return generator(source.to(weights.device, weights.dtype))
 
-    with running_as(generator, mode), nullcontext() if seed is None else fork_rng(weights.device):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with running_as(generator, mode), seeded("translate", seed, weights.device):
         if tile is None:
             return decoded.encode(run(decoded.tensor))
         generator = unwrap(generator)  # tiles need hooks and the trace of plain modules

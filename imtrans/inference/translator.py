@@ -14,6 +14,7 @@ from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.translate import check_generator
 from imtrans.modes import running_as, unwrap
+from imtrans.runtime import seeded
 
 COMPILE_AFTER = 500  # images of one size before compile="auto" compiles it: about as many as pay for the compilation
 MAX_COMPILED = 4  # sizes that are compiled; each holds a copy of the weights
@@ -68,11 +69,16 @@ class Translator:
         self._compiled: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
 
     @torch.no_grad()
-    def __call__(self, image: Picture) -> Any:
-        """Translate an image or a batch of images; see `imtrans.translate` for kinds and errors."""
-        decoded = decode_for("Translator", image, self._network)
+    def __call__(self, image: Picture, *, instances: Picture | None = None, seed: int | None = None) -> Any:
+        """Translate an image or a batch of images; see `imtrans.translate` for kinds, the arguments and errors.
+
+        Compiled code draws dropout in another order: for the same image of a `seed` in all calls, set `compile` to True
+        or False.
+        """
+        decoded = decode_for("Translator", image, self._network, instances)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with seeded("Translator", seed, self._device), autocast:
             fake = self._run(source)
         return decoded.encode(fake)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from imtrans.colours import colour_space
+from imtrans.colours import colour_space, hues
 from imtrans.data.labels import colours_from_ids
 from imtrans.data.loader import Batch
 from imtrans.errors import ArgumentError
@@ -42,7 +42,7 @@ class Translation:
         """Translate a batch; return the pictures ``(b, c, h, w)`` by column name.
 
         The order is source, output, cycled source (with an `inverse` and `cycle`), target (if the batch has one). With
-        a colour space of the network, source, output and target become RGB pictures; with a palette, the source does.
+        a colour space of the network, source, output and target become RGB pictures; with labels, the source does.
         """
         source = batch[self.source]
         output = self.network(source)
@@ -55,9 +55,13 @@ class Translation:
             columns[self.source] = torch.zeros_like(source).expand(-1, len(space.target), -1, -1)
             for name in columns.keys() & {self.source, self.output, self.target}:
                 columns[name] = space.join(source, columns[name])
-        palette = getattr(self.network, "palette", None)
-        if isinstance(palette, tuple) and source.shape[1] == len(palette):
-            columns[self.source] = colours_from_ids(source.argmax(dim=1), palette)
+        network = unwrap(self.network)
+        palette, num_labels = (getattr(network, name, None) for name in ("palette", "num_labels"))
+        if isinstance(num_labels, int):
+            palette = hues(num_labels)
+        edges = getattr(network, "instances", None) is True
+        if isinstance(palette, tuple) and source.shape[1] == len(palette) + edges:
+            columns[self.source] = colours_from_ids(source[:, : len(palette)].argmax(dim=1), palette)
         return columns
 
     def output_and_target(self, batch: Batch) -> tuple[Tensor, Tensor] | None:

@@ -173,10 +173,13 @@ class Trainer:
             )
         self._meter, self.step, self._files_compared = LossMeter(), 0, False
         self._validation_l1: list[float] = []  # at the ends of epochs
-        palette = getattr(train_data, "palette", None)
-        for translation in self._method.translations() if palette is not None else ():
-            if translation.source == "source" and isinstance(network := unwrap(translation.network), Pretrained):
-                network.palette = palette
+        data: Any = train_data
+        for translation in self._method.translations():
+            if isinstance(network := unwrap(translation.network), Pretrained):
+                labels = ("instances", "palette", "num_labels") if translation.source == "source" else ()
+                for name in (*labels, "value_range"):
+                    if hasattr(data, name):
+                        setattr(network, name, getattr(data, name))
 
     @property
     def total_steps(self) -> int:

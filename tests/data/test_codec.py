@@ -355,3 +355,50 @@ def test_pictures_for_other_channels_are_refused(channels):
         f"translate: an image file or PIL image cannot hold the {channels} input channels of the generator. "
         "Give an array (h, w, c) or a tensor (c, h, w)."
     )
+
+
+# Value ranges
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, ">i2", np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (2, 6, 5, 1)])
+def test_an_array_in_a_value_range_is_scaled_and_comes_back(dtype, shape):
+    values = np.linspace(0, 4095, np.prod(shape)).round().reshape(shape).astype(dtype)
+    decoded = decode("translate", values, 1, (0, 4095))
+    assert (decoded.tensor.min(), decoded.tensor.max()) == (-1, 1)
+    back = decoded.encode(decoded.tensor)
+    assert (back.dtype, back.shape) == (values.dtype, shape)
+    assert np.allclose(back, values, rtol=0, atol=0 if values.dtype.kind in "ui" else 1e-3)
+
+
+def test_values_outside_the_range_are_clipped_before_and_after():
+    values = np.array([[-2000.0, -1000.0, 1000.0, 3000.0, np.nan, np.inf]], dtype=np.float32)
+    decoded = decode("translate", values, 1, (-1000, 3000))
+    assert decoded.tensor.flatten().tolist() == [-1, -1, 0, 1, -1, 1]
+    assert decoded.encode(decoded.tensor * 2)[0].tolist() == [-1000, -1000, 1000, 3000, -1000, 3000]
+    unsigned = decode("translate", np.array([[0, 3000]], dtype=np.uint16), 1, (-1000, 3000))
+    assert unsigned.encode(torch.full((1, 1, 1, 2), -1.0)).tolist() == [[0, 0]]  # uint16 holds no -1000
+
+
+@pytest.mark.parametrize(
+    ("mode", "values"),
+    [("I;16", np.uint16([[0, 100], [2000, 4095]])), ("I", np.int32([[0, 100], [2000, 4095]])),
+     ("F", np.float32([[0, 100], [2000, 4095]]))],
+)  # fmt: skip
+def test_an_image_in_a_value_range_comes_back_in_its_mode_and_as_8_bit_colours(mode, values):
+    image = Image.fromarray(values)
+    assert image.mode == mode
+    decoded = decode("translate", image, 1, (0, 4095))
+    back = decoded.encode(decoded.tensor)
+    assert back.mode == mode
+    assert np.allclose(np.asarray(back), values, rtol=0, atol=1e-3)
+    colours = decoded.encode(decoded.tensor.expand(-1, 3, -1, -1))
+    assert np.asarray(colours)[..., 0].tolist() == [[0, 6], [125, 255]]
+
+
+def test_8_bit_images_and_tensors_have_no_value_range():
+    pixels = COLOURS[..., 0]
+    for image in (pixels, Image.fromarray(pixels), torch.from_numpy(pixels / 127.5 - 1)[None].float()):
+        plain, ranged = decode("translate", image, 1), decode("translate", image, 1, (0, 4095))
+        assert torch.equal(plain.tensor, ranged.tensor)
+        assert np.array_equal(np.asarray(plain.encode(plain.tensor)), np.asarray(ranged.encode(plain.tensor)))

@@ -140,7 +140,8 @@ def test_files_of_other_channels_are_named(tmp_path):
     [
         ({"channels": "gray"}, "channels='gray' is not one of ['as they are', 'grey', 'rgb']. Did you mean 'grey'?"),
         ({"channels": 0}, "channels must be a whole number >= 1, got 0."),
-        ({"channels": 3, "labels": "cmp"}, "labels are read from RGB pictures, got channels=3."),
+        ({"instances": True}, "instances=True adds edges to a label map. Give labels=... too."),
+        ({"instances": "ids", "labels": 3}, "instances must be True or False, got 'ids'."),
         ({"transform": "flip"}, "transform must be callable, got 'flip'."),
     ],
 )
@@ -250,3 +251,36 @@ def test_a_transform_returns_two_tensors(tmp_path):
     data = PairedImages(pairs(tmp_path), size=16, channels="as they are", transform=lambda s, t, g: s)
     with pytest.raises(ArgumentError, match="PairedImages: transform must return source and target, two tensors, got"):
         data[0]
+
+
+def test_the_value_range_is_saved_and_translate_reads_and_writes_it(tmp_path):
+    """What `translate` makes of a file is what the network makes of the sample, with and without a range."""
+    for i in range(2):
+        for side in "AB":
+            write(tmp_path / "data" / side / f"{i}.png", noise(16, 16, top=4095, seed=i))
+    data = PairedImages(tmp_path / "data", size=16, augment=False, channels="grey", value_range=(0, 4095))
+    method = Pix2Pix(UNetGenerator(1, 1, base_channels=4, depth=3), None)
+    method.generator.value_range = (0, 1)  # of an earlier training
+    Trainer(method, data, out=tmp_path / "run", epochs=1, device="cpu", precision="fp32", progress=False).fit()
+    generator = load_pretrained(tmp_path / "run" / "generator")
+    assert generator.value_range == (0, 4095)
+    assert "values from 0 to 4095" in (tmp_path / "run" / "generator" / "README.md").read_text()
+    path = tmp_path / "data" / "A" / "1.png"
+    made = np.asarray(translate(generator, path))
+    assert made.dtype == np.uint16
+    expected = translate(generator, data[1]["source"])
+    assert np.array_equal(made, ((expected[0].numpy() + 1) / 2 * 4095).round().astype(np.uint16))
+    assert np.array_equal(translate(generator, noise(16, 16, top=4095, seed=1).astype(np.int16)), made)
+    # A generator without a range, as saved by older versions, takes the values as 16-bit ones.
+    generator.value_range = None
+    whole = torch.from_numpy(noise(16, 16, top=4095, seed=1) / 32767.5 - 1).float()[None]
+    expected = (translate(generator, whole)[0].numpy() + 1) / 2 * 65535
+    assert np.array_equal(np.asarray(translate(generator, path)), expected.round().astype(np.uint16))
+
+
+def test_training_on_data_without_a_range_forgets_the_old_one(tmp_path):
+    generator = UNetGenerator(5, 1, base_channels=4, depth=3)
+    generator.value_range = (0, 4095)
+    data = PairedImages(pairs(tmp_path), size=16, channels="as they are")
+    Trainer(Pix2Pix(generator, None), data, out=None, device="cpu")
+    assert generator.value_range is None

@@ -155,6 +155,25 @@ def test_two_runs_in_paper_mode_give_the_same_image_unless_the_seed_differs(weig
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_maps_of_ids_with_their_instances(tmp_path, whole):
+    generator = network(4, 3)
+    generator.instances, generator.num_labels = True, 3
+    generator.save_pretrained(tmp_path / "weights")
+    rng = np.random.default_rng(0)
+    for folder, values in (("ids", rng.integers(0, 3, (20, 24))), ("objects", rng.integers(0, 60000, (20, 24)))):
+        (tmp_path / folder).mkdir()
+        dtype = np.uint8 if folder == "ids" else np.uint16
+        Image.fromarray(values.astype(dtype)).save(tmp_path / folder / "a.png")
+    given = ["ids", "objects"] if whole else ["ids/a.png", "objects/a.png"]
+    done = run("--weights", "weights", "--input", given[0], "--instances", given[1], "--out", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = translate(generator, tmp_path / "ids" / "a.png", instances=tmp_path / "objects" / "a.png")
+    assert np.array_equal(pixels(tmp_path / "made" / "a.png"), np.asarray(expected))
+    line = failed(run("--weights", "weights", "--input", "ids/a.png", "--out", "b.png", cwd=tmp_path))
+    assert line.startswith("error: translate: the generator takes the edges of instances too.")
+
+
 def test_16_bit_and_float_pictures_become_png(tmp_path):
     network(1, 1).save_pretrained(tmp_path / "weights")
     values = np.random.default_rng(0).random((20, 24), dtype=np.float32)

@@ -349,3 +349,19 @@ def test_a_callable_within_a_sequence_is_refused_by_its_argument(tmp_path):
     with pytest.raises(SavedModelError, match=re.escape("skips=<class 'imtrans.nn.skips.AddSkip'> cannot be saved")):
         network.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_the_value_range_is_saved_and_kept_for_other_channels(tmp_path):
+    generator = UNetGenerator(1, 1, base_channels=4, depth=2)
+    assert "value_range" not in generator.description()
+    generator.value_range = [-1000, 3000]
+    generator.save_pretrained(tmp_path)
+    assert load_pretrained(tmp_path).value_range == (-1000, 3000)
+    assert load_pretrained(tmp_path, in_channels=3).value_range == (-1000, 3000)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for wrong in ([1, 1], 7, [0, "1"], "01", [0, float("inf")]):
+        with pytest.raises(ArgumentError, match="UNetGenerator: value_range must be two increasing numbers"):
+            generator.value_range = wrong
+        (tmp_path / "config.json").write_text(json.dumps({**config, "value_range": wrong}))
+        with pytest.raises(SavedModelError, match="does not describe a network"):
+            load_pretrained(tmp_path)

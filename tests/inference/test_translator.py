@@ -105,6 +105,21 @@ def test_in_paper_mode_dropout_draws_from_the_global_generator(compiled):
     assert (ours - usual).abs().mean() < 0.25 * (first - without).abs().mean()
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("default")
+def test_a_seed_fixes_the_dropout_and_leaves_the_global_generator(compiled):
+    generator, source = small_unet(), picture()
+    translator = Translator(generator, mode="paper", compile=compiled)
+    one, state = translator(source, seed=0), torch.get_rng_state()
+    assert torch.equal(translator(source, seed=0), one)
+    assert not torch.equal(translator(source, seed=1), one)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(translator(source), translator(source))
+    assert torch.equal(Translator(generator, mode="paper", compile=compiled)(source, seed=0), one)
+    with pytest.raises(ArgumentError, match="Translator: seed must be a whole number from 0"):
+        translator(source, seed=-1)
+
+
 def test_pictures_of_every_kind_come_back_as_their_kind(tmp_path):
     translator = Translator(small_unet())
     pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)

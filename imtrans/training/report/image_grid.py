@@ -4,7 +4,6 @@ import io
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from imtrans.colours import hues
 from imtrans.data.images import to_image
 
 
@@ -32,8 +32,7 @@ def _displayable(column: Tensor) -> Tensor:
     channels = column.shape[1]
     if channels <= 4:
         return column if channels in (1, 3) else column[:, :1]
-    hues = [hsv_to_rgb(i / channels, 1.0 if i % 2 else 0.5, 1.0) for i in range(channels)]
-    colours = torch.tensor(hues, device=column.device) * 2 - 1
+    colours = torch.tensor(hues(channels), device=column.device) / 127.5 - 1
     return rearrange(colours[column.argmax(dim=1)], "b h w c -> b c h w")
 
 
