@@ -137,12 +137,16 @@ class Moments:
 def distance_of_moments(one: Moments, other: Moments) -> float:
     """Return the Fréchet distance (squared 2-Wasserstein distance) of two normal distributions.
 
+    It is NaN if a sample is not finite.
+
     Source: Dowson and Landau 1982, "The Fréchet distance between multivariate normal distributions".
     """
     for name, moments in (("fakes", one), ("reals", other)):
         if moments.count < 2:
             raise ArgumentError(f"{OWNER}: {name} has {moments.count} samples, and at least 2 are needed. Add images.")
     means, covariances = (one.mean(), other.mean()), (one.covariance(), other.covariance())
+    if not all(tensor.isfinite().all() for tensor in (*means, *covariances)):
+        return float("nan")  # `eigh` would raise an error
     # The trace of sqrt(A B) is the one of sqrt(sqrt(A) B sqrt(A)), which is symmetric.
     values, vectors = torch.linalg.eigh(covariances[0])
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T

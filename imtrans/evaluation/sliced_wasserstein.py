@@ -42,13 +42,13 @@ def sliced_wasserstein(
     Args:
         fakes: images ``(b, c, h, w)`` in [-1, 1], or an iterable of such batches, which are compared as one set.
         reals: images of the other set, which may have another number of images.
-        patches: patches of an image at each level. Of more than 32768 in a set and level, a random subset is kept.
+        patches: patches of an image at each level. Of more than 32768 of a set and level, a random subset counts.
         directions: number of random directions.
         seed: seed of the positions and directions. The global random state is left unchanged.
 
     Returns:
         ``swd``, the mean over the levels, and the distance of each level: ``swd_1`` at full size, ``swd_2`` at half
-        the size, and so on. Equal sets give 0. The order of images changes no value, unless only a subset is kept.
+        the size, and so on. Equal sets give 0. The order of images changes no value, unless only a subset counts.
 
     Raises:
         ShapeError: images that are no ``(b, c, h, w)``, have a side below 16 pixels, or differ in channels, or sets
@@ -86,7 +86,7 @@ class SlicedWasserstein:
 
     def levels(self) -> dict[str, float]:
         """Return what `sliced_wasserstein` returns."""
-        fakes, reals = self.fakes.levels, self.reals.levels
+        fakes, reals = self.fakes.levels(), self.reals.levels()
         for name, levels in (("fakes", fakes), ("reals", reals)):
             if not levels or not len(levels[0]):
                 raise ArgumentError(f"{OWNER}: {name} has no images.")
@@ -106,40 +106,51 @@ class SlicedWasserstein:
 
 
 class Patches:
-    """Patches of a set of images: `levels` has those of each level, ``(n, c, 7, 7)``.
+    """Patches of a set of images. Memory does not grow after 65536 patches.
 
-    Memory does not grow after 32768 patches. The choice of positions and patches depends on `seed`, not on the images.
+    The choice of positions and patches depends on `seed`, not on the images.
     """
 
     def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.levels = count, seed, list[Tensor]()
-        self._keys: list[Tensor] = []
+        self.count, self.seed, self.channels = count, seed, 0
+        self._found: list[list[Tensor]] = []  # for each level; a random key for each patch says which are kept
+        self._keys: list[list[Tensor]] = []
         self._generator = torch.Generator().manual_seed(seed)
 
     def add(self, images: Tensor) -> None:
+        """Add the patches of images ``(b, c, h, w)``."""
         if images.ndim != 4 or min(images.shape[-2:]) < SMALLEST:
             raise ShapeError(
                 f"{OWNER}: images must be (b, c, h, w) with sides of at least {SMALLEST} pixels, got "
                 f"{tuple(images.shape)}. Use larger images, or another metric."
             )
-        if self.levels and self.levels[0].shape[1] != images.shape[1]:
+        if self.channels not in (0, images.shape[1]):
             raise ShapeError(
-                f"{OWNER}: images with {images.shape[1]} channels follow images with {self.levels[0].shape[1]}. All "
-                "images of a set must have the same number."
+                f"{OWNER}: images with {images.shape[1]} channels follow images with {self.channels}. All images of a "
+                "set must have the same number."
             )
-        pyramid = laplacian_pyramid(images.detach().float())
+        self.channels = images.shape[1]
         keys = torch.rand(images.shape[0], self.count, generator=self._generator).flatten()
-        for level, picture in enumerate(pyramid):
-            found = self._cut(picture, level)
-            if level == len(self.levels):
-                self.levels.append(found[:0])
-                self._keys.append(keys[:0])
-            kept = torch.cat([self._keys[level], keys])
-            self.levels[level] = torch.cat([self.levels[level], found])
-            if len(kept) > KEPT:
-                kept, chosen = kept.topk(KEPT)
-                self.levels[level] = self.levels[level][chosen.to(found.device)]
-            self._keys[level] = kept
+        for level, picture in enumerate(laplacian_pyramid(images.detach().float())):
+            if level == len(self._found):
+                self._found.append([])
+                self._keys.append([])
+            self._found[level].append(self._cut(picture, level))
+            self._keys[level].append(keys)
+            if sum(map(len, self._keys[level])) > 2 * KEPT:
+                self._join(level)
+
+    def levels(self) -> list[Tensor]:
+        """Return the patches of each level, ``(n, c, 7, 7)``."""
+        return [self._join(level) for level in range(len(self._found))]
+
+    def _join(self, level: int) -> Tensor:
+        keys, found = torch.cat(self._keys[level]), torch.cat(self._found[level])
+        if len(keys) > KEPT:
+            keys, chosen = keys.topk(KEPT)
+            found = found[chosen.to(found.device)]
+        self._keys[level], self._found[level] = [keys], [found]
+        return found
 
     def _cut(self, picture: Tensor, level: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + level)

@@ -111,6 +111,12 @@ def test_it_grows_with_blur():
     assert values == sorted(values)
 
 
+def test_a_spoilt_image_gives_nan():
+    images = torch.rand(2, 3, 16, 16)
+    found = frechet_distance(images / 0, images, segmenter())
+    assert all(map(np.isnan, found.values()))
+
+
 def test_the_network_is_left_as_it_was():
     network = segmenter().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

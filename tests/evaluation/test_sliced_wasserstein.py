@@ -29,7 +29,7 @@ def blurred(images, size):
 def patches_of(images):
     patches = Patches(64, seed=0)
     patches.add(images)
-    return patches.levels
+    return patches.levels()
 
 
 def wasserstein(one, other):
@@ -87,7 +87,7 @@ def test_it_is_the_mean_of_the_distances_of_each_direction(fakes, reals, channel
     directions = torch.randn(8, channels * 49, generator=generator).double().numpy()
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     expected = []
-    for levels in zip(metric.fakes.levels, metric.reals.levels, strict=True):
+    for levels in zip(metric.fakes.levels(), metric.reals.levels(), strict=True):
         projected = []
         for patches in levels:
             values = patches.double().numpy()
@@ -105,13 +105,13 @@ def test_patches_are_parts_of_the_pyramid_s_levels_at_the_same_places():
     metric = SlicedWasserstein(**FEW)
     metric.add(images, images + 5)
     levels = laplacian_pyramid(images)
-    for found, level in zip(metric.fakes.levels, levels, strict=True):
+    for found, level in zip(metric.fakes.levels(), levels, strict=True):
         assert found.shape == (32, 1, 7, 7)
         windows = {tuple(w.flatten().tolist()) for w in level[0, 0].unfold(0, 7, 1).unfold(1, 7, 1).flatten(0, 1)}
         assert all(tuple(patch.flatten().tolist()) in windows for patch in found)
         assert torch.equal(found[:16], found[16:])
         assert len({tuple(patch.flatten().tolist()) for patch in found}) > 8
-    assert torch.allclose(metric.reals.levels[-1], metric.fakes.levels[-1] + 5, atol=1e-5)
+    assert torch.allclose(metric.reals.levels()[-1], metric.fakes.levels()[-1] + 5, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (32, 48), (77, 70)])
