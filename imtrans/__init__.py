@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from imtrans.data import one_hot as one_hot
     from imtrans.evaluation import evaluate as evaluate
     from imtrans.evaluation import fcn_score as fcn_score
+    from imtrans.evaluation import frechet_distance as frechet_distance
+    from imtrans.evaluation import sliced_wasserstein as sliced_wasserstein
     from imtrans.inference import Translator as Translator
     from imtrans.inference import translate as translate
     from imtrans.methods import Colorization as Colorization
@@ -56,7 +58,7 @@ else:  # type checkers must not see __getattr__: it would allow any name
         "convert": "load_pretrained",
         "data": "LabFacades LabImages PairedImages ProceduralFacades UnpairedFacades UnpairedImages "
         "colours_from_ids ids_from_colours one_hot",
-        "evaluation": "evaluate fcn_score",
+        "evaluation": "evaluate fcn_score frechet_distance sliced_wasserstein",
         "inference": "Translator translate",
         "methods": "Colorization CycleGAN ImagePool Pix2Pix recipe",
         "modes": "running_as",
