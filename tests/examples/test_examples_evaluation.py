@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -249,3 +250,15 @@ def test_the_ablations_take_a_segmenter_go_on_and_refuse_an_unknown_run(data, tm
     refused = run("ablations.py", "--runs", "l2", cwd=tmp_path)
     assert refused.returncode == 2
     assert "invalid choice: 'l2'" in refused.stderr
+
+
+def test_the_speedrun_trains_until_the_scores_are_reached(tmp_path):
+    tiny = ["--size", "32", "--base-channels", "2", "--epochs", "1", "--segmenter-epochs", "1", "--device", "cpu"]
+    done = run_example("speedrun.py", *tiny, "--tries", "1", "--batch-size", "8", "--lr", "0.001", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "runs/speedrun.json").read_text())
+    assert (row["seed"], row["recipe"]) == (0, "sharp")
+    assert row["paper"].keys() == row["tries"][0].keys() == {"seconds", "epochs", "iou", "texture", "layout"}
+    assert min(row["paper"]["seconds"], row["tries"][0]["seconds"]) > 0
+    assert "seed 0  paper     1 epochs" in done.stdout
+    assert re.search(r"^sharp (reaches|did not reach) the scores of paper in", done.stdout, re.MULTILINE)
