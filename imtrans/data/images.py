@@ -168,9 +168,10 @@ def warn_of_dark_files(owner: str, paths: Sequence[Path]) -> None:
             extrema.append((int(values.min()), int(values.max())))
     least, most = min([low for low, _ in extrema], default=0), max([high for _, high in extrema], default=0)
     if 0 <= least < most <= 65535 // 4:
+        top = 2 ** most.bit_length() - 1
         warnings.warn(
-            f"{owner}: the values of {len(extrema)} of {len(paths)} files in 16 bit go from {least} to {most}, of "
-            f"65535: they are read as dark pictures. Give their range, value_range=(0, {2 ** most.bit_length() - 1}).",
+            f"{owner}: {len(extrema)} of {len(paths)} files in 16 bit were read, with values from {least} to {most} of "
+            f"65535: these are dark pictures. Give their range, value_range=(0, {top}) (--value-range 0 {top}).",
             stacklevel=3,
         )
 

@@ -250,3 +250,15 @@ def test_a_transform_returns_two_tensors(tmp_path):
     data = PairedImages(pairs(tmp_path), size=16, channels="as they are", transform=lambda s, t, g: s)
     with pytest.raises(ArgumentError, match="PairedImages: transform must return source and target, two tensors, got"):
         data[0]
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_folder_of_arrays_alone_names_the_option(tmp_path, folders):
+    for index in range(2):
+        write(tmp_path / ("A" if folders else "") / f"{index}.npy", noise(8, 8, 3))
+    (tmp_path / "B").mkdir() if folders else None
+    with pytest.raises(DataError, match=r"hold.* no pictures") as caught:
+        PairedImages(tmp_path)
+    assert str(caught.value).endswith(
+        ' Its .npy and .npz files are read with channels="as they are" (--channels "as they are").'
+    )
