@@ -25,8 +25,9 @@ from tqdm import tqdm
 from imtrans import load_pretrained, translate
 from imtrans.data.arrays import ARRAY_SUFFIXES, READABLE, load_array
 from imtrans.data.codec import PIL_MODES, decode, decode_for
-from imtrans.data.images import image_files, similar_path, to_image
+from imtrans.data.images import image_files, to_image
 from imtrans.errors import DataError, ImtransError
+from imtrans.files import similar_path
 from imtrans.runtime import pick_device
 
 

@@ -5,8 +5,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from difflib import get_close_matches
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from imtrans.errors import ArgumentError, DataError, printable
+from imtrans.files import similar_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 # Pillow reads more formats, and runs another program for some: a file named .jpg may be PostScript.
@@ -39,17 +39,6 @@ def image_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path
         ) from error
     # Not Path.is_dir, which raises for some broken links.
     return [path for path in paths if path.suffix.lower() in suffixes and not os.path.isdir(path)]
-
-
-def similar_path(path: Path) -> str:
-    """Return `` Did you mean ...?`` for a missing path, with the nearest name where it first leaves the disk."""
-    for missing in [*reversed(path.parents), path]:
-        if not os.path.lexists(missing):
-            with suppress(OSError):
-                near = get_close_matches(missing.name, os.listdir(missing.parent), n=1)
-                return f" Did you mean {printable(missing.parent / near[0])}?" if near else ""
-            break
-    return ""
 
 
 def image_size(path: Path) -> tuple[int, int]:
