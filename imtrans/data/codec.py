@@ -125,8 +125,11 @@ def _from_array(owner: str, image: np.ndarray[Any, Any], channels: int) -> Decod
     axes = image.ndim
     if axes not in (2, 3, 4) or (image.shape[-1] if axes > 2 else 1) != channels:
         grey = "(h, w), " if channels == 1 else ""
+        first = axes == 3 and image.shape[0] == channels
+        hint = " The channels come first: use x.transpose(1, 2, 0)." if first else ""
         raise ShapeError(
             f"{owner}: expects an array {grey}(h, w, {channels}) or (b, h, w, {channels}), got shape {image.shape}."
+            f"{hint}"
         )
     top = _MAX_VALUE.get(image.dtype.name, 1)
     if top == 1 and image.dtype.kind != "f":
