@@ -16,15 +16,18 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from imtrans import load_pretrained, translate
-from imtrans.data.codec import PIL_MODES, decode
-from imtrans.data.images import SUFFIXES, image_files, similar_path, to_image
+from imtrans.data.arrays import ARRAY_SUFFIXES, READABLE, load_array
+from imtrans.data.codec import PIL_MODES, decode, decode_for
+from imtrans.data.images import image_files, to_image
 from imtrans.errors import DataError, ImtransError
+from imtrans.files import similar_path
 from imtrans.hub.pretrained import Pretrained
 from imtrans.runtime import pick_device
 
@@ -36,8 +39,8 @@ def arguments() -> argparse.Namespace:
         "--input", required=True, type=Path, metavar="FILE_OR_FOLDER", help="image or folder of images to translate"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE_OR_DIR", help="folder for the outputs and the gallery, or an "
-        "image file (.png, .jpg, ...) for the output of a single image"
+        "--out", required=True, type=Path, metavar="FILE_OR_DIR", help="folder for the outputs and the gallery, or a "
+        "file for the output of a single image (.png, .jpg, ...) or array (.npy)"
     )  # fmt: skip
     parser.add_argument(
         "--instances",
@@ -67,15 +70,18 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    sources = image_files(args.input) if args.input.is_dir() else [args.input]
+    sources = image_files(args.input, READABLE) if args.input.is_dir() else [args.input]
     if not (sources and args.input.exists()):
         hint = similar_path(args.input)
         raise DataError(f"{args.input} is not an image file, nor a folder of images.{hint}")
-    to_file = args.out.suffix.lower() in SUFFIXES and not args.out.is_dir()
+    to_file = args.out.suffix.lower() in {*Image.registered_extensions(), ".npy"} and not args.out.is_dir()
     if to_file and args.input.is_dir():
         raise DataError(f"{args.out} is the name of an image file, and --input is a folder. Give --out a folder.")
+    if to_file and is_array(args.input) != (args.out.suffix.lower() == ".npy"):
+        raise DataError(f"{args.out} does not fit {args.input}: an array becomes a .npy file, an image an image file.")
     generator = load_pretrained(args.weights).to(pick_device(args.device))
-    if generator.colours is None and generator.config.get("out_channels") not in PIL_MODES:
+    images = not all(map(is_array, sources))
+    if images and generator.colours is None and generator.config.get("out_channels") not in PIL_MODES:
         raise DataError(f"{args.weights} is not a generator whose outputs can be saved as PNG.")
     if to_file:
         make_folder(args.out.parent)
@@ -90,21 +96,33 @@ def run(args: argparse.Namespace) -> int:
     for source, name in bar:
         try:
             before = thumbnail(source, generator)
+            if is_array(source):
+                decode_for("translate", source, generator, instances=instances_of(source, args))  # checks the channels
         except ImtransError as error:
             name_it = "" if isinstance(error, DataError) else f"{source}: "  # a DataError names the file
             bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
             skipped += 1
             continue
         output = translated(generator, source, args)
-        figures.append(figure(source, before, name, save(output, args.out / name)))
+        after = thumbnail(output, generator) if is_array(source) else quote(os.fsencode(name))
+        figures.append(figure(source, before, after, name, save(output, args.out / name)))
     print(f"{len(figures)} of {len(sources)} translated, {skipped} skipped")
     print(f"gallery    {write_page(args.out, figures).resolve().as_uri()}")
     return 1 if skipped else 0
 
 
-def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> Image.Image:
-    ids = args.instances and (args.instances / source.name if args.instances.is_dir() else args.instances)
-    options = {"instances": ids, "mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
+def is_array(path: Path) -> bool:
+    return path.suffix.lower() in ARRAY_SUFFIXES
+
+
+def instances_of(source: Path, args: argparse.Namespace) -> Path | None:
+    folder: Path | None = args.instances
+    return folder / source.name if folder and folder.is_dir() else folder
+
+
+def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> Image.Image | np.ndarray:
+    options = {"mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
+    options["instances"] = instances_of(source, args)
     try:
         return translate(generator, source, **options)
     except torch.OutOfMemoryError:
@@ -123,23 +141,37 @@ def make_folder(folder: Path, sources: Sequence[Path] = ()) -> None:
 
 
 def output_names(sources: list[Path]) -> list[str]:
-    """Return a unique PNG name for each image: ``a.png``, then ``a.jpg.png``, then ``a.jpg-2.png``."""
+    """Return a unique name for each image: ``a.png``, then ``a.jpg.png``, then ``a.jpg-2.png``; ``.npy`` for arrays."""
     names: dict[str, None] = {}
     for source in sources:
-        numbered = (f"{source.name}-{number}" for number in count(2))
-        names[next(f"{n}.png" for n in chain([source.stem, source.name], numbered) if f"{n}.png" not in names)] = None
+        suffix = ".npy" if is_array(source) else ".png"
+        stems = chain([source.stem, source.name], (f"{source.name}-{number}" for number in count(2)))
+        names[next(f"{stem}{suffix}" for stem in stems if f"{stem}{suffix}" not in names)] = None
     return list(names)
 
 
-def thumbnail(source: Path, generator: Pretrained) -> str:
-    """Return a small copy of the source as a data URL."""
-    content, image = io.BytesIO(), to_image(decode("translate", source, 3, generator.value_range).tensor[0])
+def thumbnail(picture: Path | np.ndarray, generator: Pretrained) -> str:
+    """Return a small copy of an image file, or of up to three channels of an array, as a data URL."""
+    if isinstance(picture, Path) and is_array(picture):
+        picture = load_array(picture)
+    if isinstance(picture, np.ndarray):
+        planes = np.atleast_3d(picture)
+        picture = planes[..., :3] if planes.shape[2] >= 3 else planes[..., :1]
+    channels = picture.shape[2] if isinstance(picture, np.ndarray) else 3
+    content, image = io.BytesIO(), to_image(decode("translate", picture, channels, generator.value_range).tensor[0])
     image.thumbnail((480, 480))
     image.save(content, "JPEG")
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def save(image: Image.Image, path: Path) -> tuple[int, int]:
+def save(image: Image.Image | np.ndarray, path: Path) -> tuple[int, int]:
+    """Save the output, and return its width and height."""
+    if isinstance(image, np.ndarray):
+        try:
+            np.save(path, image)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error}. Give another name with --out.") from error
+        return image.shape[1], image.shape[0]
     if image.mode == "F":  # floats in [0, 1]; PNG has no float mode
         image = image.point(lambda value: value * 255 + 0.5).convert("L")
     try:
@@ -149,11 +181,11 @@ def save(image: Image.Image, path: Path) -> tuple[int, int]:
     return image.size
 
 
-def figure(source: Path, before: str, name: str, size: tuple[int, int]) -> str:
+def figure(source: Path, before: str, after: str, name: str, size: tuple[int, int]) -> str:
     width, height = size
     link, caption = quote(os.fsencode(name)), escape(source.name)
     return (
-        f'<figure><div><img src="{before}" alt="{caption}"><a href="{link}"><img src="{link}" width="{width}" '
+        f'<figure><div><img src="{before}" alt="{caption}"><a href="{link}"><img src="{after}" width="{width}" '
         f'height="{height}" loading="lazy" alt="{caption}, translated"></a></div><figcaption>{caption}'
         f"<span>{width} × {height}</span></figcaption></figure>\n"
     )

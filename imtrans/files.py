@@ -10,7 +10,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imtrans.errors import ImtransError
+from imtrans.errors import ImtransError, printable
 
 CHUNK = 2**20  # bytes read at a time
 
@@ -119,6 +120,17 @@ def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes
             return file.read() if most is None else file.read(most)
     except MemoryError as error:
         raise OSError(errno.ENOMEM, "Larger than the memory", str(path)) from error
+
+
+def similar_path(path: Path) -> str:
+    """Return `` Did you mean ...?`` for a missing path, with the nearest name where it first leaves the disk."""
+    for missing in [*reversed(path.parents), path]:
+        if not os.path.lexists(missing):
+            with suppress(OSError):
+                near = get_close_matches(missing.name, os.listdir(missing.parent), n=1)
+                return f" Did you mean {printable(missing.parent / near[0])}?" if near else ""
+            break
+    return ""
 
 
 def sync_folder(folder: Path) -> None:

@@ -31,9 +31,8 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ArgumentError(
-            f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]} Use 'auto', or 'cpu'."
-        ) from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ArgumentError(f"device={str(device)!r} cannot be used here: {reason}. Use 'auto', or 'cpu'.") from error
     return chosen
 
 

@@ -32,14 +32,14 @@ def test_a_device_that_does_not_exist_is_refused(name):
         init_net(nn.Conv2d(1, 1, 1), name)
     message = str(caught.value)
     assert message.startswith(f"device={name!r} cannot be used here: ")
-    assert message.endswith(" Use 'auto', or 'cpu'.")
+    assert message.endswith(". Use 'auto', or 'cpu'.")
     assert "\n" not in message
 
 
 def test_cuda_is_refused_where_there_is_none():
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA card")
-    with pytest.raises(ArgumentError, match=r"device='cuda' cannot be used here: .+ Use 'auto', or 'cpu'\."):
+    with pytest.raises(ArgumentError, match=r"device='cuda' cannot be used here: .+[^.]\. Use 'auto', or 'cpu'\."):
         pick_device("cuda")
 
 

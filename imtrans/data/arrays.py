@@ -77,7 +77,7 @@ def _unit(path: Path, values: Array, value_range: ValueRange | None) -> Array:
     if not (readable and -0.01 <= values.min() <= values.max() <= top + 0.01):  # false for NaN too
         raise DataError(
             f"{printable(path)} has values of {values.dtype} from {values.min():g} to {values.max():g}. Without "
-            "a range, uint8, uint16 and floats in [0, 1] are read. Give it with value_range=(low, high)."
+            "a range, uint8, uint16 and floats in [0, 1] are read. Give it: value_range=(low, high) (--value-range)."
         )
     return (values.astype(np.float32) / top).clip(0, 1)
 

@@ -182,8 +182,11 @@ def _from_array(
     axes = image.ndim
     if axes not in (2, 3, 4) or (image.shape[-1] if axes > 2 else 1) != channels:
         grey = "(h, w), " if channels == 1 else ""
+        first = axes == 3 and image.shape[0] == channels
+        hint = " The channels come first: use x.transpose(1, 2, 0)." if first else ""
         raise ShapeError(
             f"{owner}: expects an array {grey}(h, w, {channels}) or (b, h, w, {channels}), got shape {image.shape}."
+            f"{hint}"
         )
     ranged = value_range is not None and image.dtype != np.uint8 and image.dtype.kind in "uif"
     low, high = value_range if value_range is not None and ranged else (0, _MAX_VALUE.get(image.dtype.name, 1))

@@ -5,8 +5,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from difflib import get_close_matches
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from imtrans.errors import ArgumentError, DataError, printable
+from imtrans.files import similar_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 # Pillow reads more formats, and runs another program for some: a file named .jpg may be PostScript.
@@ -40,17 +40,6 @@ def image_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path
         ) from error
     # Not Path.is_dir, which raises for some broken links.
     return [path for path in paths if path.suffix.lower() in suffixes and not os.path.isdir(path)]
-
-
-def similar_path(path: Path) -> str:
-    """Return `` Did you mean ...?`` for a missing path, with the nearest name where it first leaves the disk."""
-    for missing in [*reversed(path.parents), path]:
-        if not os.path.lexists(missing):
-            with suppress(OSError):
-                near = get_close_matches(missing.name, os.listdir(missing.parent), n=1)
-                return f" Did you mean {printable(missing.parent / near[0])}?" if near else ""
-            break
-    return ""
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -173,9 +162,10 @@ def warn_of_dark_files(owner: str, paths: Sequence[Path]) -> None:
             extrema.append((int(values.min()), int(values.max())))
     least, most = min([low for low, _ in extrema], default=0), max([high for _, high in extrema], default=0)
     if 0 <= least < most <= 65535 // 4:
+        top = 2 ** most.bit_length() - 1
         warnings.warn(
-            f"{owner}: the values of {len(extrema)} of {len(paths)} files in 16 bit go from {least} to {most}, of "
-            f"65535: they are read as dark pictures. Give their range, value_range=(0, {2 ** most.bit_length() - 1}).",
+            f"{owner}: {len(extrema)} of {len(paths)} files in 16 bit were read, with values from {least} to {most} of "
+            f"65535: these are dark pictures. Give their range, value_range=(0, {top}) (--value-range 0 {top}).",
             stacklevel=3,
         )
 

@@ -72,12 +72,17 @@ class BatchLoader:
 
 
 def check_data(owner: str, argument: str, data: object) -> None:
-    """Raise an ArgumentError if `data` is a DataLoader: `owner` makes the batches itself."""
+    """Raise an ArgumentError if `data` is a DataLoader, as `owner` makes the batches itself, or has no length."""
     if isinstance(data, DataLoader):
         raise ArgumentError(
             f"{owner}: {argument} is a DataLoader, and {owner} makes batches itself. Pass the data set of the loader "
             f"and its batch size: {argument}=loader.dataset, batch_size={data.batch_size}. Its sampler and collate_fn "
             "are not used."
+        )
+    if data is not None and not isinstance(data, Sized):
+        raise ArgumentError(
+            f"{owner}: {argument} is a {type(data).__name__}, which has no length. Give a data set with __len__ and "
+            "__getitem__, or a list of its samples."
         )
 
 

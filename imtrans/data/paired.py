@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import Colour, check_palette
-from imtrans.data.arrays import READABLE, array_header, read_array, read_ids, resized_array, resized_ids
+from imtrans.data.arrays import ARRAY_SUFFIXES, READABLE, array_header, read_array, read_ids, resized_array, resized_ids
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
@@ -388,7 +388,7 @@ def _find_pairs(folder: Path, suffixes: Collection[str]) -> tuple[list[_Pair], l
     if not pairs:
         raise DataError(
             f"{printable(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
-            "folders, A and B, of files with the same names."
+            f"folders, A and B, of files with the same names.{_array_hint(folder, suffixes)}"
         )
     return pairs, []
 
@@ -415,10 +415,16 @@ def like_named(
     if not a and not b:
         raise DataError(
             f"{printable(folder_a)} and {printable(folder_b)} hold no pictures. Put the two pictures of a pair into "
-            "both, under one name."
+            f"both, under one name.{_array_hint(folder_a, suffixes)}"
         )
     alone = [a[stem] for stem in sorted(a.keys() - b.keys())] + [b[stem] for stem in sorted(b.keys() - a.keys())]
     return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
+
+
+def _array_hint(folder: Path, suffixes: Collection[str]) -> str:
+    if set(ARRAY_SUFFIXES) <= set(suffixes) or not image_files(folder, ARRAY_SUFFIXES):
+        return ""
+    return ' Its .npy and .npz files are read with channels="as they are" (--channels "as they are").'
 
 
 def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:

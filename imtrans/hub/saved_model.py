@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imtrans.colours import COLOUR_SPACES
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
-from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, write_together
+from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, similar_path, write_together
 from imtrans.hub.client import is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -30,6 +30,10 @@ _LARGEST_CONFIG = 1_000_000
 
 def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write both files, all or none, or raise a SavedModelError. The description gets the digest of the weights."""
+    if (folder / "checkpoints").is_dir() and (folder / CONFIG).exists():
+        raise SavedModelError(
+            f"{folder} is the folder of a training run, and its {CONFIG} would be overwritten. Choose another folder."
+        )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with write_together(folder) as files:
@@ -63,7 +67,8 @@ class SavedModel:
             raise ArgumentError(f"{self.name} is a folder: revision={self.revision!r} is for a repo on the Hub.")
         if not self.remote and not os.path.isdir(self.name):
             raise SavedModelError(
-                f"{self.name} is neither a folder nor the name of a repo on the Hub, 'user/repo'. Check the spelling."
+                f"{self.name} is neither a folder nor the name of a repo on the Hub, 'user/repo'. "
+                f"{_advice_on_name(self.name)}"
             )
 
     def __str__(self) -> str:
@@ -148,6 +153,15 @@ class SavedModel:
                     "It may come from a newer imtrans; update, or correct the file."
                 )
         return saved
+
+
+def _advice_on_name(name: str | PathLike[str]) -> str:
+    path = Path(name)
+    if not os.path.isfile(name):
+        return f"Check the spelling.{similar_path(path)}"
+    if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):
+        return f"A checkpoint of pytorch-CycleGAN-and-pix2pix becomes one: python -m imtrans.convert {path} FOLDER."
+    return f"Give the folder of the file, {path.parent}."
 
 
 def _not_a_saved_model(path: Path, saved: object) -> str:

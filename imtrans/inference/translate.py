@@ -92,6 +92,11 @@ def translate(
 def check_generator(owner: str, generator: nn.Module, mode: str | None, precision: str | None) -> tuple[int, str]:
     """Return the generator's input channels and mode, or raise ArgumentError for what `translate` does not allow."""
     generator = unwrap(generator)
+    if not isinstance(generator, nn.Module):
+        raise ArgumentError(
+            f"{owner}: the generator must be an nn.Module, got a {type(generator).__name__}. Load saved weights with "
+            "load_pretrained(name)."
+        )
     channels = getattr(generator, "in_channels", None)
     if not isinstance(channels, int):
         raise ArgumentError(

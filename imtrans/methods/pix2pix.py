@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from imtrans.checks import check_bool, in_range
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, ShapeError
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
@@ -110,10 +110,14 @@ class Pix2Pix(nn.Module):
             with a `feature_weight` ``G_features`` (weighted), and with wgangp ``D_penalty``; with a `perceptual` loss
             ``G_perceptual`` (weighted).
 
+        Raises:
+            ShapeError: the output of the generator has another shape than the target.
+
         Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
         """
         source, target = batch["source"], batch["target"]
         fake = self.generator(source)
+        _check_output(source, fake, target)
         losses: dict[str, Tensor] = {}
         adversarial = fake.new_zeros(())
         if self.discriminator is not None:
@@ -156,3 +160,11 @@ class Pix2Pix(nn.Module):
     def translations(self) -> Sequence[Translation]:
         """Source to target, by the generator."""
         return (Translation("generator", self.generator),)
+
+
+def _check_output(source: Tensor, output: Tensor, target: Tensor) -> None:
+    if output.shape != target.shape:
+        raise ShapeError(
+            f"Pix2Pix: the generator gives {tuple(output.shape)} for a source of {tuple(source.shape)}, and the target "
+            f"is {tuple(target.shape)}. Give pairs of one size, and a generator with the channels of the target."
+        )

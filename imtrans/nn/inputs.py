@@ -16,6 +16,10 @@ def check_image(
     With a `network`, `x` must have the dtype of its weights, or one that autocast converts. `conditional` is for
     discriminators: the error for too few channels says that source and target are concatenated.
     """
+    if not isinstance(x, Tensor):
+        raise ArgumentError(
+            f"{owner}: expects a tensor, got a {type(x).__name__}. For a NumPy array: torch.from_numpy(x)."
+        )
     if x.ndim != 4 or x.shape[1] != channels:
         raise ShapeError(
             f"{owner}: expects images (b, {channels}, h, w), got a tensor of shape {tuple(x.shape)}. "
@@ -38,7 +42,7 @@ def _shape_advice(x: Tensor, channels: int, *, conditional: bool) -> str:
     if x.ndim in (3, 4) and x.shape[-1] == channels:
         return f"The channels come last: use x.permute({'2, 0, 1)[None]' if x.ndim == 3 else '0, 3, 1, 2)'}."
     if x.ndim != 4:
-        return "Give a batch of images; for a single one, x[None] adds the batch axis."
+        return "Give a batch of images. x[None] adds the batch axis to (c, h, w), x[:, None] the channels to (b, h, w)."
     found = x.shape[1]
     built = f"build the network with in_channels={found}."
     if conditional and found < channels:

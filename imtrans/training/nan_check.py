@@ -47,8 +47,9 @@ def non_finite_error(
     `replay` yields the number, step function and batch of each step after the last checkpoint, with its state restored;
     nothing without a checkpoint. `find` is `first_non_finite` with the other arguments bound.
     """
-    cause = "Without a folder there is no checkpoint from which to search for the layer."
+    cause, after = "Without a folder there is no checkpoint from which to search for the layer.", ""
     for number, run, batch in replay:
+        after = ", and resume: the checkpoints are from before"
         # A non-finite gradient shows in the losses of the next step.
         if number + 1 < step:
             run(batch)
@@ -59,8 +60,8 @@ def non_finite_error(
             cause = "It did not happen again when the steps since the last checkpoint were repeated."
             break
     return TrainingError(
-        f"{name} became NaN or infinite at step {step}. {cause} The checkpoints are from before. Check the data, lower "
-        "the learning rate, or train in fp32, and resume."
+        f"{name} became NaN or infinite at step {step}. {cause} Check the data, lower the learning rate, or train in "
+        f"fp32{after}."
     )
 
 

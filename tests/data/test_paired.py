@@ -265,8 +265,8 @@ def test_12_bit_values_in_16_bit_files_are_told_and_scaled(tmp_path):
     with pytest.warns(UserWarning, match="16 bit") as warned:
         dark = PairedImages(tmp_path, size=20, augment=False)
     assert str(warned[0].message) == (
-        "PairedImages: the values of 3 of 3 files in 16 bit go from 16 to 4000, of 65535: they are read as dark "
-        "pictures. Give their range, value_range=(0, 4095)."
+        "PairedImages: 3 of 3 files in 16 bit were read, with values from 16 to 4000 of 65535: these are dark "
+        "pictures. Give their range, value_range=(0, 4095) (--value-range 0 4095)."
     )
     assert dark[0]["target"].max() < -0.85
     data = PairedImages(tmp_path, size=20, augment=False, value_range=[0, 4095])

@@ -284,3 +284,15 @@ def test_training_on_data_without_a_range_forgets_the_old_one(tmp_path):
     data = PairedImages(pairs(tmp_path), size=16, channels="as they are")
     Trainer(Pix2Pix(generator, None), data, out=None, device="cpu")
     assert generator.value_range is None
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_folder_of_arrays_alone_names_the_option(tmp_path, folders):
+    for index in range(2):
+        write(tmp_path / ("A" if folders else "") / f"{index}.npy", noise(8, 8, 3))
+    (tmp_path / "B").mkdir() if folders else None
+    with pytest.raises(DataError, match=r"hold.* no pictures") as caught:
+        PairedImages(tmp_path)
+    assert str(caught.value).endswith(
+        ' Its .npy and .npz files are read with channels="as they are" (--channels "as they are").'
+    )

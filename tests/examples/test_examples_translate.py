@@ -88,7 +88,7 @@ def test_a_picture(weights, tmp_path):
     assert np.array_equal(pixels(tmp_path / "made" / "labels.png"), np.asarray(expected))
 
 
-@pytest.mark.parametrize("out", ["photo.png", "deep/photo.JPG"])
+@pytest.mark.parametrize("out", ["photo.png", "deep/photo.JPG", "photo.gif"])
 def test_a_picture_to_a_file(weights, tmp_path, out):
     source = picture(tmp_path / "labels.jpg")
     for _ in range(2):  # the second time over the first
@@ -97,9 +97,46 @@ def test_a_picture_to_a_file(weights, tmp_path, out):
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"labels.jpg", out}
     with Image.open(tmp_path / out) as image:
-        assert (image.format, image.size) == ("PNG" if out.endswith("png") else "JPEG", (30, 22))
+        assert (image.format, image.size) == ({"png": "PNG", "JPG": "JPEG", "gif": "GIF"}[out[-3:]], (30, 22))
     if out.endswith("png"):
         assert np.array_equal(pixels(tmp_path / out), np.asarray(translate(network(3, 3), source)))
+
+
+@pytest.mark.parametrize(("given", "made", "dtype"), [(5, 2, np.uint16), (3, 3, np.float32), (1, 1, np.uint8)])
+def test_arrays(tmp_path, given, made, dtype):
+    (generator := network(given, made)).save_pretrained(tmp_path / "weights")
+    values = (np.random.default_rng(0).random((16, 20, given)) * (1 if dtype == np.float32 else 255)).astype(dtype)
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", values)
+    np.savez(tmp_path / "in" / "a.npz", values)
+    expected = translate(generator, values)
+    for source, out in {"in/a.npy": "made.npy", "in/a.npz": "deep/made.npy"}.items():
+        done = run("--weights", "weights", "--input", source, "--out", out, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"output     {out}\n"), done.stderr
+        assert np.array_equal(np.load(tmp_path / out), expected)
+    done = run("--weights", "weights", "--input", "in", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["a.npy", "a.npz.npy", "index.html"]
+    assert np.array_equal(np.load(tmp_path / "made" / "a.npz.npy"), expected)
+    links = Page(tmp_path / "made" / "index.html").links
+    assert [link for link in links if not link.startswith("data:image/jpeg;base64,")] == ["a.npy", "a.npz.npy"]
+
+
+@pytest.mark.parametrize(("source", "out"), [("a.npy", "b.png"), ("a.png", "b.npy")])
+def test_an_array_to_an_image_file_or_back(weights, tmp_path, source, out):
+    np.save(tmp_path / "a.npy", np.zeros((16, 16, 3), np.uint8))
+    picture(tmp_path / "a.png")
+    line = failed(run("--weights", weights, "--input", source, "--out", out, cwd=tmp_path))
+    assert line == f"error: {out} does not fit {source}: an array becomes a .npy file, an image an image file."
+
+
+def test_a_folder_with_an_array_of_other_channels(weights, tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    np.save(tmp_path / "in" / "b.npy", np.zeros((16, 16, 5), np.uint8))
+    done = run("--weights", weights, "--input", "in", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 2 translated, 1 skipped" in done.stdout
+    assert "skipped: in/b.npy: translate: expects an array (h, w, 3)" in done.stderr
 
 
 def test_a_file_of_a_format_without_these_channels(tmp_path):

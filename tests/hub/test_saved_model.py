@@ -140,8 +140,33 @@ def test_a_mistyped_folder_is_not_sent_to_the_hub(tmp_path, monkeypatch, hub_is_
 
 
 def test_a_file_is_no_folder(folder):
-    with pytest.raises(SavedModelError, match=r"model\.safetensors is neither a folder nor "):
+    with pytest.raises(SavedModelError, match=r"model\.safetensors is neither a folder nor ") as caught:
         load_pretrained(folder / "model.safetensors")
+    assert str(caught.value).endswith(f"Give the folder of the file, {folder}.")
+
+
+def test_a_checkpoint_file_is_to_be_converted(tmp_path):
+    (file := tmp_path / "latest_net_G.pth").write_bytes(b"")
+    with pytest.raises(SavedModelError) as caught:
+        load_pretrained(file)
+    assert str(caught.value).endswith(f"becomes one: python -m imtrans.convert {file} FOLDER.")
+
+
+def test_a_mistyped_folder_beside_the_right_one(folder):
+    with pytest.raises(SavedModelError) as caught:
+        load_pretrained(folder.with_name(folder.name + "x"))
+    assert str(caught.value).endswith(f"Check the spelling. Did you mean {folder}?")
+
+
+def test_the_folder_of_a_run_is_not_overwritten(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SavedModelError) as caught:
+        UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} is the folder of a training run, and its config.json would be overwritten. Choose another folder."
+    )
+    assert (tmp_path / "config.json").read_text() == "{}"
 
 
 def test_a_revision_of_a_folder_is_refused(folder):

@@ -270,6 +270,20 @@ def test_arguments_are_checked(generator, arguments, text):
     assert str(caught.value) == text
 
 
+def test_a_name_instead_of_a_generator():
+    with pytest.raises(ArgumentError) as caught:
+        translate("runs/mine/generator", torch.zeros(3, 4, 4))
+    assert str(caught.value) == (
+        "translate: the generator must be an nn.Module, got a str. Load saved weights with load_pretrained(name)."
+    )
+
+
+def test_an_array_with_the_channels_first(generator):
+    with pytest.raises(ShapeError) as caught:
+        translate(generator, np.zeros((3, 20, 30), np.uint8))
+    assert str(caught.value).endswith("got shape (3, 20, 30). The channels come first: use x.transpose(1, 2, 0).")
+
+
 def test_a_generator_must_tell_its_channels():
     with pytest.raises(ArgumentError) as caught:
         translate(nn.Sequential(), torch.zeros(3, 4, 4))

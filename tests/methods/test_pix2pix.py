@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imtrans import GANLoss, ImagePool, PatchDiscriminator, Pix2Pix, UNetGenerator, gradient_penalty
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, ShapeError
 from imtrans.methods import optim
 from imtrans.methods.base import Method, Translation, sample_columns
 
@@ -356,3 +356,15 @@ def test_arguments_are_checked(discriminator, settings, text):
 
 def test_the_step_can_be_read_at_one_glance():
     assert len(inspect.getsourcelines(Pix2Pix.step)[0]) <= 40
+
+
+@pytest.mark.parametrize(("target", "conditional"), [((2, 3, 16, 16), True), ((2, 1, 8, 8), False)])
+def test_a_target_of_another_shape_than_the_output(target, conditional):
+    method = Pix2Pix(tiny_generator(), tiny_discriminator(6 if conditional else 3), conditional=conditional)
+    batch = {"source": torch.zeros(2, 3, 8, 8), "target": torch.zeros(target)}
+    with pytest.raises(ShapeError) as caught:
+        method.step(batch, method.make_optimizers(RATE, BETAS))
+    assert str(caught.value) == (
+        f"Pix2Pix: the generator gives (2, 3, 8, 8) for a source of (2, 3, 8, 8), and the target is {target}. Give "
+        "pairs of one size, and a generator with the channels of the target."
+    )

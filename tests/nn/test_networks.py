@@ -193,14 +193,17 @@ def test_its_repr_names_its_class_and_is_readable(case):
     assert not any("0x" in line for line in lines)
 
 
+ADD_AN_AXIS = "Give a batch of images. x[None] adds the batch axis to (c, h, w), x[:, None] the channels to (b, h, w)."
+
+
 @plain
 @pytest.mark.parametrize(
     ("shape", "advice"),
     [
         ((2, 9, 32, 32), "Build the network with in_channels=9."),
-        ((5, 32, 32), "Give a batch of images; for a single one, x[None] adds the batch axis."),
-        ((32, 32), "Give a batch of images; for a single one, x[None] adds the batch axis."),
-        ((1, 1, 6, 8, 8), "Give a batch of images; for a single one, x[None] adds the batch axis."),
+        ((5, 32, 32), ADD_AN_AXIS),
+        ((32, 32), ADD_AN_AXIS),
+        ((1, 1, 6, 8, 8), ADD_AN_AXIS),
         (("c", 32, 32), "Add the batch axis with x[None]."),
         ((2, 32, 32, "c"), "The channels come last: use x.permute(0, 3, 1, 2)."),
         ((32, 32, "c"), "The channels come last: use x.permute(2, 0, 1)[None]."),
@@ -214,6 +217,16 @@ def test_a_tensor_of_another_shape_is_refused_with_the_likely_remedy(case, shape
     assert str(caught.value) == (
         f"{type(network).__name__}: expects images (b, {network.in_channels}, h, w), got a tensor of shape {shape}. "
         f"{advice}"
+    )
+
+
+@plain
+def test_an_array_is_refused(case):
+    network = build(case)
+    with pytest.raises(ArgumentError) as caught:
+        network(torch.zeros(1, network.in_channels, 32, 32).numpy())
+    assert str(caught.value) == (
+        f"{type(network).__name__}: expects a tensor, got a ndarray. For a NumPy array: torch.from_numpy(x)."
     )
 
 

@@ -107,6 +107,11 @@ def test_page_of_a_full_folder(run):
     assert page.all("details") == [{}]
 
 
+def test_a_long_description_of_the_data_takes_a_row_of_its_own(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"data": "12 pairs in folders A and B " * 3, "seed": 1}))
+    assert [div.get("class") for div in Page(write_gallery(tmp_path)).all("div")] == [None, "long"]
+
+
 def test_a_finished_run_is_in_its_last_epoch(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"epochs": 2}))
     log(tmp_path, {**train(3), "epoch": 0}, {**train(6), "epoch": 1})

@@ -97,3 +97,14 @@ def test_a_network_in_half_precision_is_not_trained(dtype):
     )
     own.generator.requires_grad_(False)
     Trainer(own, pairs(), **QUIET)
+
+
+@pytest.mark.parametrize("argument", ["train_data", "val_data"])
+def test_data_without_a_length_is_refused(argument):
+    data = {"train_data": pairs(), argument: (sample for sample in pairs())}
+    with pytest.raises(ArgumentError) as caught:
+        Trainer(Pix2Pix(UNetGenerator(base_channels=4, depth=3), None), **data, out=None, device="cpu")
+    assert str(caught.value) == (
+        f"Trainer: {argument} is a generator, which has no length. Give a data set with __len__ and __getitem__, or a "
+        "list of its samples."
+    )

@@ -134,7 +134,7 @@ def _facts(config: Mapping[str, Any], train: Sequence[Line]) -> dict[str, str]:
         "Epoch": f"{epoch or 1} of {epochs}" if epochs else epoch,
         "Images / s": _text(line.get("images_per_second")),
         "Learning rate": _text(line.get("lr")),
-        **{name.title(): _text(config.get(name)) for name in ("recipe", "data", "size", "seed", "version")},
+        **{name.title(): _text(config.get(name)) for name in ("recipe", "size", "seed", "version", "data")},
     }
     return {name: value for name, value in facts.items() if value}
 
