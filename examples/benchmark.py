@@ -24,6 +24,7 @@ from benchmark_parts import (
     in_children,
     input_pipeline,
     least_ms,
+    sharp_steps,
     steps,
     trainer_loop,
 )
@@ -71,6 +72,8 @@ def measure(setting: Setting, *, quick: bool) -> Results:
     for count in (1, 2) if quick else (1, 4, 16):
         times = results["step"][str(count)] = attempt(lambda count=count: steps(setting, count))
         show_times(f"training step, batch {count}", times, rates, "step", count)
+    results["sharp_step"] = attempt(lambda: sharp_steps(setting))
+    show_times("step in bf16, sharp settings", results["sharp_step"], {"skipped": ""}, "step")
     # Compilation takes longer than the rest of a quick run.
     results["forward"] = attempt(lambda: forwards(setting, compiled=not quick))
     show_times("one image", results["forward"], rates, "forward")

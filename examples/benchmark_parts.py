@@ -132,6 +132,31 @@ def steps(setting: Setting, count: int) -> dict[str, dict[str, Any]]:
     return compare(setting, contenders)
 
 
+def sharp_steps(setting: Setting) -> dict[str, dict[str, Any]]:
+    """Time a step in bf16 at batch 1 with the paper's settings, and with those that give sharper images."""
+    batch = setting.batch(1)
+
+    def step(*, spectral_norm: bool = False, feature_weight: float = 0.0, **generator: Any) -> Run:
+        made = UNetGenerator(
+            base_channels=setting.base_channels, depth=setting.size.bit_length() - 1, **generator
+        )  # one pixel in the bottleneck
+        discriminator = PatchDiscriminator(6, base_channels=setting.base_channels, spectral_norm=spectral_norm)
+        networks = init_net(made, setting.device, seed=0), init_net(discriminator, setting.device, seed=1)
+        method = Pix2Pix(*networks, feature_weight=feature_weight)
+        trainer = Trainer(method, out=None, precision="bf16", device=setting.device, progress=False)
+        return lambda: trainer.train_step(batch)
+
+    return compare(
+        setting,
+        {
+            "paper": step,
+            "nearest": lambda: step(upsample="nearest"),
+            "... feature matching": lambda: step(upsample="nearest", feature_weight=10.0),
+            "... and spectral norm": lambda: step(upsample="nearest", feature_weight=10.0, spectral_norm=True),
+        },
+    )
+
+
 def forwards(setting: Setting, *, compiled: bool) -> dict[str, dict[str, Any]]:
     """Time the translation of one image tensor, with running statistics."""
     source = setting.batch(1)["source"]

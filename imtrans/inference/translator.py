@@ -14,6 +14,7 @@ from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
 from imtrans.inference.translate import check_generator
 from imtrans.modes import running_as, unwrap
+from imtrans.nn.layers import NearestConv
 from imtrans.runtime import seeded
 
 COMPILE_AFTER = 500  # images of one size before compile="auto" compiles it: about as many as pay for the compilation
@@ -60,6 +61,9 @@ class Translator:
         self._device, self._dtype = weights.device, weights.dtype
         self._network = copy.deepcopy(unwrap(generator))
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in self._network.modules():
+            if isinstance(module, NearestConv):
+                module.freeze()
         # Entered once and never left: compiled code depends on the flags of the modules.
         self._mode_context = ExitStack()
         self._mode_context.enter_context(running_as(self._network, self.mode))
@@ -95,6 +99,8 @@ class Translator:
         import torch._inductor.config
         from torch._dynamo.exc import TorchDynamoException
 
+        with torch.random.fork_rng():
+            self._network(source)  # keeps the folded kernels of this size, which the compiler does not fold itself
         compiled = torch.compile(self._network, dynamic=False)
         try:
             with (

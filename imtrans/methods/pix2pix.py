@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from imtrans.checks import check_bool, in_range
@@ -123,10 +124,12 @@ class Pix2Pix(nn.Module):
         if self.discriminator is not None:
             fake_pair = self.pool(self._pair(source, fake.detach()))
             real_pair = self._pair(source, target)
-            losses["D_fake"] = self.gan_loss.fake(self.discriminator(fake_pair))
-            losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
-            if self.gan_loss.mode == "wgangp":
-                losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
+            # Between two updates a spectral norm gives the same weights: they are computed once, with one iteration.
+            with parametrize.cached():
+                losses["D_fake"] = self.gan_loss.fake(self.discriminator(fake_pair))
+                losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
+                if self.gan_loss.mode == "wgangp":
+                    losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
             optim.step(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
 
             losses |= self._generator_losses(self._pair(source, fake), real_pair)
@@ -142,9 +145,10 @@ class Pix2Pix(nn.Module):
         discriminator = cast(Any, self.discriminator)
         if self.feature_weight == 0:
             return {"G_gan": self.gan_loss.generator(discriminator(fake_pair))}
-        fake = discriminator.features(fake_pair)
-        with torch.no_grad():
-            real = discriminator.features(real_pair)
+        with parametrize.cached():
+            fake = discriminator.features(fake_pair)
+            with torch.no_grad():
+                real = discriminator.features(real_pair)
         matching = feature_matching_loss(real, fake, weight=self.feature_weight)
         return {"G_gan": self.gan_loss.generator(logits_of(fake)), "G_features": matching}
 

@@ -59,6 +59,9 @@ def test_it_measures_everything_with_a_peer_or_without(tmp_path, with_peer):
             assert result["rounds"] == 3
             assert 0 < result["fastest_ms"] <= result["ms"]
             assert result["of_floor"] > 0
+    assert list(found["sharp_step"]) == ["paper", "nearest", "... feature matching", "... and spectral norm"]
+    assert found["sharp_step"]["paper"]["ratio"] == 1
+    assert min(result["ms"] for result in found["sharp_step"].values()) > 0
     one_picture = ["translate fp32", "Translator fp32", "translate bf16", "Translator bf16"]
     assert list(found["forward"]) == [*peers, *one_picture]
     assert found["forward"][[*peers, *one_picture][0]]["ratio"] == 1

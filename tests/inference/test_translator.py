@@ -11,6 +11,7 @@ from torch import nn
 from imtrans import ResnetGenerator, Translator, UNetGenerator, translate
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.inference import translator as room
+from imtrans.nn import layers
 
 
 def trained(generator):
@@ -118,6 +119,25 @@ def test_a_seed_fixes_the_dropout_and_leaves_the_global_generator(compiled):
     assert torch.equal(Translator(generator, mode="paper", compile=compiled)(source, seed=0), one)
     with pytest.raises(ArgumentError, match="Translator: seed must be a whole number from 0"):
         translator(source, seed=-1)
+
+
+def test_resizes_are_folded_into_kernels_once(monkeypatch, compiles):
+    """Of two images of 32 pixels, the last of four maps is large enough."""
+    generator, source, count, fold = small_unet(upsample="nearest"), picture(), [], layers.fold_nearest
+    monkeypatch.setattr(layers, "fold_nearest", lambda weight: (count.append(weight.shape), fold(weight))[1])
+    expected = translate(generator, source, mode="eval")
+    assert len(count) == 1
+    translator = Translator(generator, mode="eval")
+    for _ in range(3):
+        torch.testing.assert_close(translator(source), expected, rtol=1e-4, atol=1e-5)
+    assert len(count) == 2
+    # What is compiled finds the kernels folded: the compiler would compute them for each image.
+    count.clear()
+    compiled = Translator(generator, mode="eval", compile=True)
+    torch.testing.assert_close(compiled(source), expected, rtol=1e-4, atol=1e-5)
+    assert (len(count), compiles) == (1, [(2, 3, 32, 32)])
+    translate(generator, source, mode="eval")
+    assert len(count) == 2  # the generator itself is as it was
 
 
 def test_pictures_of_every_kind_come_back_as_their_kind(tmp_path):

@@ -1,10 +1,12 @@
 import inspect
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.optim import SGD, Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,6 +14,7 @@ from imtrans import GANLoss, ImagePool, PatchDiscriminator, Pix2Pix, UNetGenerat
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.methods import optim
 from imtrans.methods.base import Method, Translation, sample_columns
+from imtrans.nn.patchgan import _SpectralNorm
 
 RATE, BETAS = 0.02, (0.5, 0.999)
 
@@ -368,3 +371,34 @@ def test_a_target_of_another_shape_than_the_output(target, conditional):
         f"Pix2Pix: the generator gives (2, 3, 8, 8) for a source of (2, 3, 8, 8), and the target is {target}. Give "
         "pairs of one size, and a generator with the channels of the target."
     )
+
+
+@pytest.mark.parametrize(("gan_loss", "norm"), [("vanilla", "batch"), ("wgangp", "instance")])
+def test_a_spectral_norm_iterates_once_for_each_update(monkeypatch, gan_loss, norm):
+    """Fake, real and penalty see the same weights; so do the features of fake and real."""
+    counts, iterate = [], _SpectralNorm._power_method
+    monkeypatch.setattr(_SpectralNorm, "_power_method", lambda *a: (counts.append(a[0]), iterate(*a))[1])
+    discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, norm=norm, spectral_norm=True)
+    method = Pix2Pix(tiny_generator(), discriminator, gan_loss=gan_loss, feature_weight=10.0)
+    optimizers = method.make_optimizers(RATE, BETAS)
+    counts.clear()
+    norms = len([m for m in discriminator.modules() if isinstance(m, _SpectralNorm)])
+    for batch in batches(2, size=16):
+        assert all(loss.isfinite() for loss in method.step(batch, optimizers).values())
+        assert len(counts) == 2 * norms == 6
+        counts.clear()
+
+
+def test_one_iteration_for_two_images_gives_the_same_gradients():
+    """With converged singular vectors, more iterations change nothing: computed once or twice, gradients agree."""
+    discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, spectral_norm=True).double()
+    for module in discriminator.modules():
+        if isinstance(module, _SpectralNorm):
+            module.n_power_iterations = 500
+    fake, real = torch.randn(2, 1, 6, 16, 16, dtype=torch.float64)
+    gradients = []
+    for context in (parametrize.cached, nullcontext):
+        with context():
+            loss = bce(discriminator(fake), 0.0) + bce(discriminator(real), 1.0)
+        gradients.append(torch.autograd.grad(loss, [*discriminator.parameters()]))
+    torch.testing.assert_close(*gradients, atol=1e-8, rtol=1e-6)

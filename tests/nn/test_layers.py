@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +7,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from imtrans.errors import ArgumentError
-from imtrans.nn.layers import ACTS, NORMS, UPSAMPLE, BlurPool, act_from, group_norm, has_shift, norm_from, upsample_conv
+from imtrans.nn import layers
+from imtrans.nn.layers import (
+    ACTS,
+    NORMS,
+    UPSAMPLE,
+    BlurPool,
+    NearestConv,
+    act_from,
+    group_norm,
+    has_shift,
+    norm_from,
+    upsample_conv,
+)
+from imtrans.receptive_fields.trace import receptive_field
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -161,3 +176,162 @@ def test_an_unknown_way_to_upsample_is_refused():
     assert str(caught.value) == (
         "upsample_conv: upsample='bicubic' is not one of ['bilinear', 'deconv', 'nearest', 'shuffle']."
     )
+
+
+def results(up, x):
+    """Output of `up`, and the gradients of a random function of it, which is the same in each call."""
+    x = x.detach().requires_grad_()
+    y = up(x)
+    draw = torch.Generator().manual_seed(0)
+    (y * torch.randn(y.shape, generator=draw, dtype=y.dtype)).sum().backward()
+    gradients = [parameter.grad for parameter in up.parameters()]
+    up.zero_grad(set_to_none=True)
+    return [y.detach(), x.grad, *gradients]
+
+
+@pytest.fixture
+def folded(monkeypatch):
+    """All maps count as large; yields the shapes of the weights that were folded."""
+    shapes, fold = [], layers.fold_nearest
+    monkeypatch.setattr(layers, "_FOLD_FROM", 1)
+    monkeypatch.setattr(layers, "_FOLD_FROM_MAP", 1)
+    monkeypatch.setattr(layers, "fold_nearest", lambda weight: (shapes.append(tuple(weight.shape)), fold(weight))[1])
+    return shapes
+
+
+@pytest.fixture
+def folds(folded, monkeypatch):
+    """As `folded`, with the thresholds as they are."""
+    monkeypatch.setattr(layers, "_FOLD_FROM", 256)
+    monkeypatch.setattr(layers, "_FOLD_FROM_MAP", 64)
+    return folded
+
+
+def test_the_folded_kernel_is_exact_with_its_gradients(folded):
+    @settings(max_examples=40)
+    @given(
+        batch=st.integers(1, 3),
+        channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        height=st.integers(1, 9),
+        width=st.integers(1, 9),
+        bias=st.booleans(),
+    )
+    def check(batch, channels, height, width, bias):
+        up = NearestConv(*channels, bias=bias).double()
+        x = torch.randn(batch, channels[0], height, width, dtype=torch.float64)
+        for ours, plain in zip(results(up, x), results(nn.Sequential(*up), x), strict=True):
+            torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-12)
+
+    check()
+    assert folded
+
+
+def test_the_folded_kernel_is_differentiable_twice(folded):
+    up = NearestConv(2, 1, bias=False).double()
+    x = torch.randn(1, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+
+    def run(x, weight):
+        return torch.func.functional_call(up, {"1.weight": weight}, x)
+
+    assert torch.autograd.gradgradcheck(run, (x, up[1].weight.detach().requires_grad_()))
+    assert folded
+
+
+@pytest.mark.parametrize("channels", [(64, 3), (16, 32)])
+def test_in_fp32_large_maps_differ_by_rounding(channels, folds):
+    up, x = NearestConv(*channels), torch.randn(2, channels[0], 20, 12)
+    for ours, plain in zip(results(up, x), results(nn.Sequential(*up), x), strict=True):
+        assert (ours - plain).abs().max() <= 1e-5 * plain.abs().max()
+    assert folds == [(channels[1], channels[0], 3, 3)]
+
+
+def test_under_autocast_it_is_as_exact_as_the_plain_way(folds):
+    up, x = NearestConv(64, 16), torch.randn(1, 64, 16, 16)
+    exact = results(nn.Sequential(*up), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, plain = results(up, x), results(nn.Sequential(*up), x)
+    assert ours[0].dtype == torch.bfloat16
+    assert folds
+    for one, usual, best in zip(ours, plain, exact, strict=True):
+        assert (one - best).norm() < 1.5 * (usual - best).norm()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((1, 16, 16), True), ((1, 32, 8), True), ((1, 15, 17), False), ((1, 8, 8), False), ((3, 8, 8), False),
+     ((4, 8, 8), True), ((64, 4, 4), False), ((1, 1, 1), False)],
+)  # fmt: skip
+def test_the_shape_alone_decides(shape, expected, folds):
+    batch, height, width = shape
+    up = NearestConv(2, 3)
+    for _ in range(2):
+        assert up(torch.randn(batch, 2, height, width)).shape == (batch, 3, 2 * height, 2 * width)
+    assert len(folds) == 2 * expected
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_keys_are_those_of_a_resize_and_a_convolution(bias):
+    up = upsample_conv(2, 3, upsample="nearest", bias=bias)
+    assert list(up.state_dict()) == (["1.weight", "1.bias"] if bias else ["1.weight"])
+    up.freeze()
+    with torch.no_grad():
+        up(torch.randn(1, 2, 16, 16))
+    assert list(up.state_dict()) == (["1.weight", "1.bias"] if bias else ["1.weight"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda up: up[1].register_forward_hook(lambda *_: None),
+        lambda up: up[0].register_forward_pre_hook(lambda *_: None),
+        lambda up: up[1].register_full_backward_hook(lambda *_: None),
+        lambda up: up.__setitem__(1, nn.Conv2d(2, 3, 5, padding=2)),
+        lambda up: up.__setitem__(1, nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")),
+        lambda up: up.__setitem__(0, nn.Upsample(scale_factor=2, mode="bilinear")),
+        lambda up: nn.utils.parametrizations.weight_norm(up[1]),
+    ],
+)
+def test_layers_that_were_changed_or_have_hooks_are_called(change, folded):
+    up, x = NearestConv(2, 3), torch.randn(1, 2, 6, 4)
+    change(up)
+    assert torch.equal(up(x), nn.Sequential(*up)(x))
+    assert folded == []
+
+
+def test_a_frozen_kernel_is_folded_once_and_a_trained_one_in_each_call(folds):
+    up, x = NearestConv(2, 3), torch.randn(1, 2, 16, 16)
+    frozen = copy.deepcopy(up)
+    frozen.freeze()
+    with torch.no_grad():
+        for _ in range(3):
+            assert torch.equal(frozen(x), up(x))
+        assert len(folds) == 4
+        up[1].weight.mul_(2)
+        torch.testing.assert_close(up(x), nn.Sequential(*up)(x))
+
+
+def test_a_folded_kernel_needs_no_values_and_has_the_same_receptive_field(folded):
+    up = NearestConv(2, 3)
+    assert receptive_field(up) == receptive_field(nn.Sequential(*up))
+    assert NearestConv(2, 3).to("meta")(torch.empty(1, 2, 4, 4, device="meta")).shape == (1, 3, 8, 8)
+    assert len(folded) == 2
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_a_compiled_up_convolution_is_one_graph(size):
+    up, x = NearestConv(2, 3), torch.randn(2, 2, size, size)
+    compiled = torch.compile(copy.deepcopy(up), fullgraph=True, backend="aot_eager")
+    for ours, plain in zip(results(compiled, x), results(up, x), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_an_exported_up_convolution_takes_any_batch_size():
+    up = NearestConv(2, 3)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    for size in (8, 16):
+        exported = torch.export.export(
+            up, (torch.randn(3, 2, size, size),), dynamic_shapes=({0: batch},), strict=False
+        ).module()
+        for count in (1, 2, 5):
+            x = torch.randn(count, 2, size, size)
+            torch.testing.assert_close(exported(x), up(x))

@@ -18,12 +18,13 @@ CPU = torch.device("cpu")
 class Run:
     """A method with everything that has a state, and its step in a precision."""
 
-    def __init__(self, precision="fp32", gan_loss="vanilla"):
+    def __init__(self, precision="fp32", gan_loss="vanilla", *, sharp=False):
         torch.manual_seed(3)
         norm = "instance" if gan_loss == "wgangp" else "batch"
-        generator = UNetGenerator(base_channels=4, depth=3)
-        discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, norm=norm)
-        self.method = Pix2Pix(generator, discriminator, pool_size=3, gan_loss=gan_loss).train()
+        generator = UNetGenerator(base_channels=4, depth=3, upsample="nearest" if sharp else "deconv")
+        discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, norm=norm, spectral_norm=sharp)
+        weight = 10.0 if sharp else 0.0
+        self.method = Pix2Pix(generator, discriminator, pool_size=3, gan_loss=gan_loss, feature_weight=weight).train()
         self.optimizers = self.method.make_optimizers(0.01, (0.5, 0.999))
         assert make_capturable(self.optimizers, CPU) is None
         self.base = [[0.01]] * 2
@@ -48,9 +49,9 @@ class Run:
         return losses
 
 
-def random_batches(count, samples=2):
+def random_batches(count, samples=2, size=16):
     made = torch.Generator().manual_seed(count)
-    shape = (count, samples, 3, 16, 16)
+    shape = (count, samples, 3, size, size)
     source, target = (torch.rand(shape, generator=made) * 2 - 1 for _ in range(2))
     return [{"source": s, "target": t} for s, t in zip(source, target, strict=True)]
 
@@ -71,6 +72,17 @@ def test_a_recorded_step_trains_bit_for_bit_like_the_plain_one(precision, gan_lo
     found = captured.train(CapturedStep(captured.step, tape, insist=True), batches)
     assert (tape.plain, tape.recorded, tape.replayed) == (WARM_UP, 1, len(batches) - WARM_UP)
     check_equal([t for losses in found for t in losses.values()], [t for losses in expected for t in losses.values()])
+    check_equal(captured.state(), plain.state())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_folded_kernels_and_spectral_norms_are_recorded(precision):
+    plain, captured = Run(precision, sharp=True), Run(precision, sharp=True)
+    tape = Tape(captured.state)
+    batches = random_batches(8, size=32)  # the last map is 16x16: folded
+    plain.train(plain.step, batches)
+    captured.train(CapturedStep(captured.step, tape, insist=True), batches)
+    assert (tape.recorded, tape.replayed) == (1, len(batches) - WARM_UP)
     check_equal(captured.state(), plain.state())
 
 
@@ -224,15 +236,16 @@ def test_compile_is_checked(value, text):
     assert str(caught.value) == text
 
 
+@pytest.mark.parametrize("sharp", [False, True])
 @pytest.mark.parametrize("gan_loss", ["vanilla", "lsgan", "hinge", "wgangp"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_step_branches_on_no_value(precision, gan_loss):
+def test_the_step_branches_on_no_value(precision, gan_loss, sharp):
     """Fake tensors have no values: what would wait for the device, or branch on what is there, raises."""
     with FakeTensorMode():
-        run = Run(precision, gan_loss)
+        run = Run(precision, gan_loss, sharp=sharp)
         assert all(group["fused"] for o in run.optimizers.values() for group in o.param_groups)
         for _ in range(2):
-            losses = run.step({name: torch.rand(2, 3, 16, 16) for name in ("source", "target")})
+            losses = run.step({name: torch.rand(2, 3, 32, 32) for name in ("source", "target")})
         with pytest.raises(Exception, match="_local_scalar_dense"):
             losses["G_l1"].item()
 
