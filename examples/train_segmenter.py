@@ -1,4 +1,4 @@
-"""Train a segmenter on real photos and labels, and compute the FCN-score of generated photos with it.
+"""Train a segmenter on real photos and labels, and compute FCN-score and distances of generated photos with it.
 
 python examples/train_segmenter.py --data DIR --direction BtoA    # pairs photo | labels in DIR/train and DIR/val
 python examples/train_segmenter.py --data DIR --direction BtoA --segmenter SEGMENTER --score GENERATOR PICTURES
@@ -8,7 +8,8 @@ import argparse
 import json
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,7 +20,17 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from training import given, main
 
-from imtrans import PairedImages, ProceduralFacades, UNetGenerator, fcn_score, init_net, load_pretrained, running_as
+from imtrans import (
+    PairedImages,
+    ProceduralFacades,
+    UNetGenerator,
+    fcn_score,
+    frechet_distance,
+    init_net,
+    load_pretrained,
+    running_as,
+    sliced_wasserstein,
+)
 from imtrans.checks import at_least
 from imtrans.data.facades.plan import LABELS
 from imtrans.data.images import image_files, read_image, to_tensor
@@ -31,6 +42,7 @@ from imtrans.hub.saved_model import CONFIG
 from imtrans.runtime import pick_device, pick_precision
 from imtrans.training.report.image_grid import image_grid_png
 
+TRAINING = "real photos of the training set"
 UNKNOWN = "unknown"  # a class that is neither trained nor scored
 OUTSIDE = -1  # label outside the photo
 NUM_RECTANGLES = 12
@@ -90,13 +102,14 @@ def run(args: argparse.Namespace) -> None:
         )
         segmenter.save_pretrained(args.out)
         (args.out / PALETTE).write_text(json.dumps(palette))
-    print(f"scored on {val}\n{'':<32} pixel  class    IoU")
+    print(f"scored on {val}\n{'':<32} pixel  class    IoU      SWD  texture   layout")
     columns = {"labels": next(iter(batches(val, NUM_ROWS)))["source"]}
     for name, photos in scored_photos(args.score, train, val, palette, device):
-        first = list(islice(photos, NUM_ROWS))
-        print(f"{shorten(name):<32} {format_scores(score(chain(first, photos), val, segmenter, palette))}")
-        columns[name] = torch.cat(first).cpu()
-        columns[f"found in {name}"] = segment(columns[name], segmenter, palette, device)
+        photos = [photo.cpu() for photo in photos]
+        print(f"{shorten(name):<32} {row(photos, val, segmenter, palette, labelled=name != TRAINING)}", flush=True)
+        if name != TRAINING:
+            columns[name] = torch.cat(photos[:NUM_ROWS])
+            columns[f"found in {name}"] = segment(columns[name], segmenter, palette, device)
     args.out.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out / "segmented.png", image_grid_png(columns))
     print(f"{' | '.join(columns)}: {args.out / 'segmented.png'}")
@@ -204,6 +217,8 @@ def scored_photos(
 ) -> Iterator[tuple[str, Iterator[Tensor]]]:
     """Yield a name and an iterator over photos for each set to score, the real photos first."""
     yield "real photos", (batch["target"] for batch in batches(val, 1))
+    # As many as there are in val: sets of other sizes have other distances.
+    yield TRAINING, (batch["target"] for batch in islice(batches(train, 1, shuffle_seed=0), len(val)))
     means = mean_colours(train, palette)
     painted = (rearrange(means[labels_of(batch, palette)], "b h w c -> b c h w") for batch in batches(val, 1))
     yield "the mean colour of each class", painted
@@ -243,6 +258,19 @@ def generated(name: str, val: Dataset[Batch], device: torch.device) -> Iterator[
 def score(photos: Iterable[Tensor], val: Dataset[Batch], segmenter: nn.Module, palette: Palette) -> dict[str, float]:
     labels = (labels_of(batch, palette) for batch in batches(val, 1))
     return fcn_score(photos, labels, segmenter, ignore=unknown(palette))
+
+
+def distances(photos: list[Tensor], val: Dataset[Batch], segmenter: nn.Module) -> dict[str, float]:
+    patches, features = (
+        compare(photos, (batch["target"] for batch in batches(val, 1)))
+        for compare in (sliced_wasserstein, partial(frechet_distance, network=segmenter))
+    )
+    return {"swd": patches["swd"], **features}
+
+
+def row(photos: list[Tensor], val: Dataset[Batch], segmenter: nn.Module, palette: Palette, *, labelled: bool) -> str:
+    scores = format_scores(score(photos, val, segmenter, palette)) if labelled else f"{'-':>5}  {'-':>5}  {'-':>5}"
+    return f"{scores}  " + "  ".join(f"{value:7.2f}" for value in distances(photos, val, segmenter).values())
 
 
 @torch.no_grad()

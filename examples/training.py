@@ -315,10 +315,13 @@ def given(value: T | None, default: T) -> T:
 
 
 def report(validation: dict | None, out: Path) -> str:
-    lines = ["", "validation, images in [0, 1]:", "    mode           L1    PSNR"] if validation else []
+    lines = ["", "validation, images in [0, 1]:", "    mode           L1    PSNR     SWD"] if validation else []
     for mode in ("eval", "batch_stats", "paper") if validation else ():
         best = "  <- saved with the generator" if mode == validation["best"] else ""
-        lines.append(f"    {mode:<11} {validation[mode]['l1']:.3f}   {validation[mode]['psnr']:5.2f}{best}")
+        scores = validation[mode]
+        # Images below 16 pixels have none.
+        swd = f"{scores['swd']:7.2f}" if "swd" in scores else f"{'-':>7}"
+        lines.append(f"    {mode:<11} {scores['l1']:.3f}   {scores['psnr']:5.2f} {swd}{best}")
     gallery = (out / "index.html").resolve().as_uri()
     return "\n".join([*lines, "", f"generator  {out / 'generator'}", f"gallery    {gallery}"])
 

@@ -1,6 +1,7 @@
 """Evaluation of generators: metrics of their outputs and the targets, over a data set."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import isnan
 from statistics import mean
 from typing import Any
@@ -29,6 +30,8 @@ def evaluate(
     mode: str | None = None,
     batch_size: int = 1,
     seed: int = 0,
+    segmenter: nn.Module | None = None,
+    segmenter_layers: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Translate the sources of a data set, compare with the targets, and return the metrics by name, ready for JSON.
 
@@ -41,10 +44,13 @@ def evaluate(
             - ``"l1"``, ``"psnr"``, ``"ssim"``: means over the images, scaled to [0, 1]; PSNR in dB, at most 100.
             - ``"histogram"``: ``histogram_l``, ``histogram_a`` and ``histogram_b``, the intersections of the colour
               histograms of all outputs and all targets; see `imtrans.evaluation.metrics.LabHistograms`.
+            - ``"swd"``: sliced Wasserstein distance of patches, see `imtrans.sliced_wasserstein`.
             - ``"lpips"``, ``"fid"``: need torchvision or torch-fidelity, and network weights, which are not downloaded.
         mode: see `imtrans.modes.running_as`; None for the generator's `inference_mode`, or ``"eval"``.
         batch_size: the result depends on it in modes that normalise with the statistics of the batch.
         seed: of dropout in the mode ``"paper"``. The global random state is left unchanged.
+        segmenter: your own segmenter of real images; adds ``texture`` and ``layout``, see `imtrans.frechet_distance`.
+        segmenter_layers: the `layers` of `imtrans.frechet_distance`, for a segmenter that is no `UNetGenerator`.
 
     Raises:
         ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.
@@ -71,7 +77,8 @@ def evaluate(
             fake, target = space.join(batch["source"], fake), space.join(batch["source"], target)
         return fake, target
 
-    return _scores(generator, {"": translate}, batches(data, batch_size), device, mode, metrics, seed)[""]
+    scores = partial(Scores, metrics, device=device, segmenter=segmenter, segmenter_layers=segmenter_layers)
+    return _scores(generator, {"": translate}, batches(data, batch_size), device, mode, scores, seed)[""]
 
 
 def compare_modes(
@@ -83,38 +90,52 @@ def compare_modes(
     metrics: Sequence[str] = (),
     seed: int = 0,
     candidates: Sequence[str] = DETERMINISTIC,
+    segmenter: nn.Module | None = None,
+    segmenter_layers: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
-    """Compare translations with their targets in each mode of `imtrans.modes.running_as`.
+    """Compare translations with their targets in each mode of `imtrans.modes.running_as`, and choose the best.
+
+    The best mode is the candidate with the lowest sliced Wasserstein distance. L1 decides between equal ones, and
+    where there is no such distance, because an image has a side below 16 pixels. With several translations, their mean
+    counts. NaN is never better than a number.
 
     Args:
         network: its mode is set; usually a whole method.
         translations: functions from a batch to outputs and targets, by name.
         data: makes the batches, once for each mode.
         device: device that the batches are moved to.
-        metrics: further metrics of `evaluate`, besides L1 and PSNR.
+        metrics: further metrics of `evaluate`, besides L1, PSNR and the sliced Wasserstein distance.
         seed: seed of dropout, the same for each mode. The global random state is left unchanged.
         candidates: modes that the best one is chosen from. By default not ``"paper"``, whose outputs are random.
+        segmenter: see `evaluate`.
+        segmenter_layers: see `evaluate`.
 
     Returns:
-        ``{mode: {"l1": ..., "psnr": ..., ...}, "best": mode}``, with the values of `evaluate`. With several
-        translations, each value's name begins with the translation's: ``"to_target_l1"``. The best mode is the
-        candidate with the lowest mean L1 over the translations; NaN is never the best of several. None if no
-        translation has targets.
+        ``{mode: {"l1": ..., "psnr": ..., "swd": ..., ...}, "best": mode}``, with the values of `evaluate`. With several
+        translations, each value's name begins with the translation's: ``"to_target_l1"``. None if no translation has
+        targets.
     """
+    optional = [name for name in ("swd",) if name not in metrics]
+    scores = partial(
+        Scores, ("l1", "psnr", "swd", *metrics),
+        device=device, segmenter=segmenter, segmenter_layers=segmenter_layers, optional=optional,
+    )  # fmt: skip
     results: dict[str, Any] = {}
-    mean_l1: dict[str, float] = {}
+    ranks: dict[str, list[tuple[bool, float]]] = {}
     for mode in MODES:
-        found = _scores(network, translations, data(), device, mode, ("l1", "psnr", *metrics), seed)
+        found = _scores(network, translations, data(), device, mode, scores, seed)
         if not found:
             return None
-        mean_l1[mode] = mean(scores["l1"] for scores in found.values())
+        deciding = [name for name in ("swd", "l1") if all(name in values for values in found.values())]
+        means = [mean(values[name] for values in found.values()) for name in deciding]
+        # NaN is neither more nor less than another number: `min` would keep one that comes first.
+        ranks[mode] = [(isnan(value), value) for value in means]
         results[mode] = {
             metric if len(translations) == 1 else f"{name}_{metric}": value
-            for name, scores in found.items()
-            for metric, value in scores.items()
+            for name, values in found.items()
+            for metric, value in values.items()
         }
-    # NaN is neither more nor less than another number: `min` would keep one that comes first.
-    return {**results, "best": min(candidates, key=lambda mode: (isnan(mean_l1[mode]), mean_l1[mode]))}
+    return {**results, "best": min(candidates, key=lambda mode: ranks[mode])}
 
 
 @torch.no_grad()
@@ -124,11 +145,11 @@ def _scores(
     data: Iterable[Batch],
     device: torch.device,
     mode: str,
-    metrics: Sequence[str],
+    make_scores: Callable[[], Scores],
     seed: int,
 ) -> dict[str, dict[str, float]]:
     """Score each translation; leave out those that have no targets."""
-    scores = {name: Scores(metrics, device=device) for name in translations}
+    scores = {name: make_scores() for name in translations}
     with fork_rng(device), running_as(network, mode):
         torch.manual_seed(seed)
         for batch in data:

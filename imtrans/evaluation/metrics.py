@@ -5,16 +5,18 @@ L1 of each image and Lab histograms are computed here: torchmetrics has neither.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imtrans.checks import one_of
 from imtrans.colours import rgb_to_lab
 from imtrans.errors import ArgumentError, ShapeError
+from imtrans.evaluation.frechet_distance import FrechetDistance
+from imtrans.evaluation.sliced_wasserstein import SlicedWasserstein
 from imtrans.evaluation.spectrum import Grid
 
 MAX_PSNR = 100.0  # dB, for equal images, so that means stay finite
@@ -174,6 +176,7 @@ METRICS: dict[str, Callable[[torch.device], Metric]] = {
     "ssim": lambda device: Mean("ssim", ssim),
     "histogram": lambda device: LabHistograms(),
     "grid": lambda device: Grid(),
+    "swd": lambda device: SlicedWasserstein(),
     "lpips": Lpips,
     "fid": Fid,
 }
@@ -182,18 +185,36 @@ METRICS: dict[str, Callable[[torch.device], Metric]] = {
 class Scores:
     """Several metrics, keys of `METRICS`, over one set of images on `device`.
 
+    Args:
+        metrics: the names.
+        device: device of the images.
+        segmenter: adds the distances of `imtrans.evaluation.frechet_distance`, in `segmenter_layers` of this network.
+        segmenter_layers: see `imtrans.evaluation.frechet_distance`.
+        optional: metrics that are left out if they do not support the shape of the images.
+
     Raises:
         ArgumentError: `metrics` is empty or has an unknown name, or the package or weights of a metric are missing.
             `add` raises ShapeError if the shapes of images and targets differ, or a metric does not support them.
     """
 
-    def __init__(self, metrics: Sequence[str], *, device: torch.device) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        *,
+        device: torch.device,
+        segmenter: nn.Module | None = None,
+        segmenter_layers: Mapping[str, str] | None = None,
+        optional: Collection[str] = (),
+    ) -> None:
         if isinstance(metrics, str) or not metrics:
             raise ArgumentError(
                 f"evaluate: metrics must be a non-empty sequence of names from {sorted(METRICS)}, got {metrics!r}."
             )
         names = [one_of("evaluate", f"metrics[{i}]", name, METRICS) for i, name in enumerate(metrics)]
-        self._metrics = [METRICS[name](device) for name in dict.fromkeys(names)]
+        self._metrics = {name: METRICS[name](device) for name in dict.fromkeys(names)}
+        if segmenter is not None:
+            self._metrics["segmenter"] = FrechetDistance(segmenter, layers=segmenter_layers)
+        self._optional = optional
 
     def add(self, fake: Tensor, target: Tensor) -> None:
         if fake.shape != target.shape or fake.ndim != 4:
@@ -201,11 +222,16 @@ class Scores:
                 f"evaluate: images and targets must have the same shape (b, c, h, w), got {tuple(fake.shape)} and "
                 f"{tuple(target.shape)}."
             )
-        for metric in self._metrics:
-            metric.add(fake, target)
+        for name, metric in list(self._metrics.items()):
+            try:
+                metric.add(fake, target)
+            except ShapeError:
+                if name not in self._optional:
+                    raise
+                del self._metrics[name]
 
     def result(self) -> dict[str, float]:
-        return {name: value for metric in self._metrics for name, value in metric.result().items()}
+        return {name: value for metric in self._metrics.values() for name, value in metric.result().items()}
 
 
 def _unit(images: Tensor) -> Tensor:

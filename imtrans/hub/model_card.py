@@ -59,7 +59,7 @@ def model_card(
     if training:
         blocks += ["## Training", _table(("", ""), training.items())]
     if validation:
-        blocks += ["## Validation", "Means over images in [0, 1]; PSNR in dB.", _metrics(validation)]
+        blocks += ["## Validation", _metrics(validation)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -142,7 +142,9 @@ def _quoted(text: str) -> str:
 def _metrics(validation: Mapping[str, Any]) -> str:
     modes = {mode: scores for mode, scores in validation.items() if isinstance(scores, Mapping)}
     names = list(next(iter(modes.values())))
-    return _table(["mode", *names], [[mode, *(f"{scores[n]:.4g}" for n in names)] for mode, scores in modes.items()])
+    table = _table(["mode", *names], [[mode, *(f"{scores[n]:.4g}" for n in names)] for mode, scores in modes.items()])
+    distance = " swd: sliced Wasserstein distance, lower is better." if any(n.endswith("swd") for n in names) else ""
+    return f"Means over images in [0, 1]; PSNR in dB.{distance}\n\n{table}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

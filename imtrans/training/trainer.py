@@ -52,8 +52,9 @@ class Trainer:
         train_data: data set of dicts of tensors, which may hold strings too. A method ``draw(index, epoch)`` of it
             gives samples as augmented.
         val_data: data set without augmentation. Validation runs in each mode of `imtrans.modes.running_as`. The mode
-            without dropout that has the lowest L1 becomes the `inference_mode` of the saved networks; without data it
-            is ``"batch_stats"``. Networks whose `inference_mode` is ``"paper"`` before the run keep it.
+            without dropout that has the lowest sliced Wasserstein distance (images below 16 pixels: L1) becomes the
+            `inference_mode` of the saved networks; without data it is ``"batch_stats"``. Networks whose
+            `inference_mode` is ``"paper"`` before the run keep it.
         out: folder of the run; None writes nothing.
         epochs: total number of epochs.
         decay_epochs: number of epochs at the end in which the learning rate decays to 0, with the `lr_policy`
@@ -88,7 +89,11 @@ class Trainer:
         on_log: function that gets each line of ``metrics.jsonl`` as a dict, after it is written; on rank 0 only.
         on_step_end: function of the trainer and the losses of a step, called after each step, on all ranks. The losses
             are detached tensors on the device: reading one waits for the device. `step` counts the step.
-        metrics: metrics of the validation besides L1 and PSNR; see `imtrans.evaluation.evaluate.evaluate`.
+        metrics: metrics of the validation besides L1, PSNR and the sliced Wasserstein distance; see
+            `imtrans.evaluation.evaluate.evaluate`.
+        segmenter: your own segmenter of real images; the validation adds ``texture`` and ``layout``, see
+            `imtrans.frechet_distance`.
+        segmenter_layers: the `layers` of `imtrans.frechet_distance`, for a segmenter that is no `UNetGenerator`.
         progress: whether to show a progress bar.
         config: further entries of ``config.json``.
 
@@ -129,6 +134,8 @@ class Trainer:
         on_log: Callable[[dict[str, Any]], object] | None = None,
         on_step_end: Callable[["Trainer", dict[str, Tensor]], object] | None = None,
         metrics: Sequence[str] = (),
+        segmenter: nn.Module | None = None,
+        segmenter_layers: Mapping[str, str] | None = None,
         progress: bool = True,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -164,8 +171,9 @@ class Trainer:
         self.progress = progress and group.is_rank0
         self.extra = dict(config or {})
         self._validator = Validator(
-            method, val_data, train_data, self._loader, batch_size=batch_size, metrics=metrics, seed=seed, group=group
-        )
+            method, val_data, train_data, self._loader, batch_size=batch_size, metrics=metrics, seed=seed, group=group,
+            segmenter=segmenter, segmenter_layers=segmenter_layers,
+        )  # fmt: skip
         if lr_policy == "plateau" and not self._validator.translations:
             raise ArgumentError(
                 "Trainer: lr_policy='plateau' follows the validation, and there are no pairs to validate on. Give "
@@ -208,7 +216,7 @@ class Trainer:
         return self._train_step(batch, samples=samples)
 
     def fit(self, *, resume: bool = False) -> dict[str, Any] | None:
-        """Train to the end; return the last validation: ``{mode: {"l1", "psnr", ...}, "best": mode}``.
+        """Train to the end; return the last validation: ``{mode: {"l1", "psnr", "swd", ...}, "best": mode}``.
 
         The whole state is saved at the start, every `checkpoint_every` steps, and after Ctrl-C or SIGTERM. Such a
         signal ends the run after the current step: `fit` raises `imtrans.training.signals.Stopped`, and the process

@@ -1,6 +1,6 @@
 """Validation during training: metrics on held-out samples, and the sample grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean
 from typing import Any, cast
@@ -34,7 +34,7 @@ class Validator:
     The other arguments are as for `imtrans.training.trainer.Trainer`.
 
     Raises:
-        ArgumentError: an unknown metric, or one whose package is missing.
+        ArgumentError: an unknown metric, one whose package is missing, or a segmenter without the layers.
     """
 
     def __init__(
@@ -48,12 +48,15 @@ class Validator:
         metrics: Sequence[str],
         seed: int,
         group: ProcessGroup,
+        segmenter: nn.Module | None = None,
+        segmenter_layers: Mapping[str, str] | None = None,
     ) -> None:
         self.method, self.data, self.samples = method, data, train_data if data is None else data
         self.loader, self.batch_size, self.seed, self.group = loader, batch_size, seed, group
         self.metrics = tuple(metrics)
-        if metrics:  # a missing package is an error now, not after the first epochs
-            Scores(metrics, device=loader.device)
+        self.segmenter: dict[str, Any] = {"segmenter": segmenter, "segmenter_layers": segmenter_layers}
+        # A missing package is an error now, not after the first epochs.
+        Scores(metrics or ("l1",), device=loader.device, **self.segmenter)
         self.result: dict[str, Any] | None = None
         networks = [translation.network for translation in cast(Method, method).translations()]
         asked = any(getattr(each, "inference_mode", None) == "paper" for each in map(unwrap, networks))
@@ -68,8 +71,9 @@ class Validator:
     def validate(self) -> dict[str, Any] | None:
         """Compare outputs with targets in each mode: see `imtrans.evaluation.evaluate.compare_modes`.
 
-        The best mode becomes the `inference_mode` of the networks. It is one of the two without dropout; networks whose
-        `inference_mode` was ``"paper"`` before the run keep that. Returns None without data or without pairs.
+        The best mode, by the sliced Wasserstein distance, becomes the `inference_mode` of the networks. It is one of
+        the two without dropout; networks whose `inference_mode` was ``"paper"`` before the run keep that. Returns None
+        without data or without pairs.
         """
         if self.data is None:
             return None
@@ -77,7 +81,7 @@ class Validator:
         batches = partial(self.loader.batches, self.data, self.batch_size)
         compare = partial(compare_modes, self.method, pairs, batches, self.loader.device)
         result = self.group.run_on_rank0(
-            lambda: compare(metrics=self.metrics, seed=self.seed, candidates=self.candidates)
+            lambda: compare(metrics=self.metrics, seed=self.seed, candidates=self.candidates, **self.segmenter)
         )
         if result is not None:
             self.load(result)

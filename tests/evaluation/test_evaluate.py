@@ -3,9 +3,19 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from imtrans import PatchDiscriminator, Pix2Pix, ProceduralFacades, UNetGenerator, evaluate
+from imtrans import (
+    PatchDiscriminator,
+    Pix2Pix,
+    ProceduralFacades,
+    UNetGenerator,
+    evaluate,
+    frechet_distance,
+    sliced_wasserstein,
+)
+from imtrans.data.loader import batches
 from imtrans.errors import ArgumentError, DataError, ShapeError
 from imtrans.evaluation.evaluate import compare_modes
 from imtrans.evaluation.metrics import l1, psnr, ssim
@@ -27,8 +37,66 @@ class Scale(nn.Module):
         return batch["source"] * self.factors[mode], batch["target"]
 
 
+class Change(Scale):
+    """Changes the target by a function for each mode."""
+
+    def translate(self, batch):
+        mode = "paper" if self.dropout.training else "batch_stats" if self.norm.training else "eval"
+        return self.factors[mode](batch["target"]), batch["target"]
+
+
+def compared(changes, images, **settings):
+    method = Change(changes)
+    return compare_modes(method, {"": method.translate}, lambda: [{"target": images}], CPU, **settings)
+
+
+def blurred(images):
+    return F.avg_pool2d(images, 3, stride=1, padding=1)
+
+
+def brighter(images):
+    return images + 0.5
+
+
 @pytest.mark.parametrize("best", DETERMINISTIC)
-def test_the_best_mode_has_the_lowest_l1(best):
+def test_the_best_mode_has_the_lowest_sliced_wasserstein_distance_not_l1(best):
+    images = torch.rand(3, 3, 32, 32) / 2
+    found = compared({mode: brighter if mode == best else blurred for mode in MODES}, images)
+    other = next(mode for mode in DETERMINISTIC if mode != best)
+    assert found["best"] == best
+    assert found[best]["l1"] > found[other]["l1"]
+    assert found[best] == {**found[best], "swd": pytest.approx(0, abs=0.1)}
+    assert found[other]["swd"] == pytest.approx(sliced_wasserstein(blurred(images), images)["swd"])
+    assert found[other]["swd"] > 1
+
+
+@pytest.mark.parametrize("best", DETERMINISTIC)
+def test_l1_decides_between_equal_distances(best):
+    # Set by set, the contrast is normalised. Powers of 2 are scaled without rounding.
+    found = compared({m: lambda x, m=m: x * (0.5 if m == best else 0.25) for m in MODES}, torch.rand(2, 3, 16, 16))
+    assert found["eval"]["swd"] == found["batch_stats"]["swd"]
+    assert found["best"] == best
+
+
+@pytest.mark.parametrize("best", DETERMINISTIC)
+def test_l1_decides_where_images_are_too_small_for_patches(best):
+    images = torch.rand(3, 3, 15, 40) / 2
+    found = compared({mode: blurred if mode == best else brighter for mode in MODES}, images)
+    assert [list(found[mode]) for mode in MODES] == [["l1", "psnr"]] * 3
+    assert found["best"] == best
+    with pytest.raises(ShapeError, match="sliced_wasserstein: images must be"):
+        compared(dict.fromkeys(MODES, blurred), images, metrics=["swd"])
+
+
+def test_a_set_with_one_small_image_has_no_sliced_wasserstein_distance():
+    method = Change(dict.fromkeys(MODES, blurred))
+    samples = [{"target": torch.rand(1, 3, side, side)} for side in (32, 8, 32)]
+    found = compare_modes(method, {"": method.translate}, lambda: samples, CPU)
+    assert list(found["eval"]) == ["l1", "psnr"]
+
+
+@pytest.mark.parametrize("best", DETERMINISTIC)
+def test_images_too_small_for_patches_are_compared_by_l1(best):
     method = Scale({mode: 1.0 if mode == best else 0.25 for mode in MODES})
     picture = torch.rand(5, 3, 4, 4)
     samples = [{"source": picture[i : i + 2], "target": picture[i : i + 2]} for i in (0, 2, 4)]
@@ -81,15 +149,16 @@ def test_each_mode_is_that_of_running_as(samples):
         with torch.no_grad(), running_as(method.generator, mode):
             fake = method.generator(samples[0]["source"])
         expected = {of.__name__: pytest.approx(of(fake, samples[0]["target"]).mean().item()) for of in (l1, psnr)}
+        expected["swd"] = pytest.approx(sliced_wasserstein(fake, samples[0]["target"])["swd"])
         assert found[mode] == expected
     assert found["paper"] == found["batch_stats"]
     assert found["eval"] != found["batch_stats"]
 
 
-def test_further_metrics_are_beside_l1_and_psnr(samples):
+def test_further_metrics_are_beside_the_three_that_are_always_there(samples):
     method = pix2pix(dropout=())
     found = compare_modes(method, translations(method), lambda: samples, CPU, metrics=("ssim", "l1"))
-    assert [list(found[mode]) for mode in MODES] == [["l1", "psnr", "ssim"]] * 3
+    assert [list(found[mode]) for mode in MODES] == [["l1", "psnr", "swd", "ssim"]] * 3
     with torch.no_grad(), running_as(method.generator, "eval"):
         fake = method.generator(samples[0]["source"])
     assert found["eval"]["ssim"] == pytest.approx(ssim(fake, samples[0]["target"]).mean().item())
@@ -173,8 +242,26 @@ def test_evaluate_is_what_the_trainer_validates_by(facades):
     batch = {name: torch.stack([facades[i][name] for i in range(3)]) for name in ("source", "target")}
     compared = compare_modes(method, translations(method), lambda: [batch], CPU, seed=4)
     for mode in MODES:
-        found = evaluate(method.generator, facades, mode=mode, batch_size=3, metrics=("l1", "psnr"), seed=4)
+        found = evaluate(method.generator, facades, mode=mode, batch_size=3, metrics=("l1", "psnr", "swd"), seed=4)
         assert found == compared[mode]
+
+
+def test_a_segmenter_adds_texture_and_layout(facades):
+    segmenter = UNetGenerator.preset("unet_2015", 3, 4, base_channels=2, depth=3)
+    generator = UNetGenerator(base_channels=4, depth=3)
+    found = evaluate(generator, facades, metrics=("l1",), segmenter=segmenter)
+    with torch.no_grad(), running_as(generator, "eval"):
+        fakes = [generator(facades[i]["source"][None]) for i in range(3)]
+    expected = frechet_distance(fakes, [facades[i]["target"][None] for i in range(3)], segmenter)
+    assert found == {"l1": found["l1"], **expected}
+    assert json.loads(json.dumps(found)) == found
+    named = evaluate(generator, facades, metrics=("l1",), segmenter=segmenter, segmenter_layers={"deep": "encoder.2"})
+    assert named == {"l1": found["l1"], "deep": found["layout"]}
+    method = pix2pix()
+    compared = compare_modes(method, translations(method), lambda: batches(facades, 1), CPU, segmenter=segmenter)
+    assert [list(compared[mode]) for mode in MODES] == [["l1", "psnr", "swd", "texture", "layout"]] * 3
+    with pytest.raises(ArgumentError, match="frechet_distance: layers=None needs a UNetGenerator, got a Identity"):
+        evaluate(generator, facades, segmenter=nn.Identity())
 
 
 def test_evaluate_runs_the_generator_as_it_is_saved(facades):

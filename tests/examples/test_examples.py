@@ -64,11 +64,9 @@ def config_of(out):
 
 
 def table_of(output):
-    """L1 and PSNR of each mode, as printed."""
+    """L1, PSNR and sliced Wasserstein distance of each mode, as printed."""
     rows = [line.split() for line in output.splitlines()]
-    return {
-        row[0]: (float(row[1]), float(row[2])) for row in rows if row and row[0] in ("eval", "batch_stats", "paper")
-    }
+    return {row[0]: tuple(map(float, row[1:4])) for row in rows if row and row[0] in ("eval", "batch_stats", "paper")}
 
 
 def test_with_no_data_it_trains_on_procedural_facades_and_resumes(tmp_path):
@@ -79,8 +77,10 @@ def test_with_no_data_it_trains_on_procedural_facades_and_resumes(tmp_path):
     assert f"3 steps of batch 1 on cpu in {pick_precision('auto', torch.device('cpu'))}" in output
     assert f"gallery    {(out / 'index.html').as_uri()}" in output
     assert len(table_of(output)) == 3
-    assert all(0 < l1 < 1 and 0 < psnr < 50 for l1, psnr in table_of(output).values())
+    assert all(0 < l1 < 1 and 0 < psnr < 50 < swd for l1, psnr, swd in table_of(output).values())
     assert output.count("<- saved with the generator") == 1
+    best = min(("eval", "batch_stats"), key=lambda mode: table_of(output)[mode][2])
+    assert re.search(f"{best} .*<- saved with the generator", output)
     assert (out / "samples" / "000003.png").is_file()
     assert load_pretrained(out / "generator").config["base_channels"] == 4
     assert config_of(out)["command"].endswith(" ".join(TINY))

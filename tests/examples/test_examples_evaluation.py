@@ -45,13 +45,13 @@ def run(script, *arguments, **options):
     return run_example(script, *arguments, "--device", "cpu", **options)
 
 
-def rows_of(output):
-    """The last three numbers of each row of a table, by its title."""
+def rows_of(output, columns=3):
+    """The last numbers of each row of a table, by its title; None where there is a dash."""
     rows = {}
     for line in output.splitlines():
-        *title, pixel, accuracy, iou = line.split() if len(line.split()) > 3 else [""] * 4
-        if iou.replace(".", "").isdigit():
-            rows[" ".join(title)] = [float(pixel), float(accuracy), float(iou)]
+        title, numbers = line.split()[:-columns], line.split()[-columns:]
+        if title and numbers[-1].replace(".", "").isdigit():
+            rows[" ".join(title)] = [None if number == "-" else float(number) for number in numbers]
     return rows
 
 
@@ -65,8 +65,12 @@ def test_the_segmenter_learns_scores_the_real_photos_first_and_is_saved(data, tm
     fit = (*LABELLED, data, "--size", 32, "--base-channels", 4, "--epochs", 30, "--lr", 0.02, "--precision", "fp32")
     done = run("train_segmenter.py", *fit, "--score", "photos", "untrained", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = rows_of(done.stdout)
+    rows = rows_of(done.stdout, columns=6)
+    training = rows.pop("real photos of the training set")
+    assert training[:3] == [None] * 3
     assert list(rows) == ["real photos", "the mean colour of each class", "photos", "untrained"]
+    assert rows["real photos"][3:] == [0, 0, 0]
+    assert all(0 < near < far for near, far in zip(training[3:], rows["untrained"][3:], strict=True))
     assert rows["real photos"] == rows["photos"]
     # The photos of this set are their classes' mean colours.
     assert rows["the mean colour of each class"] == pytest.approx(rows["real photos"], abs=0.05)
@@ -84,7 +88,7 @@ def test_the_segmenter_learns_scores_the_real_photos_first_and_is_saved(data, tm
 
     again = run("train_segmenter.py", *LABELLED, data, "--size", 32, "--segmenter", saved, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert rows_of(again.stdout)["real photos"] == rows["real photos"]
+    assert rows_of(again.stdout, columns=6)["real photos"] == rows["real photos"]
 
 
 @pytest.mark.parametrize(

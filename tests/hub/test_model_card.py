@@ -115,6 +115,12 @@ def test_a_whole_card():
     )
 
 
+def test_a_card_says_what_the_sliced_wasserstein_distance_is():
+    card = card_of(NETWORKS["unet"](), validation={"eval": {"to_target_l1": 0.5, "to_target_swd": 61.56}})
+    assert "PSNR in dB. swd: sliced Wasserstein distance, lower is better.\n\n| mode |" in card
+    assert "| eval | 0.5 | 61.56 |" in card
+
+
 def test_numbers_that_json_does_not_have_are_left_out_of_the_metadata():
     card = card_of(NETWORKS["unet"](), validation={"eval": {"l1": float("nan"), "psnr": 9.5}, "best": "eval"})
     (result,) = front_matter(card)["model-index"][0]["results"]

@@ -172,7 +172,7 @@ def test_validation_and_evaluate_compare_in_rgb():
     trainer.fit()
     found, data = trainer.validate(), LabFacades(2, size=16, seed=1, augment=False)
     generator, sample = trainer.method.generator, data[0]
-    assert found["eval"] == pytest.approx(evaluate(generator, data, metrics=("l1", "psnr"), mode="eval"))
+    assert found["eval"] == pytest.approx(evaluate(generator, data, metrics=("l1", "psnr", "swd"), mode="eval"))
     with torch.no_grad(), running_as(generator, "eval"):
         ab = generator(sample["source"][None])
     fake, target = join_lab(sample["source"][None], ab), join_lab(sample["source"], sample["target"])

@@ -458,22 +458,22 @@ def test_on_pairs_it_is_validated_in_both_directions(tmp_path, kind):
     out = tmp_path / "run"
     trainer = Trainer(method, UnpairedFacades(2, size=16), val_data=pairs, out=out, epochs=1, **QUIET)
     found = trainer.fit()
-    names = ["to_target_l1", "to_target_psnr", "to_source_l1", "to_source_psnr"]
+    names = [f"{way}_{metric}" for way in ("to_target", "to_source") for metric in ("l1", "psnr", "swd")]
     assert all(list(found[mode]) == names for mode in ("eval", "batch_stats", "paper"))
-    best = min(("eval", "batch_stats"), key=lambda m: found[m]["to_target_l1"] + found[m]["to_source_l1"])
+    best = min(("eval", "batch_stats"), key=lambda m: found[m]["to_target_swd"] + found[m]["to_source_swd"])
     assert found["best"] == best
     for name, ends in {"to_target": ("source", "target"), "to_source": ("target", "source")}.items():
         generator = load_pretrained(out / name)
         assert generator.inference_mode == best
         scored = [{"source": pairs[i][ends[0]], "target": pairs[i][ends[1]]} for i in range(2)]
-        own = evaluate(generator, scored, metrics=("l1", "psnr"))
+        own = evaluate(generator, scored, metrics=("l1", "psnr", "swd"))
         assert own == pytest.approx({metric: found[best][f"{name}_{metric}"] for metric in own}, rel=1e-5)
         card = (out / name / "README.md").read_text()
         assert f"| mode | {' | '.join(names)} |" in card
         with Image.open(out / name / "source.png") as source:
             assert torch.equal(to_tensor(source), to_tensor(to_image(pairs[0][ends[0]])))
     page = (out / "index.html").read_text()
-    assert all(f">{name} {'↓' if name.endswith('l1') else '↑'}</th>" in page for name in names)
+    assert all(f">{name} {'↑' if name.endswith('psnr') else '↓'}</th>" in page for name in names)
 
 
 def test_on_pictures_that_are_no_pairs_it_is_not_validated():

@@ -26,7 +26,7 @@ def test_strings_and_numbers_beside_the_tensors_are_carried_along(tmp_path):
     data = pairs(path="a.png", number=3)
     settings = {**QUIET, "out": tmp_path / "run", "sample_every": 1, "batch_size": 2, "log_every": 1}
     found = Trainer(method(), data, val_data=data, **settings).fit()
-    assert set(found["eval"]) == {"l1", "psnr"}
+    assert set(found["eval"]) == {"l1", "psnr", "swd"}
     assert (tmp_path / "run" / "samples" / "000001.png").exists()
     assert evaluate(method().generator, data, metrics=["l1"])["l1"] > 0
 

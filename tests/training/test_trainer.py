@@ -596,8 +596,8 @@ def test_the_card_of_a_run_says_how_it_was_trained(whole):
     for name, value in facts.items():
         assert f"| {name} | {value} |" in card
     for mode in ("eval", "batch_stats", "paper"):
-        l1, psnr = (run.trainer.validation[mode][name] for name in ("l1", "psnr"))
-        assert f"| {mode} | {l1:.4g} | {psnr:.4g} |" in card
+        l1, psnr, swd = (run.trainer.validation[mode][name] for name in ("l1", "psnr", "swd"))
+        assert f"| {mode} | {l1:.4g} | {psnr:.4g} | {swd:.4g} |" in card
 
 
 def test_the_configuration_says_what_was_run(whole):
@@ -660,7 +660,7 @@ def test_validation_is_in_three_modes_and_the_best_is_saved_with_the_generator(w
     run, out = whole
     validation = run.trainer.validation
     assert list(validation) == ["eval", "batch_stats", "paper", "best"]
-    best = min(("eval", "batch_stats"), key=lambda mode: validation[mode]["l1"])
+    best = min(("eval", "batch_stats"), key=lambda mode: validation[mode]["swd"])
     assert validation["best"] == best
     assert json.loads((out / "generator" / "config.json").read_text())["inference_mode"] == best
     assert load_pretrained(out / "generator").inference_mode == best
@@ -692,12 +692,48 @@ def test_the_random_mode_is_saved_only_if_it_was_the_networks_before(tmp_path, m
 
 def test_further_metrics_are_validated_logged_and_shown(tmp_path):
     validation = Small(tmp_path, metrics=["ssim", "histogram"]).fit()
-    names = ["l1", "psnr", "ssim", "histogram_l", "histogram_a", "histogram_b"]
+    names = ["l1", "psnr", "swd", "ssim", "histogram_l", "histogram_a", "histogram_b"]
     assert all(list(validation[mode]) == names for mode in ("eval", "batch_stats", "paper"))
     assert metrics(tmp_path)[-1]["paper"] == validation["paper"]
     assert "ssim" in (tmp_path / "index.html").read_text().lower()
     with pytest.raises(ArgumentError, match="Did you mean 'ssim'"):
         Small(None, metrics=["sim"])
+
+
+def test_a_segmenter_of_your_own_validates(tmp_path):
+    segmenter = UNetGenerator.preset("unet_2015", 3, 4, base_channels=2, depth=3)
+    validation = Small(tmp_path, segmenter=segmenter).fit()
+    names = ["l1", "psnr", "swd", "texture", "layout"]
+    assert all(list(validation[mode]) == names for mode in ("eval", "batch_stats", "paper"))
+    assert metrics(tmp_path)[-1]["eval"] == validation["eval"]
+    page = (tmp_path / "index.html").read_text()
+    assert all(f"{name} ↓" in page for name in ("swd", "texture", "layout"))
+    assert "| mode | l1 | psnr | swd | texture | layout |" in (tmp_path / "generator" / "README.md").read_text()
+    assert not any("segmenter" in name for name in Small(None, segmenter=segmenter).method.state_dict())
+    named = Small(None, segmenter=segmenter, segmenter_layers={"deep": "encoder.2"}, epochs=1).fit()
+    assert list(named["eval"]) == ["l1", "psnr", "swd", "deep"]
+    with pytest.raises(ArgumentError, match="frechet_distance: layers=None needs a UNetGenerator"):
+        Small(None, segmenter=nn.Identity())
+
+
+def test_a_run_validated_by_l1_alone_is_resumed(tmp_path, monkeypatch):
+    """Its checkpoint and its log have no sliced Wasserstein distance."""
+    name, old = "imtrans.training.validation.compare_modes", {"eval": 0.3, "batch_stats": 0.2, "paper": 0.1}
+    with monkeypatch.context() as patch:
+        patch.setattr(name, lambda *_, **__: {m: {"l1": v, "psnr": 9.0} for m, v in old.items()} | {"best": "eval"})
+        Small(tmp_path, max_steps=3).fit()
+    run = Small(tmp_path, max_steps=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(name, lambda *_, **__: None)
+        run.fit(resume=True)
+    assert run.trainer.validation["best"] == run.method.generator.inference_mode == "eval"
+    assert "swd" not in run.trainer.validation["eval"]
+    run = Small(tmp_path)
+    run.fit(resume=True)
+    assert "swd" in run.trainer.validation["eval"]
+    lines = [line for line in metrics(tmp_path) if line["kind"] == "validation"]
+    assert ["swd" in line["eval"] for line in lines] == [False, True]
+    assert "swd ↓" in (tmp_path / "index.html").read_text()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):

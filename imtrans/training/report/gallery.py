@@ -22,7 +22,10 @@ Point = tuple[int, float | None]  # step, loss (None if it cannot be drawn)
 MAX_POINTS, MAX_CURVES, MAX_COLUMNS, MAX_ROWS, MAX_INDENTED = 300, 60, 60, 1000, 10_000
 LARGEST = 1e30  # sums of such values are still finite
 PLOT = {"width": 352, "height": 172, "left": 52, "right": 344, "top": 12, "middle": 80, "bottom": 148}
-ARROWS = {"l1": "↓", "psnr": "↑", "ssim": "↑", "iou": "↑"}  # direction of better values
+ARROWS = {  # direction of better values
+    **dict.fromkeys(("l1", "swd", "texture", "layout"), "↓"),
+    **dict.fromkeys(("psnr", "ssim", "iou"), "↑"),
+}
 
 
 def write_gallery(folder: str | os.PathLike[str], *, newest: int = 8) -> Path:
