@@ -102,7 +102,8 @@ def _differences(was: Any, now: Any, *path: str) -> Iterator[str]:
                 yield from _differences(was[key], now[key], *path, key)
     else:
         name = ".".join(part for part in path if part not in ("settings", "networks", "arguments"))
-        yield f"{name} was {one_line(repr(was), 200)}, now {one_line(repr(now), 200)}"
+        show = str if "arguments" in path else repr  # arguments of networks are saved as their reprs
+        yield f"{name} was {one_line(show(was), 200)}, now {one_line(show(now), 200)}"
 
 
 def _without_address(value: Any) -> Any:

@@ -138,6 +138,18 @@ def test_files_that_were_renamed_or_added_are_refused(tmp_path, pairs):
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 
 
+def test_arguments_are_compared_before_the_pictures_are_decoded(tmp_path, pairs, monkeypatch):
+    out = tmp_path / "run"
+    trainer(pairs, out, max_steps=1).fit()
+    loaded, load = [], PairedImages.load
+    monkeypatch.setattr(PairedImages, "load", lambda data, index: loaded.append(index) or load(data, index))
+    with pytest.raises(CheckpointError, match="other arguments: seed was 0, now 1"):
+        trainer(pairs, out, seed=1).fit(resume=True)
+    assert not loaded
+    trainer(pairs, out, max_steps=2).fit(resume=True)  # the lock was released
+    assert sorted(set(loaded)) == [0, 1, 2, 3, 4, 5]
+
+
 def test_fewer_files_do_not_hide_other_settings(tmp_path, pairs):
     def run(**changes):
         method = Pix2Pix(UNetGenerator(base_channels=2, depth=2), PatchDiscriminator(6, base_channels=2, n_layers=1))

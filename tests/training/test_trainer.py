@@ -285,8 +285,8 @@ DIFFERENT = {
         "lr_policy": "cosine",
         "warmup_epochs": 1,
     },
-    "generator.depth was '3', now '2'": {"changes": {"depth": 2}},
-    "generator.skips was \"'concat'\", now \"'add'\"": {"changes": {"skips": "add"}},
+    "generator.depth was 3, now 2": {"changes": {"depth": 2}},
+    "generator.skips was 'concat', now 'add'": {"changes": {"skips": "add"}},
 }
 
 
