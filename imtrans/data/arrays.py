@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 ARRAY_SUFFIXES = (".npy", ".npz")
 READABLE = (*SUFFIXES, *ARRAY_SUFFIXES)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GIVE_RANGE = "Give the range: value_range=(low, high) (--value-range)."
 MAX_VALUES = 2**31  # in one file; more is no image, but an absurd header
 
 
@@ -77,7 +78,7 @@ def _unit(path: Path, values: Array, value_range: ValueRange | None) -> Array:
     if not (readable and -0.01 <= values.min() <= values.max() <= top + 0.01):  # false for NaN too
         raise DataError(
             f"{printable(path)} has values of {values.dtype} from {values.min():g} to {values.max():g}. Without "
-            "a range, uint8, uint16 and floats in [0, 1] are read. Give it: value_range=(low, high) (--value-range)."
+            f"a range, uint8, uint16 and floats in [0, 1] are read. {GIVE_RANGE}"
         )
     return (values.astype(np.float32) / top).clip(0, 1)
 

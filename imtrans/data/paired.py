@@ -14,7 +14,16 @@ from torch import Tensor
 
 from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import Colour, check_palette
-from imtrans.data.arrays import ARRAY_SUFFIXES, READABLE, array_header, read_array, read_ids, resized_array, resized_ids
+from imtrans.data.arrays import (
+    ARRAY_SUFFIXES,
+    GIVE_RANGE,
+    READABLE,
+    array_header,
+    read_array,
+    read_ids,
+    resized_array,
+    resized_ids,
+)
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
@@ -252,7 +261,7 @@ class PairedImages(SingleSourceDataset):
         if self.num_labels is not None and side == self._label_side:
             return read_ids(path, self.num_labels)
         if self._as_rgb or side == self._label_side:
-            return read_image(path, self.value_range)
+            return read_image(path, self.value_range, way_out=GIVE_RANGE)
         return read_array(path, channels, self.value_range)
 
     def load(self, index: int) -> Batch:
