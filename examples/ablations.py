@@ -125,8 +125,8 @@ def run(args: argparse.Namespace) -> None:
     train, val = pairs(args.data, args.direction, size, args.seed)
     if too_large := [name for name in args.runs if RUNS[name].gan and not RUNS[name].takes(size)]:
         raise ArgumentError(
-            f"ablations: images of {size}x{size} are too small for the discriminators of {join_names(too_large)}. Use a "
-            "larger --size, or choose other --runs."
+            f"ablations: images of {size}x{size} are too small for the discriminators of {join_names(too_large)}. Use "
+            "a larger --size, or choose other --runs."
         )
     if args.segmenter:
         segmenter, palette = load(args.segmenter, device)

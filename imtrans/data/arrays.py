@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from imtrans.data.images import SUFFIXES, ValueRange, converted, image_header, open_image, open_regular, unit_values
-from imtrans.errors import DataError, join_names, printable, short_repr
+from imtrans.errors import DataError, counted, join_names, printable, short_repr
 
 Array = np.ndarray[Any, Any]
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -65,7 +65,7 @@ def read_array(path: Path, channels: int, value_range: ValueRange | None = None)
             values = values.astype(np.uint16)
     values = values if values.ndim == 3 else values[:, :, None]
     if values.shape[2] != channels:
-        raise DataError(f"{printable(path)} has {values.shape[2]} channels, and the data set {channels}.")
+        raise DataError(f"{printable(path)} has {counted(values.shape[2], 'channel')}, and the data set {channels}.")
     return values if values.dtype == np.uint8 else _unit(path, values, value_range)
 
 

@@ -270,7 +270,7 @@ def _pixels(owner: str, image: Image.Image, channels: int, *, any_value: bool) -
 def check_batch_values(owner: str, batch: Mapping[str, Any], *, warn: bool = True) -> None:
     """Raise an ArgumentError if a source or target lies outside [-1, 1]; NaN and infinities pass.
 
-    With `warn`, warn if source and target both look like images in [0, 1], as those of torchvision's ``ToTensor``.
+    With `warn`, warn if source and target both look like images in [0, 1], as torchvision's ``ToTensor`` gives.
     """
     in_unit = []
     for name in batch.keys() & {"source", "target"}:

@@ -36,7 +36,7 @@ from imtrans.data.images import (
     warn_of_dark_files,
 )
 from imtrans.data.labels import edges, ids_from_colours
-from imtrans.errors import ArgumentError, DataError, join_names, printable, short_repr
+from imtrans.errors import ArgumentError, DataError, counted, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -89,8 +89,8 @@ class _Pair:
         width, height = a
         if b is None and width % 2:
             raise DataError(
-                f"{printable(self.a)} is {width} pixels wide and cannot be halved. A side-by-side pair has A in its "
-                "left half and B in its right half; or put them in two folders, A and B."
+                f"{printable(self.a)} is {counted(width, 'pixel')} wide and cannot be halved. A side-by-side pair "
+                "has A in its left half and B in its right half; or put them in two folders, A and B."
             )
         if b is not None and a != b:
             raise DataError(
@@ -327,7 +327,7 @@ class PairedImages(SingleSourceDataset):
 
     def __repr__(self) -> str:
         found = describe_found(self.folder, self.bad_images, self.sizes)
-        return f"{len(self)} pairs {self._layout} {found}{self._settings}"
+        return f"{counted(len(self), 'pair')} {self._layout} {found}{self._settings}"
 
     @property
     def settings(self) -> str:
@@ -343,7 +343,7 @@ class PairedImages(SingleSourceDataset):
         values = "" if self.value_range is None else ", values {:g} to {:g}".format(*self.value_range)
         kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
         if self._classes:
-            kinds += f", source of {self._classes} labels{' and edges' if self.instances else ''}"
+            kinds += f", source of {counted(self._classes, 'label')}{' and edges' if self.instances else ''}"
         if self.preprocess != "resize_and_crop":
             kinds += f", preprocess {self.preprocess}"
         if self.transform is not None:
@@ -375,7 +375,7 @@ def _check_same_channels(sides: list[list[_File]]) -> None:
         for file in side:
             if file.channels != side[0].channels:
                 raise DataError(
-                    f"{printable(side[0].path)} has {side[0].channels} channels, {printable(file.path)} has "
+                    f"{printable(side[0].path)} has {counted(side[0].channels, 'channel')}, {printable(file.path)} has "
                     f"{file.channels}. Give channels={side[0].channels} to convert pictures, or take one out."
                 )
 

@@ -281,7 +281,7 @@ def test_ids_that_are_no_class_are_an_error_that_names_the_file(ids_folder):
         "their own in the files. To train without such files:"
     )
     assert PairedImages(ids_folder, labels=256)[0]["source"].shape[0] == 256
-    with pytest.warns(UserWarning, match="1 of 3 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="1 of 3 samples is bad and left out"):
         assert PairedImages(ids_folder, labels=5, on_bad_image="skip").files == ["1p.png", "2.npy"]
 
 
@@ -301,7 +301,7 @@ def test_instances_that_are_missing_or_of_another_size(ids_folder):
     path.unlink()
     with pytest.raises(DataError, match=r"A/0\.png has no file of the same name in .*instances\. To train without"):
         PairedImages(ids_folder, labels=5, instances=True)
-    with pytest.warns(UserWarning, match="1 of 3 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="1 of 3 samples is bad and left out"):
         assert len(PairedImages(ids_folder, labels=5, instances=True, on_bad_image="skip")) == 2
 
 
