@@ -140,8 +140,10 @@ def image_ids(image: Image.Image) -> Array | None:
     return np.asarray(image) if image.mode in ("1", "L", "P") or image.mode.startswith("I") else None
 
 
-def read_ids(path: Path, num_labels: int | None = None) -> Array:
+def read_ids(path: Path, num_labels: int | None = None, *, hint: str = "") -> Array:
     """Read an id for each pixel, ``h w``, int32, from an image as for `image_ids`, or from an array of integers.
+
+    `hint` is added to the error text about a file without ids.
 
     Raises:
         DataError: a file that cannot be read, or holds no ids, or with `num_labels`, others than 0 to that less one.
@@ -157,7 +159,7 @@ def read_ids(path: Path, num_labels: int | None = None) -> Array:
     if values is None or values.ndim != 2 or values.dtype.kind not in "bui":
         raise DataError(
             f"{printable(path)} holds no ids, but {found}. Save them as a grey image of 8 or 16 bits, an image with a "
-            "colour table, or an array (h, w) of integers."
+            f"colour table, or an array (h, w) of integers.{hint}"
         )
     if num_labels is not None:
         wrong = np.unique(values[(values < 0) | (values >= num_labels)]).tolist()

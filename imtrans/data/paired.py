@@ -259,7 +259,11 @@ class PairedImages(SingleSourceDataset):
 
     def _read(self, path: Path, side: int, channels: int) -> Any:
         if self.num_labels is not None and side == self._label_side:
-            return read_ids(path, self.num_labels)
+            side_name, other = ("A", "BtoA") if self.direction == "AtoB" else ("B", "AtoB")
+            hint = (
+                f" They are read from {side_name}; for the other folder, use direction={other!r} (--direction {other})."
+            )
+            return read_ids(path, self.num_labels, hint=hint)
         if self._as_rgb or side == self._label_side:
             return read_image(path, self.value_range, way_out=GIVE_RANGE)
         return read_array(path, channels, self.value_range)

@@ -291,6 +291,9 @@ def test_files_that_hold_no_ids(ids_folder):
     for index, found in ((0, "mode 'RGB'"), (2, "float64 in shape (36, 36)")):
         with pytest.raises(DataError, match=re.escape(f"holds no ids, but {found}. Save them as a grey image")):
             PairedImages(ids_folder, labels=5)[index]
+    hint = "They are read from B; for the other folder, use direction='AtoB' (--direction AtoB)."
+    with pytest.raises(DataError, match=re.escape(hint)):
+        PairedImages(ids_folder, labels=5, direction="BtoA")[1]
 
 
 def test_instances_that_are_missing_or_of_another_size(ids_folder):
