@@ -29,7 +29,7 @@ from imtrans import (
 )
 from imtrans.checks import at_least
 from imtrans.data.loader import Batch, batches
-from imtrans.errors import DataError, join_names
+from imtrans.errors import ArgumentError, DataError, ShapeError, join_names
 from imtrans.methods.recipes import unet_depth
 from imtrans.modes import running_as
 from imtrans.runtime import pick_device
@@ -61,6 +61,15 @@ class Combination:
         if self.receptive_field == 1:
             return PixelDiscriminator(channels, base_channels=base_channels)
         return PatchDiscriminator.for_receptive_field(self.receptive_field, channels, base_channels=base_channels)
+
+    def takes(self, size: int) -> bool:
+        """Whether the discriminator takes square images of `size`."""
+        with torch.device("meta"):
+            try:
+                self.discriminator(1)(torch.empty(1, 6 if self.conditional else 3, size, size))
+            except ShapeError:
+                return False
+        return True
 
 
 RUNS = {
@@ -114,6 +123,11 @@ def run(args: argparse.Namespace) -> None:
     size = given(args.size, 256 if real else 128)
     device = pick_device(args.device)
     train, val = pairs(args.data, args.direction, size, args.seed)
+    if too_large := [name for name in args.runs if RUNS[name].gan and not RUNS[name].takes(size)]:
+        raise ArgumentError(
+            f"ablations: images of {size}x{size} are too small for the discriminators of {join_names(too_large)}. Use "
+            "a larger --size, or choose other --runs."
+        )
     if args.segmenter:
         segmenter, palette = load(args.segmenter, device)
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imtrans.errors import DataError, printable
+from imtrans.errors import DataError, counted, printable
 
 FORMAT = "imtrans perceptual study"
 SHOWN = 1000  # milliseconds: the minimum time for which the page shows an image
@@ -112,8 +112,8 @@ def read_answers(path: Path, study: Study) -> Session:
         )
     trials, order = answers.get("answers"), study.order(_whole(path, answers, "seed", 1, 2**32 - 1))
     if not isinstance(trials, list) or len(trials) != len(order):
-        count = len(trials) if isinstance(trials, list) else "no"
-        raise DataError(f"{printable(path)} holds {count} answers, not {len(order)}. Let the participant finish.")
+        found = counted(len(trials), "answer") if isinstance(trials, list) else "no answers"
+        raise DataError(f"{printable(path)} holds {found}, not {len(order)}. Let the participant finish.")
     fooled, longest = 0, SHOWN
     for number, (trial, drawn) in enumerate(zip(trials, order, strict=True)):
         chosen, times = _answer(path, number, trial, drawn)

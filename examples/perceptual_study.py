@@ -22,7 +22,7 @@ from PIL import Image
 from imtrans.checks import at_least
 from imtrans.data.images import read_image
 from imtrans.data.paired import like_named, without_partner
-from imtrans.errors import DataError, ImtransError, printable
+from imtrans.errors import DataError, ImtransError, counted, printable
 from imtrans.files import json_bytes, write_atomic
 
 SIZE = 256  # pixels, as in the paper
@@ -67,9 +67,9 @@ def write(args: argparse.Namespace) -> int:
         raise DataError(without_partner(args.generated, args.real, alone))
     if len(pairs) < practice + trials:
         raise DataError(
-            f"{printable(args.generated)} and {printable(args.real)} hold {len(pairs)} pairs; {practice} practice and "
-            f"{trials} scored trials need {practice + trials}, because no participant sees a pair twice. Add images, "
-            "or reduce --practice and --trials."
+            f"{printable(args.generated)} and {printable(args.real)} hold {counted(len(pairs), 'pair')}; {practice} "
+            f"practice and {counted(trials, 'scored trial')} need {practice + trials}, because no participant sees a "
+            "pair twice. Add images, or reduce --practice and --trials."
         )
     rng = random.Random(args.seed)
     chosen = rng.sample(pairs, min(len(pairs), max(MAX_PAIRS, practice + trials)))
@@ -87,7 +87,10 @@ def write(args: argparse.Namespace) -> int:
     }
     html = TEMPLATE.read_text(encoding="utf-8").replace("{{study}}", json.dumps(page)).encode()
     save(args.out, html, key)
-    print(f"{len(chosen)} of {len(pairs)} pairs; {practice} practice and {trials} scored trials for each participant")
+    print(
+        f"{len(chosen)} of {counted(len(pairs), 'pair')}; {practice} practice and {counted(trials, 'scored trial')} "
+        "for each participant"
+    )
     print(f"page       {(args.out / 'study.html').resolve().as_uri()} ({len(html) / 2**20:.1f} MiB), for participants")
     print(f"key        {args.out / 'key.json'}, needed to score the answers; do not share it")
     return 0

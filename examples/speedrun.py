@@ -23,6 +23,7 @@ from training import given, main
 from imtrans import PairedImages, Trainer, frechet_distance, recipe, running_as
 from imtrans.checks import at_least
 from imtrans.data.loader import Batch, batches
+from imtrans.errors import counted
 from imtrans.methods.recipes import RECIPES
 from imtrans.runtime import pick_device
 
@@ -128,7 +129,7 @@ def format_row(row: Row) -> str:
 
 def verdict(row: Row, goal: Row, name: str) -> str:
     if not reaches(row, goal):
-        return f"{name} did not reach the scores of paper in {row['epochs']:.0f} epochs"
+        return f"{name} did not reach the scores of paper in {counted(round(row['epochs']), 'epoch')}"
     return f"{name} reaches the scores of paper in {row['seconds'] / goal['seconds']:.2f} times its time"
 
 

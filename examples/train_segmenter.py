@@ -36,7 +36,7 @@ from imtrans.data.facades.plan import LABELS
 from imtrans.data.images import image_files, read_image, to_tensor
 from imtrans.data.labels import colours_from_ids, ids_from_colours
 from imtrans.data.loader import Batch, batches
-from imtrans.errors import DataError
+from imtrans.errors import DataError, counted
 from imtrans.files import write_atomic
 from imtrans.hub.saved_model import CONFIG
 from imtrans.runtime import pick_device, pick_precision
@@ -240,7 +240,9 @@ def mean_colours(train: Dataset[Batch], palette: Palette) -> Tensor:
 
 def from_folder(name: str, files: list[Path], val: Dataset[Batch]) -> Iterator[Tensor]:
     if len(files) != len(val):
-        raise DataError(f"{name} must hold {len(val)} images, one for each validation pair by name, got {len(files)}.")
+        raise DataError(
+            f"{name} must hold {counted(len(val), 'image')}, one for each validation pair by name, got {len(files)}."
+        )
     for file, batch in zip(files, batches(val, 1), strict=True):
         height, width = batch["target"].shape[-2:]
         yield to_tensor(read_image(file).resize((width, height)))[None]

@@ -22,7 +22,7 @@ from imtrans import (
 )
 from imtrans.data.crop_dataset import Size
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, join_names
+from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, counted, join_names
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import Method
 from imtrans.methods.recipes import RECIPES, Settings
@@ -257,7 +257,7 @@ def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
     shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
     wrong = [f"{key} is {a} instead of {b}" for key, (a, b) in shapes.items() if a != b]
     if alone := len(theirs.keys() ^ ours.keys()):
-        wrong = [f"{alone} tensors are in only one of the two", *wrong]
+        wrong = [f"{counted(alone, 'tensor')} in only one of the two", *wrong]
     if wrong:
         raise SizeError(
             f"--warm-start: {name} has other sizes than the network of this run. Arguments: {join_names(differ)}. "
@@ -297,7 +297,7 @@ def trainer_arguments(args: argparse.Namespace, *, size: Size) -> dict[str, Any]
 
 def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:
     batch = f"batch {batch_size}" + (f" in each of {group.world_size} processes" if group.world_size > 1 else "")
-    return f"{trainer.total_steps} steps of {batch} on {trainer.device} in {trainer.precision}"
+    return f"{counted(trainer.total_steps, 'step')} of {batch} on {trainer.device} in {trainer.precision}"
 
 
 def held_out(folder: Path) -> Path | None:

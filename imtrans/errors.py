@@ -74,6 +74,15 @@ def join_names(names: Sequence[object], most: int = 5) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and a noun, with an s unless the number is 1.
+
+    >>> counted(1, "pair"), counted(2, "pair")
+    ('1 pair', '2 pairs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(name: object) -> str:
     """`name` with line ends, control characters and undecodable bytes escaped. Letters of every script stay.
 

@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from imtrans.data.images import SUFFIXES, ValueRange, converted, image_header, open_image, open_regular, unit_values
-from imtrans.errors import DataError, join_names, printable, short_repr
+from imtrans.errors import DataError, counted, join_names, printable, short_repr
 
 Array = np.ndarray[Any, Any]
 ARRAY_SUFFIXES = (".npy", ".npz")
 READABLE = (*SUFFIXES, *ARRAY_SUFFIXES)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GIVE_RANGE = "Give the range: value_range=(low, high) (--value-range)."
 MAX_VALUES = 2**31  # in one file; more is no image, but an absurd header
 
 
@@ -64,7 +65,7 @@ def read_array(path: Path, channels: int, value_range: ValueRange | None = None)
             values = values.astype(np.uint16)
     values = values if values.ndim == 3 else values[:, :, None]
     if values.shape[2] != channels:
-        raise DataError(f"{printable(path)} has {values.shape[2]} channels, and the data set {channels}.")
+        raise DataError(f"{printable(path)} has {counted(values.shape[2], 'channel')}, and the data set {channels}.")
     return values if values.dtype == np.uint8 else _unit(path, values, value_range)
 
 
@@ -77,7 +78,7 @@ def _unit(path: Path, values: Array, value_range: ValueRange | None) -> Array:
     if not (readable and -0.01 <= values.min() <= values.max() <= top + 0.01):  # false for NaN too
         raise DataError(
             f"{printable(path)} has values of {values.dtype} from {values.min():g} to {values.max():g}. Without "
-            "a range, uint8, uint16 and floats in [0, 1] are read. Give it: value_range=(low, high) (--value-range)."
+            f"a range, uint8, uint16 and floats in [0, 1] are read. {GIVE_RANGE}"
         )
     return (values.astype(np.float32) / top).clip(0, 1)
 
@@ -139,8 +140,10 @@ def image_ids(image: Image.Image) -> Array | None:
     return np.asarray(image) if image.mode in ("1", "L", "P") or image.mode.startswith("I") else None
 
 
-def read_ids(path: Path, num_labels: int | None = None) -> Array:
+def read_ids(path: Path, num_labels: int | None = None, *, hint: str = "") -> Array:
     """Read an id for each pixel, ``h w``, int32, from an image as for `image_ids`, or from an array of integers.
+
+    `hint` is added to the error text about a file without ids.
 
     Raises:
         DataError: a file that cannot be read, or holds no ids, or with `num_labels`, others than 0 to that less one.
@@ -156,7 +159,7 @@ def read_ids(path: Path, num_labels: int | None = None) -> Array:
     if values is None or values.ndim != 2 or values.dtype.kind not in "bui":
         raise DataError(
             f"{printable(path)} holds no ids, but {found}. Save them as a grey image of 8 or 16 bits, an image with a "
-            "colour table, or an array (h, w) of integers."
+            f"colour table, or an array (h, w) of integers.{hint}"
         )
     if num_labels is not None:
         wrong = np.unique(values[(values < 0) | (values >= num_labels)]).tolist()

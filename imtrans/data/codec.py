@@ -1,6 +1,7 @@
 """Image files, PIL images, arrays and tensors as network inputs, and outputs back in the same type."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -266,8 +267,12 @@ def _pixels(owner: str, image: Image.Image, channels: int, *, any_value: bool) -
     return pixels.reshape(1, image.height, image.width, channels)
 
 
-def check_batch_values(owner: str, batch: Mapping[str, Any]) -> None:
-    """Raise an ArgumentError if a source or target lies outside [-1, 1]; NaN and infinities pass."""
+def check_batch_values(owner: str, batch: Mapping[str, Any], *, warn: bool = True) -> None:
+    """Raise an ArgumentError if a source or target lies outside [-1, 1]; NaN and infinities pass.
+
+    With `warn`, warn if source and target both look like images in [0, 1], as torchvision's ``ToTensor`` gives.
+    """
+    in_unit = []
     for name in batch.keys() & {"source", "target"}:
         values = batch[name]
         if not isinstance(values, Tensor) or values.numel() == 0 or not values.is_floating_point():
@@ -278,6 +283,22 @@ def check_batch_values(owner: str, batch: Mapping[str, Any]) -> None:
                 f"{owner}: batch[{name!r}] must lie in [-1, 1], got {least:g} to {most:g}. Scale the samples of the "
                 "data set; pixels from 0 to 255: x / 127.5 - 1."
             )
+        in_unit.append(0 <= least < most and not _is_one_hot(values))
+    if warn and in_unit == [True, True]:
+        warnings.warn(
+            f"{owner}: source and target of the first batch have no value below 0, as images in [0, 1]. The networks "
+            "expect [-1, 1]. If the data set gives [0, 1], as ToTensor of torchvision does, scale its samples: "
+            "x * 2 - 1.",
+            stacklevel=2,
+        )
+
+
+def _is_one_hot(values: Tensor) -> bool:
+    """Whether a batch has one channel of each pixel set, and perhaps edges of instances as the last channel."""
+    ones = values == 1
+    return bool((ones | (values == 0)).all()) and any(
+        bool((channels.sum(dim=1) == 1).all()) for channels in (ones, ones[:, :-1]) if values.ndim == 4
+    )
 
 
 def _check_values(owner: str, values: Tensor, low: float | None) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from imtrans.checks import one_of
 from imtrans.data.crop_dataset import Batch, Size
 from imtrans.data.images import image_files, image_size, read_image, resized
-from imtrans.errors import DataError, join_names, printable
+from imtrans.errors import DataError, counted, join_names, printable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,7 +56,7 @@ class ImageFolder:
         return f"pictures in {printable(self.folder)}"
 
     def __repr__(self) -> str:
-        return f"{len(self)} pictures {describe_found(self.folder, self.bad_images, self.sizes)}"
+        return f"{counted(len(self), 'picture')} {describe_found(self.folder, self.bad_images, self.sizes)}"
 
 
 def check_files(
@@ -103,9 +103,10 @@ def check_files(
     more = f" And {len(reports) - MAX_LISTED} more." if len(reports) > MAX_LISTED else ""
     listed = " ".join(reports[:MAX_LISTED]) + more
     if not good:
-        raise DataError(f"{owner}: not one of {total} samples can be used. {listed}")
+        raise DataError(f"{owner}: not one of {counted(total, 'sample')} can be used. {listed}")
     if reports:
-        warnings.warn(f"{owner}: {len(reports)} of {total} samples are bad and left out. {listed}", stacklevel=3)
+        number = f"{len(reports)} of {counted(total, 'sample')} {'is' if len(reports) == 1 else 'are'}"
+        warnings.warn(f"{owner}: {number} bad and left out. {listed}", stacklevel=3)
     return good, reports
 
 
@@ -122,6 +123,6 @@ def suggest_skip(on_bad_image: str) -> Iterator[None]:
 
 def describe_found(folder: Path, bad: Sequence[str], sizes: Sequence[tuple[int, int]]) -> str:
     """Return the part of a data set's ``repr`` about its files."""
-    left_out = f" ({len(bad)} bad ones left out)" if bad else ""
+    left_out = f" ({counted(len(bad), 'bad one')} left out)" if bad else ""
     shown = join_names([f"{width}x{height}" for width, height in sizes], most=3)
     return f"in {printable(folder)}{left_out}, {shown} pixels"

@@ -125,10 +125,11 @@ def unit_values(values: np.ndarray[Any, Any], value_range: ValueRange) -> np.nda
     return (np.nan_to_num(values.astype(np.float64), nan=low).clip(low, high) - low) / (high - low)
 
 
-def read_image(path: Path, value_range: ValueRange | None = None) -> Image.Image:
+def read_image(path: Path, value_range: ValueRange | None = None, *, way_out: str = "Scale them.") -> Image.Image:
     """Read an image as 8-bit RGB, upright: 16-bit values and floats in [0, 1] are scaled, transparency is dropped.
 
-    With a `value_range`, 16-bit values and floats are scaled from it, and clipped.
+    With a `value_range`, 16-bit values and floats are scaled from it, and clipped. `way_out` ends the error text about
+    values out of range.
 
     Raises:
         DataError: as for `open_image`, or values out of range.
@@ -146,7 +147,7 @@ def read_image(path: Path, value_range: ValueRange | None = None) -> Image.Image
     if not (values.min() >= -margin and values.max() <= top + margin):  # false for NaN too
         raise DataError(
             f"{printable(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
-            f"holds 0 to {top}. Scale them."
+            f"holds 0 to {top}. {way_out}"
         )
     grey = (values.clip(0, top) * (255 / top)).round().astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")

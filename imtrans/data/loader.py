@@ -14,7 +14,7 @@ from imtrans.checks import at_least, check_bool
 from imtrans.data.cache import ImageCache, make_cache
 from imtrans.data.crop_dataset import Batch as Batch
 from imtrans.data.sampling import batch_indices
-from imtrans.errors import ArgumentError, DataError, ImtransError, join_names, short_repr
+from imtrans.errors import ArgumentError, DataError, ImtransError, counted, join_names, short_repr
 
 
 class BatchLoader:
@@ -52,7 +52,7 @@ class BatchLoader:
             cache.fill(progress=progress)
         elif progress and getattr(data, "on_bad_image", None) == "error":
             tqdm.write(
-                f"The {length_of(data)} samples of {type(data).__name__} are not cached: file headers are checked, "
+                f"Not cached: {counted(length_of(data), 'sample')} of {type(data).__name__}. File headers are checked, "
                 'pixels are not yet. on_bad_image="skip" (--on-bad-image skip) decodes every file first.',
                 file=sys.stderr,
             )

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import Colour, check_palette
-from imtrans.data.arrays import ARRAY_SUFFIXES, READABLE, array_header, read_array, read_ids, resized_array, resized_ids
+from imtrans.data.arrays import (
+    ARRAY_SUFFIXES,
+    GIVE_RANGE,
+    READABLE,
+    array_header,
+    read_array,
+    read_ids,
+    resized_array,
+    resized_ids,
+)
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
@@ -27,7 +36,7 @@ from imtrans.data.images import (
     warn_of_dark_files,
 )
 from imtrans.data.labels import edges, ids_from_colours
-from imtrans.errors import ArgumentError, DataError, join_names, printable, short_repr
+from imtrans.errors import ArgumentError, DataError, counted, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -80,8 +89,8 @@ class _Pair:
         width, height = a
         if b is None and width % 2:
             raise DataError(
-                f"{printable(self.a)} is {width} pixels wide and cannot be halved. A side-by-side pair has A in its "
-                "left half and B in its right half; or put them in two folders, A and B."
+                f"{printable(self.a)} is {counted(width, 'pixel')} wide and cannot be halved. A side-by-side pair "
+                "has A in its left half and B in its right half; or put them in two folders, A and B."
             )
         if b is not None and a != b:
             raise DataError(
@@ -250,9 +259,13 @@ class PairedImages(SingleSourceDataset):
 
     def _read(self, path: Path, side: int, channels: int) -> Any:
         if self.num_labels is not None and side == self._label_side:
-            return read_ids(path, self.num_labels)
+            side_name, other = ("A", "BtoA") if self.direction == "AtoB" else ("B", "AtoB")
+            hint = (
+                f" They are read from {side_name}; for the other folder, use direction={other!r} (--direction {other})."
+            )
+            return read_ids(path, self.num_labels, hint=hint)
         if self._as_rgb or side == self._label_side:
-            return read_image(path, self.value_range)
+            return read_image(path, self.value_range, way_out=GIVE_RANGE)
         return read_array(path, channels, self.value_range)
 
     def load(self, index: int) -> Batch:
@@ -318,7 +331,7 @@ class PairedImages(SingleSourceDataset):
 
     def __repr__(self) -> str:
         found = describe_found(self.folder, self.bad_images, self.sizes)
-        return f"{len(self)} pairs {self._layout} {found}{self._settings}"
+        return f"{counted(len(self), 'pair')} {self._layout} {found}{self._settings}"
 
     @property
     def settings(self) -> str:
@@ -334,7 +347,7 @@ class PairedImages(SingleSourceDataset):
         values = "" if self.value_range is None else ", values {:g} to {:g}".format(*self.value_range)
         kinds = "" if self._as_rgb else ", {source} to {target} channels".format(**self.channels)
         if self._classes:
-            kinds += f", source of {self._classes} labels{' and edges' if self.instances else ''}"
+            kinds += f", source of {counted(self._classes, 'label')}{' and edges' if self.instances else ''}"
         if self.preprocess != "resize_and_crop":
             kinds += f", preprocess {self.preprocess}"
         if self.transform is not None:
@@ -366,7 +379,7 @@ def _check_same_channels(sides: list[list[_File]]) -> None:
         for file in side:
             if file.channels != side[0].channels:
                 raise DataError(
-                    f"{printable(side[0].path)} has {side[0].channels} channels, {printable(file.path)} has "
+                    f"{printable(side[0].path)} has {counted(side[0].channels, 'channel')}, {printable(file.path)} has "
                     f"{file.channels}. Give channels={side[0].channels} to convert pictures, or take one out."
                 )
 

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError, ShapeError, join_names
+from imtrans.errors import ArgumentError, ShapeError, counted, join_names
 from imtrans.modes import running_as, unwrap
 from imtrans.nn.unet import UNetGenerator
 
@@ -143,7 +143,9 @@ def distance_of_moments(one: Moments, other: Moments) -> float:
     """
     for name, moments in (("fakes", one), ("reals", other)):
         if moments.count < 2:
-            raise ArgumentError(f"{OWNER}: {name} has {moments.count} samples, and at least 2 are needed. Add images.")
+            raise ArgumentError(
+                f"{OWNER}: {name} has {counted(moments.count, 'sample')}, and at least 2 are needed. Add images."
+            )
     means, covariances = (one.mean(), other.mean()), (one.covariance(), other.covariance())
     if not all(tensor.isfinite().all() for tensor in (*means, *covariances)):
         return float("nan")  # `eigh` would raise an error

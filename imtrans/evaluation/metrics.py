@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imtrans.checks import one_of
 from imtrans.colours import rgb_to_lab
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.errors import ArgumentError, ShapeError, counted
 from imtrans.evaluation.frechet_distance import FrechetDistance
 from imtrans.evaluation.sliced_wasserstein import SlicedWasserstein
 from imtrans.evaluation.spectrum import Grid
@@ -113,8 +113,8 @@ class LabHistograms:
     def add(self, fake: Tensor, target: Tensor) -> None:
         if fake.shape[1] != 3:
             raise ShapeError(
-                f"evaluate: 'histogram' needs RGB images, got images with {fake.shape[1]} channels. Remove it from "
-                "metrics."
+                f"evaluate: 'histogram' needs RGB images, got images with {counted(fake.shape[1], 'channel')}. "
+                "Remove it from metrics."
             )
         self._counts.append(torch.stack([self._histograms(fake), self._histograms(target)]))
 

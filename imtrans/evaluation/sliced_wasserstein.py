@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from imtrans.checks import at_least
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.errors import ArgumentError, ShapeError, counted
 
 OWNER = "sliced_wasserstein"
 PATCH = 7  # height and width of a patch
@@ -93,8 +93,8 @@ class SlicedWasserstein:
         shapes = [(len(levels), levels[0].shape[1]) for levels in (fakes, reals)]
         if shapes[0] != shapes[1]:
             raise ShapeError(
-                f"{OWNER}: fakes have {shapes[0][0]} levels and {shapes[0][1]} channels, reals {shapes[1][0]} and "
-                f"{shapes[1][1]}. Both sets must have images of the same size and channels."
+                f"{OWNER}: fakes have {counted(shapes[0][0], 'level')} and {counted(shapes[0][1], 'channel')}, "
+                f"reals {shapes[1][0]} and {shapes[1][1]}. Both sets must have images of the same size and channels."
             )
         generator = torch.Generator().manual_seed(self.seed)
         directions = F.normalize(torch.randn(self.directions, fakes[0][0].numel(), generator=generator))
@@ -126,8 +126,8 @@ class Patches:
             )
         if self.channels not in (0, images.shape[1]):
             raise ShapeError(
-                f"{OWNER}: images with {images.shape[1]} channels follow images with {self.channels}. All images of a "
-                "set must have the same number."
+                f"{OWNER}: images with {counted(images.shape[1], 'channel')} follow images with {self.channels}. "
+                "All images of a set must have the same number."
             )
         self.channels = images.shape[1]
         keys = torch.rand(images.shape[0], self.count, generator=self._generator).flatten()

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import COLOUR_SPACES, Colour, check_palette
-from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
+from imtrans.errors import ArgumentError, SavedModelError, counted, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import write_atomic
 from imtrans.hub.adapt import adapt_channels
 from imtrans.hub.client import push
@@ -116,7 +116,7 @@ class Pretrained(nn.Module):
     def palette(self, palette: object) -> None:
         if palette is not None:
             palette = check_palette(type(self).__name__, palette)
-            self._check_labels(f"a palette of {len(palette)} colours", len(palette))
+            self._check_labels(f"a palette of {counted(len(palette), 'colour')}", len(palette))
         self._palette = palette
 
     @property
@@ -242,7 +242,7 @@ class Pretrained(nn.Module):
             return
         parts = [f"{each.where} is {each.found}, but they give {each.expected}" for each in found[:3]]
         parts = parts or [f"its state dict has other keys, {join_names(sorted(tensors ^ expected))}"]
-        more = f" There are {len(found) - 3} more differences." if len(found) > 3 else ""
+        more = f" And {counted(len(found) - 3, 'more difference')}." if len(found) > 3 else ""
         raise SavedModelError(
             f"{cls.__name__}: the network differs from its description, {CONFIG}, which holds only the class and its "
             f"arguments: {'; '.join(parts)}.{more} Build the network with arguments that give this, or make the change "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from imtrans.checks import in_range
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, counted
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
@@ -147,11 +147,11 @@ class CycleGAN(nn.Module):
         ):
             if (found := getattr(getattr(self, name), attribute, channels)) != channels:
                 raise ArgumentError(
-                    f"CycleGAN: to_target maps {source} channels to {target}, and {name} has {attribute}={found}. "
-                    f"Use {attribute}={channels}."
+                    f"CycleGAN: to_target maps {counted(source, 'channel')} to {target}, and {name} has "
+                    f"{attribute}={found}. Use {attribute}={channels}."
                 )
         if self.identity_weight > 0 and source != target:
             raise ArgumentError(
                 f"CycleGAN: identity_weight={self.identity_weight:g} needs equal channels of source and target, and "
-                f"to_target maps {source} channels to {target}. Use identity_weight=0, or equal channels."
+                f"to_target maps {counted(source, 'channel')} to {target}. Use identity_weight=0, or equal channels."
             )

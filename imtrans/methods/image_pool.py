@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from imtrans.checks import at_least
 from imtrans.distributed.data_parallel import current_shard
-from imtrans.errors import ShapeError
+from imtrans.errors import ShapeError, counted
 
 
 class ImagePool(nn.Module):
@@ -90,7 +90,8 @@ class ImagePool(nn.Module):
         """Load what `get_extra_state` returned; a ShapeError says that it belongs to a pool of another size."""
         if state and len(state["images"]) != self.size:
             raise ShapeError(
-                f"ImagePool: the state is of a pool of {len(state['images'])} images, this one keeps {self.size}."
+                f"ImagePool: the state is of a pool of {counted(len(state['images']), 'image')}, this one keeps "
+                f"{self.size}."
             )
         self._images = state["images"].clone() if state else None
         self._seen = state["seen"].clone() if state else None

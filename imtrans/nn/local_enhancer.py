@@ -126,7 +126,7 @@ class LocalEnhancer(Pretrained):
         if rest:
             raise ArgumentError(
                 f"{owner}: base_channels={generator.config['base_channels']} of the global generator must be a "
-                f"multiple of {2**num_enhancers}, because each of {num_enhancers} enhancers halves the width. "
+                f"multiple of {2**num_enhancers}, because each enhancer halves the width. "
                 "Use fewer enhancers, or train a global generator of another width."
             )
         arguments |= {f"global_{name}": arguments.pop(f"num_{name}") for name in ("blocks", "downs")}

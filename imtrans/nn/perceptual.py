@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.checks import check_bool, in_range
-from imtrans.errors import ArgumentError, ShapeError, did_you_mean, join_names, short_repr
+from imtrans.errors import ArgumentError, ShapeError, counted, did_you_mean, join_names, short_repr
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
@@ -96,7 +96,10 @@ class PerceptualLoss(nn.Module):
         if weights is None:
             weights = VGG19_WEIGHTS if tuple(layers) == VGG19_LAYERS else [1.0] * len(layers)
         if len(weights) != len(layers):
-            raise ArgumentError(f"{owner}: got {len(weights)} weights for {len(layers)} layers. Give one for each.")
+            raise ArgumentError(
+                f"{owner}: got {counted(len(weights), 'weight')} for {counted(len(layers), 'layer')}. Give one for "
+                "each."
+            )
         known = dict(network.named_modules())
         for name in layers:
             if name not in known:

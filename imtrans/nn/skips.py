@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, counted
 
 
 class ConcatSkip(nn.Module):
@@ -36,7 +36,8 @@ class AddSkip(nn.Module):
         super().__init__()
         if channels != skip_channels:
             raise ArgumentError(
-                f"AddSkip: cannot add {skip_channels} skip channels to {channels}. Use equal widths, or ConcatSkip."
+                f"AddSkip: cannot add {counted(skip_channels, 'skip channel')} to {channels}. Use equal widths, or "
+                "ConcatSkip."
             )
         self.out_channels = channels
 

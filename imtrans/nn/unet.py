@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imtrans.checks import at_least, check_bool, in_range, one_of
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, counted
 from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.attention import SelfAttention
 from imtrans.nn.blocks import DownBlock, UpBlock, conv_stack
@@ -299,8 +299,9 @@ def _level_skips(skips: str | Skip | Sequence[str | Skip], depth: int) -> list[S
     each = list(skips) if isinstance(skips, (list, tuple)) else [skips] * (depth - 1)
     if len(each) != depth - 1:
         raise ArgumentError(
-            f"{OWNER}: skips has {len(each)} entries, but depth={depth} has {depth - 1} skips, counted from the "
-            "outermost level inward. Pass one name for all, or one entry for each."
+            f"{OWNER}: skips names {counted(len(each), 'skip')}, but depth={depth} has "
+            f"{counted(depth - 1, 'skip')}, counted from the outermost level inward. Pass one name for "
+            "all, or one entry for each."
         )
     return [s if callable(s) else SKIPS[one_of(OWNER, "skips", s, SKIPS)] for s in each]
 

@@ -95,8 +95,8 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
         return state
     if found:
         raise CheckpointError(
-            f"all {len(found)} checkpoints in {folder} are damaged. The oldest: {problems[found[0]]} Start in another "
-            "folder."
+            f"each checkpoint in {folder} is damaged, {len(found)} in all. The oldest: {problems[found[0]]} Start "
+            "in another folder."
         )
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imtrans.errors import CheckpointError, join_names, one_line, printable
+from imtrans.errors import CheckpointError, counted, join_names, one_line, printable
 
 # What a run learns depends on these entries. A change of any other entry is recorded.
 LEARNED = (
@@ -91,7 +91,7 @@ def _same(was: Any, now: Any) -> bool:
     """Whether two entries are equal. Of nested ones, keys that both have are compared."""
     if isinstance(was, dict) and isinstance(now, dict):
         return all(_same(was[key], now[key]) for key in was.keys() & now.keys())
-    return bool(_without_address(was) == _without_address(now))
+    return bool(_comparable(was) == _comparable(now))
 
 
 def _differences(was: Any, now: Any, *path: str) -> Iterator[str]:
@@ -102,12 +102,15 @@ def _differences(was: Any, now: Any, *path: str) -> Iterator[str]:
                 yield from _differences(was[key], now[key], *path, key)
     else:
         name = ".".join(part for part in path if part not in ("settings", "networks", "arguments"))
-        yield f"{name} was {one_line(repr(was), 200)}, now {one_line(repr(now), 200)}"
+        show = str if "arguments" in path else repr  # arguments of networks are saved as their reprs
+        yield f"{name} was {one_line(show(was), 200)}, now {one_line(show(now), 200)}"
 
 
-def _without_address(value: Any) -> Any:
-    """Return `value` without the memory addresses that the ``repr`` of an object may hold."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", value) if isinstance(value, str) else value
+def _comparable(value: Any) -> Any:
+    """Return a text without memory addresses, and with "1 pair" for "1 pairs", as older versions wrote it."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"\b(1 (?:bad |procedural )?\w+?)s\b", r"\1", re.sub(r" at 0x[0-9a-fA-F]+", "", value))
 
 
 def _is_less(was: Any, now: Any) -> bool:
@@ -133,7 +136,9 @@ def _left_out(was: Sequence[Any], now: Sequence[Any]) -> list[Any] | None:
 def _file_difference(was: Sequence[Any], now: Sequence[Any]) -> str:
     before = set(map(str, was))
     if added := [printable(file) for file in now if file not in before]:
-        return f"{len(added)} of {len(now)} files are not among the {len(was)} of the run: {join_names(added, 3)}"
+        verb = "is" if len(added) == 1 else "are"
+        number = f"{len(added)} of {counted(len(now), 'file')}"
+        return f"{number} {verb} not among the {len(was)} of the run: {join_names(added, 3)}"
     return "the files have another order"
 
 
@@ -146,5 +151,5 @@ def fewer_files_text(left_out: Sequence[str], files: int, *, step: int, epoch: i
     return (
         f"Resumed after step {step} without {len(left_out)} of {files + len(left_out)} files: "
         f"{join_names([printable(file) for file in left_out], 3)}. Epoch {epoch + 1} continues with the others; the "
-        f"run has {total_steps} steps now."
+        f"run has {counted(total_steps, 'step')} now."
     )

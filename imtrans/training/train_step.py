@@ -86,7 +86,7 @@ class TrainStep:
         """
         check_sample("Trainer", batch)
         if not self._values_checked:  # once: reading values waits for the device
-            check_batch_values("Trainer", batch)
+            check_batch_values("Trainer", batch, warn=self.group.is_rank0)
             self._values_checked = True
         run = self._run if capture else self._run_uncaptured
         size = self.group.world_size

@@ -264,6 +264,8 @@ class Trainer:
     def _locked_folder(self, resume: bool) -> Iterator[bool]:
         with ExitStack() as stack:
             resuming = self._group.run_on_rank0(lambda: stack.enter_context(self.folder.locked(resume=resume)))
+            if resuming:  # before the data is decoded, and before a state that does not fit is loaded
+                self._files_compared = self._group.run_on_rank0(lambda: self.folder.check_resumed(self._config()))
             # Before the folder holds a run, and before signals are caught: decoding can take a while.
             self._loader.prepare(self.train_data, progress=self.progress)
             self._group.run_on_rank0(lambda: self._loader.prepare(self._validator.data, progress=self.progress))
@@ -278,8 +280,6 @@ class Trainer:
             self._group.run_on_rank0(lambda: self.folder.start(self._config()))
             self._save_checkpoint()
         else:
-            # First the comparison: its text says more than the one about a state that does not fit.
-            self._files_compared = self._group.run_on_rank0(lambda: self.folder.check_resumed(self._config()))
             self._load_state_dict(state)
             changes = self._group.run_on_rank0(lambda: self.folder.resume(self._config(), self.step))
             if "val_data" in changes:

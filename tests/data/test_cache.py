@@ -250,7 +250,7 @@ def test_a_damaged_image_ends_a_run_before_its_first_step(damaged, tmp_path):
     assert str(caught.value).endswith('To train without such files: on_bad_image="skip" (--on-bad-image skip).')
     assert not stepped
     assert not (out / "config.json").exists()  # the folder is free for the next attempt
-    with pytest.warns(UserWarning, match="1 of 12 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="1 of 12 samples is bad and left out"):
         data = PairedImages(damaged, size=16, on_bad_image="skip")
     assert data.files == [f"{i:02d}.jpg" for i in range(12) if i != 6]
     trainer(data, out, progress=False).fit()
@@ -269,7 +269,7 @@ def test_progress_shows_the_decoding_or_says_that_pixels_are_not_checked(folder,
     assert "decoding: " in capsys.readouterr().err
     trainer(data, None, max_steps=1, keep_data=False).fit()
     said = (
-        "The 5 samples of PairedImages are not cached: file headers are checked, pixels are not yet. "
+        "Not cached: 5 samples of PairedImages. File headers are checked, pixels are not yet. "
         'on_bad_image="skip" (--on-bad-image skip) decodes every file first.'
     )
     assert said in capsys.readouterr().err

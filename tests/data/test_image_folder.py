@@ -9,7 +9,7 @@ from PIL import Image
 
 from imtrans import PairedImages
 from imtrans.data.image_folder import SKIP_HINT, ImageFolder, check_files
-from imtrans.errors import ArgumentError, DataError
+from imtrans.errors import ArgumentError, DataError, counted
 
 
 def pictures(folder, **settings):
@@ -33,9 +33,9 @@ def test_bad_ones_are_an_error_or_left_out(tmp_path):
     (tmp_path / "b.png").write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"b\.png cannot be read as a picture"):
         pictures(tmp_path)
-    with pytest.warns(UserWarning, match="Mine: 1 of 2 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="Mine: 1 of 2 samples is bad and left out"):
         found = pictures(tmp_path, on_bad_image="skip")
-    assert repr(found) == f"1 pictures in {tmp_path} (1 bad ones left out), 4x4 pixels"
+    assert repr(found) == f"1 picture in {tmp_path} (1 bad one left out), 4x4 pixels"
     assert len(found.bad_images) == 1
 
 
@@ -97,7 +97,7 @@ def test_nothing_but_bad_ones_is_an_error(samples, known):
     with pytest.raises(DataError) as caught:
         check_files("Set", samples, check_header=unused, decode=look, on_bad_image="skip", known=known)
     reports = [*known, *(f"{sample} is bad." for sample in samples)]
-    assert str(caught.value) == f"Set: not one of {len(reports)} samples can be used. {' '.join(reports)}"
+    assert str(caught.value) == f"Set: not one of {counted(len(reports), 'sample')} can be used. {' '.join(reports)}"
 
 
 def test_other_errors_come_through():
@@ -163,7 +163,7 @@ def test_paired_images_without_a_sound_pair(tmp_path):
     with pytest.raises(DataError) as caught:
         PairedImages(tmp_path, on_bad_image="skip")
     assert str(caught.value).startswith(
-        f"PairedImages: not one of 1 samples can be used. {tmp_path / 'odd.png'} is 15 pixels wide and cannot be"
+        f"PairedImages: not one of 1 sample can be used. {tmp_path / 'odd.png'} is 15 pixels wide and cannot be"
     )
 
 

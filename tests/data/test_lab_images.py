@@ -70,11 +70,11 @@ def test_bad_pictures_are_an_error_or_left_out(folder):
     data = LabImages(folder, size=16)  # its header is sound
     with pytest.raises(DataError, match=r"4\.png cannot be read as a picture"):
         data[4]
-    with pytest.warns(UserWarning, match="LabImages: 1 of 5 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="LabImages: 1 of 5 samples is bad and left out"):
         data = LabImages(folder, size=16, on_bad_image="skip")
     assert len(list(data)) == 4
     assert [report.split(" ")[0] for report in data.bad_images] == [str(folder / "4.png")]
-    assert f"4 pictures in {folder} (1 bad ones left out), " in repr(data)
+    assert f"4 pictures in {folder} (1 bad one left out), " in repr(data)
 
 
 def test_it_says_what_it_is(folder):

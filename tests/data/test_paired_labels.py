@@ -281,7 +281,7 @@ def test_ids_that_are_no_class_are_an_error_that_names_the_file(ids_folder):
         "their own in the files. To train without such files:"
     )
     assert PairedImages(ids_folder, labels=256)[0]["source"].shape[0] == 256
-    with pytest.warns(UserWarning, match="1 of 3 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="1 of 3 samples is bad and left out"):
         assert PairedImages(ids_folder, labels=5, on_bad_image="skip").files == ["1p.png", "2.npy"]
 
 
@@ -291,6 +291,9 @@ def test_files_that_hold_no_ids(ids_folder):
     for index, found in ((0, "mode 'RGB'"), (2, "float64 in shape (36, 36)")):
         with pytest.raises(DataError, match=re.escape(f"holds no ids, but {found}. Save them as a grey image")):
             PairedImages(ids_folder, labels=5)[index]
+    hint = "They are read from B; for the other folder, use direction='AtoB' (--direction AtoB)."
+    with pytest.raises(DataError, match=re.escape(hint)):
+        PairedImages(ids_folder, labels=5, direction="BtoA")[1]
 
 
 def test_instances_that_are_missing_or_of_another_size(ids_folder):
@@ -301,7 +304,7 @@ def test_instances_that_are_missing_or_of_another_size(ids_folder):
     path.unlink()
     with pytest.raises(DataError, match=r"A/0\.png has no file of the same name in .*instances\. To train without"):
         PairedImages(ids_folder, labels=5, instances=True)
-    with pytest.warns(UserWarning, match="1 of 3 samples are bad and left out"):
+    with pytest.warns(UserWarning, match="1 of 3 samples is bad and left out"):
         assert len(PairedImages(ids_folder, labels=5, instances=True, on_bad_image="skip")) == 2
 
 

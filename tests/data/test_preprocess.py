@@ -162,7 +162,7 @@ def test_a_small_image_is_named_or_left_out(folder):
         f"{folder / 'A' / '0.png'} is 40x30, smaller than a crop of 35x35. Use a smaller size, or another preprocess "
         "than 'crop'."
     )
-    with pytest.warns(UserWarning, match="1 of 2 samples are bad"):
+    with pytest.warns(UserWarning, match="1 of 2 samples is bad"):
         assert PairedImages(folder, size=35, preprocess="crop", on_bad_image="skip").files == ["1.png"]
 
 

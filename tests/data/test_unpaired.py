@@ -159,12 +159,12 @@ def test_bad_pictures_can_be_left_out(folders, tmp_path):
     one, other = fill(tmp_path / "one", 3), fill(tmp_path / "other", 2, first=100)
     for path in (one / "a.png", other / "b.png"):
         path.write_bytes((one / "00.png").read_bytes()[:-30])
-    with pytest.warns(UserWarning, match="UnpairedImages: 1 of . samples are bad and left out") as warned:
+    with pytest.warns(UserWarning, match="UnpairedImages: 1 of . samples is bad and left out") as warned:
         data = UnpairedImages(one, other, size=8, augment=False, on_bad_image="skip")
     assert len(warned) == 2
     assert (len(data), len(data.b)) == (3, 2)
     assert [report.split(" ")[0] for report in data.bad_images] == [str(one / "a.png"), str(other / "b.png")]
-    assert f"3 pictures in {one} (1 bad ones left out), 20x20 pixels" in repr(data)
+    assert f"3 pictures in {one} (1 bad one left out), 20x20 pixels" in repr(data)
     assert UnpairedImages(*folders, size=8, on_bad_image="skip").bad_images == []
 
 

@@ -219,6 +219,17 @@ def test_floats_are_of_0_to_1_in_training_as_in_translate(tmp_path):
     assert refusal(nan) == " has values from nan to nan; a picture of mode 'F' holds 0 to 1. Scale them."
 
 
+def test_pairs_of_floats_out_of_range_name_the_option(tmp_path):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        written(tmp_path, encoded(Image.fromarray(np.full((8, 8), 7, np.float32)), "TIFF"), f"{side}/a.tif")
+    with pytest.raises(
+        DataError, match=r"holds 0 to 1\. Give the range: value_range=\(low, high\) \(--value-range\)\."
+    ):
+        PairedImages(tmp_path, size=8)[0]
+    assert PairedImages(tmp_path, size=8, value_range=(0, 7))[0]["source"].min() == 1
+
+
 def test_values_beyond_16_bit_are_named(tmp_path):
     path = written(tmp_path, NO_PICTURES["32-bit TIFF"], "a.tif")
     assert refusal(path) == " has values from 70000 to 70000; a picture of mode 'I' holds 0 to 65535. Scale them."
@@ -287,7 +298,7 @@ def test_exif_behind_the_pixels_is_noticed_when_the_picture_is_read(tmp_path):
     data = PairedImages(tmp_path, size=8)
     with pytest.raises(DataError, match=r"is 8x16, its partner .* is 16x8"):
         data[0]
-    with pytest.raises(DataError, match="not one of 1 samples can be used"):
+    with pytest.raises(DataError, match="not one of 1 sample can be used"):
         PairedImages(tmp_path, on_bad_image="skip")
 
 

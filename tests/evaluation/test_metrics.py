@@ -106,7 +106,7 @@ def test_histograms_are_those_of_numpy(seed):
 
 
 def test_histograms_need_colours():
-    message = "evaluate: 'histogram' needs RGB images, got images with 1 channels. Remove it from metrics."
+    message = "evaluate: 'histogram' needs RGB images, got images with 1 channel. Remove it from metrics."
     with pytest.raises(ShapeError, match=re.escape(message)):
         LabHistograms().add(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
 

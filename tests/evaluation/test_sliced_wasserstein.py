@@ -215,7 +215,7 @@ def test_a_spoilt_image_gives_nan():
             [torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)],
             torch.zeros(1, 3, 32, 32),
             ShapeError,
-            "images with 1 channels follow images with 3. All images",
+            "images with 1 channel follow images with 3. All images",
         ),
         ([], torch.zeros(1, 3, 32, 32), ArgumentError, "fakes has no images."),
         (torch.zeros(1, 3, 32, 32), torch.zeros(0, 3, 32, 32), ArgumentError, "reals has no images."),

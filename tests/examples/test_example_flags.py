@@ -367,7 +367,7 @@ def test_warm_start_names_the_sizes_that_differ(build, capsys, tmp_path):
     )
     UNetGenerator(base_channels=4, depth=6).save_pretrained(tmp_path / "deep")
     assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "deep") is None
-    assert "Arguments: depth=6 instead of 5. Tensors: 12 tensors are in only one of the two" in capsys.readouterr().err
+    assert "Arguments: depth=6 instead of 5. Tensors: 12 tensors in only one of the two" in capsys.readouterr().err
     ResnetGenerator(base_channels=4).save_pretrained(tmp_path / "resnet")
     assert build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", "resnet") is None
     assert "Arguments: ResnetGenerator instead of UNetGenerator." in capsys.readouterr().err

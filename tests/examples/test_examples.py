@@ -198,9 +198,9 @@ def test_bad_pictures_are_an_error_or_left_out_and_noted(tmp_path, monkeypatch):
     script = load()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments[:-1], "other", "--on-bad-image", "skip"])
-    with pytest.warns(UserWarning, match=r"1 of 4 samples are bad and left out\. pairs/train/2\.jpg cannot be read"):
+    with pytest.warns(UserWarning, match=r"1 of 4 samples is bad and left out\. pairs/train/2\.jpg cannot be read"):
         assert script.main(script.run, script.arguments()) == 0
-    assert "3 pairs side by side in pairs/train (1 bad ones left out)" in config_of(tmp_path / "other")["data"]
+    assert "3 pairs side by side in pairs/train (1 bad one left out)" in config_of(tmp_path / "other")["data"]
 
 
 def test_a_digest_without_a_download(tmp_path):

@@ -59,9 +59,9 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: mine/train/bad.jpg cannot be read as a picture")
 
-    with pytest.warns(UserWarning, match=r"1 of 4 samples are bad and left out\. mine/train/bad.jpg cannot be read"):
+    with pytest.warns(UserWarning, match=r"1 of 4 samples is bad and left out\. mine/train/bad.jpg cannot be read"):
         output = succeeded(*words, "--no-compile", cwd=tmp_path)
-    assert "training on   3 pictures in mine/train (1 bad ones left out), 24x18 pixels, grey to colour" in output
+    assert "training on   3 pictures in mine/train (1 bad one left out), 24x18 pixels, grey to colour" in output
     assert "validating on 2 pictures in mine/test, 24x18 pixels, grey to colour" in output
     assert "4 steps of batch 2 on cpu in bf16" in output
     config = config_of(tmp_path / "runs" / "mine")

@@ -59,9 +59,7 @@ def test_every_flag_on_a_folder_of_the_usual_layout(tmp_path):
     assert (
         "training on   3 pictures in mine/trainA, 24x18 pixels, and, without pairs, 5 pictures in mine/trainB" in output
     )
-    assert (
-        "samples of    2 pictures in mine/testA, 24x18 pixels, and, without pairs, 1 pictures in mine/testB" in output
-    )
+    assert "samples of    2 pictures in mine/testA, 24x18 pixels, and, without pairs, 1 picture in mine/testB" in output
     assert "BtoA" in output
     assert "4 steps of batch 2 on cpu in bf16" in output
     config = config_of(tmp_path / "runs" / "mine")

@@ -203,7 +203,7 @@ def test_each_combination_is_what_it_says_and_trains(example, name):
         assert receptive_field(method.discriminator, in_channels=channels).size == field
     trainer = Trainer(method, None, out=None, device="cpu", precision="fp32")
     before = [p.clone() for p in method.parameters()]
-    batch = {"source": torch.rand(1, 3, 96, 96), "target": torch.rand(1, 3, 96, 96)}
+    batch = {"source": torch.rand(1, 3, 96, 96) * 2 - 1, "target": torch.rand(1, 3, 96, 96) * 2 - 1}
     for _ in range(3):
         losses = trainer.train_step(batch)
     assert {term for term, value in losses.items() if value != 0} == terms
@@ -254,6 +254,16 @@ def test_the_ablations_take_a_segmenter_go_on_and_refuse_an_unknown_run(data, tm
     refused = run("ablations.py", "--runs", "l2", cwd=tmp_path)
     assert refused.returncode == 2
     assert "invalid choice: 'l2'" in refused.stderr
+
+
+def test_the_ablations_check_the_size_before_the_first_run(tmp_path):
+    done = run("ablations.py", "--size", "32", cwd=tmp_path)
+    assert done.stderr == (
+        "error: ablations: images of 32x32 are too small for the discriminators of 286x286. Use a larger --size, or "
+        "choose other --runs.\n"
+    )
+    assert not done.stdout
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_speedrun_trains_until_the_scores_are_reached(tmp_path):

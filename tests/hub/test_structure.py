@@ -151,7 +151,7 @@ def test_many_differences_are_counted(tmp_path):
     for module in network.modules():
         if isinstance(module, nn.InstanceNorm2d):
             module.eps = 1e-3
-    with pytest.raises(SavedModelError, match=r"stem\.norm\.eps is 0\.001, but .* There are 2 more differences\."):
+    with pytest.raises(SavedModelError, match=r"stem\.norm\.eps is 0\.001, but .* And 2 more differences\."):
         network.save_pretrained(tmp_path)
 
 

@@ -34,7 +34,7 @@ def test_the_repr_of_the_default_unet_has_less_than_a_hundred_lines():
         ({"channels": (4, 0)}, "each of channels must be a whole number >= 1, got 0."),
         (
             {"skips": ("add",), "depth": 3},
-            "skips has 1 entries, but depth=3 has 2 skips, counted from the outermost level inward. "
+            "skips names 1 skip, but depth=3 has 2 skips, counted from the outermost level inward. "
             "Pass one name for all, or one entry for each.",
         ),
         (

@@ -334,7 +334,7 @@ def test_all_are_damaged(tmp_path):
         with pytest.raises(CheckpointError) as caught:
             newest_state(tmp_path)
         assert str(caught.value) == (
-            f"all 2 checkpoints in {tmp_path} are damaged. The oldest: {tmp_path / '000001'} is damaged "
+            f"each checkpoint in {tmp_path} is damaged, 2 in all. The oldest: {tmp_path / '000001'} is damaged "
             f"({NOT_THE_SAME}). Start in another folder."
         )
     assert [path.name for path in checkpoints(tmp_path)] == ["000001", "000002"]

@@ -7,7 +7,7 @@ from imtrans import PatchDiscriminator, Pix2Pix, UNetGenerator
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.training.nan_check import first_non_finite, non_finite_weight
 
-BATCH = {"source": torch.rand(1, 3, 16, 16), "target": torch.rand(1, 3, 16, 16)}
+BATCH = {"source": torch.rand(1, 3, 16, 16) * 2 - 1, "target": torch.rand(1, 3, 16, 16) * 2 - 1}
 ALONE = ProcessGroup()
 BAD = [float("nan"), float("inf"), -float("inf")]
 

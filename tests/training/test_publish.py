@@ -212,7 +212,7 @@ def test_an_unchanged_run_makes_no_commit(hub):
     torch.manual_seed(99)
     trainer.push_to_hub("user/repo", token=hub.token)
     assert len(hub.commits("user/repo")) == 2
-    trainer.train_step({"source": torch.rand(1, 3, 16, 16), "target": torch.rand(1, 3, 16, 16)})
+    trainer.train_step({"source": torch.rand(1, 3, 16, 16) * 2 - 1, "target": torch.rand(1, 3, 16, 16) * 2 - 1})
     trainer.push_to_hub("user/repo", token=hub.token)
     assert len(hub.commits("user/repo")) == 3
 

@@ -73,14 +73,14 @@ def test_a_damaged_picture_is_skipped_on_resume(tmp_path, pairs, capsys):
     trainer(pairs, out, max_steps=4).fit()
     whole = (pairs / "b.png").read_bytes()
     (pairs / "b.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match="1 of 6 samples are bad"):
+    with pytest.warns(UserWarning, match="1 of 6 samples is bad"):
         run = trainer(pairs, out, on_bad_image="skip")
     run.fit(resume=True)
     assert "Resumed after step 4 without 1 of 6 files: b.png. Epoch 2 continues" in capsys.readouterr().err
     assert config_of(out)["changes"][0]["files"] == {"left_out": ["b.png"]}
     assert run.step == run.total_steps == 9
     (pairs / "b.png").write_bytes(whole)
-    with pytest.raises(CheckpointError, match=r"1 of 6 files are not among the 5 of the run: b[.]png"):
+    with pytest.raises(CheckpointError, match=r"1 of 6 files is not among the 5 of the run: b[.]png"):
         trainer(pairs, out).fit(resume=True)
 
 
@@ -126,16 +126,28 @@ def test_files_that_were_renamed_or_added_are_refused(tmp_path, pairs):
     (pairs / "a.png").unlink()
     with pytest.raises(CheckpointError) as caught:
         trainer(pairs, out).fit(resume=True)
-    assert "; 1 of 5 files are not among the 6 of the run: z.png. Resume it with the values" in str(caught.value)
+    assert "; 1 of 5 files is not among the 6 of the run: z.png. Resume it with the values" in str(caught.value)
     shutil.copy(pairs / "z.png", pairs / "c.png")
     shutil.copy(pairs / "z.png", pairs / "a.png")
-    with pytest.raises(CheckpointError, match=r"1 of 7 files are not among the 6 of the run: z[.]png[.] Resume"):
+    with pytest.raises(CheckpointError, match=r"1 of 7 files is not among the 6 of the run: z[.]png[.] Resume"):
         trainer(pairs, out).fit(resume=True)
     (pairs / "z.png").rename(tmp_path / "z.png")
     (pairs / "b.png").unlink()
     with pytest.raises(CheckpointError, match=r"has other arguments: seed was 0, now 1\. Resume"):
         trainer(pairs, out, seed=1).fit(resume=True)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_arguments_are_compared_before_the_pictures_are_decoded(tmp_path, pairs, monkeypatch):
+    out = tmp_path / "run"
+    trainer(pairs, out, max_steps=1).fit()
+    loaded, load = [], PairedImages.load
+    monkeypatch.setattr(PairedImages, "load", lambda data, index: loaded.append(index) or load(data, index))
+    with pytest.raises(CheckpointError, match="other arguments: seed was 0, now 1"):
+        trainer(pairs, out, seed=1).fit(resume=True)
+    assert not loaded
+    trainer(pairs, out, max_steps=2).fit(resume=True)  # the lock was released
+    assert sorted(set(loaded)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_fewer_files_do_not_hide_other_settings(tmp_path, pairs):
@@ -164,6 +176,20 @@ def test_a_run_of_before_without_a_list_of_files_is_compared_by_its_data(tmp_pat
     assert config_of(out)["files"] == FILES  # from now on, it may lose some
     (pairs / "b.png").unlink()
     trainer(pairs, out, max_steps=6).fit(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("1 pairs in a (1 bad ones left out), 8x8 pixels", "1 pair in a (1 bad one left out), 8x8 pixels"),
+        ("1 procedural facades of seed 0", "1 procedural facade of seed 0"),
+        ("pairs in a, source of 1 labels and edges", "pairs in a, source of 1 label and edges"),
+    ],
+)
+def test_a_run_of_before_is_resumed_if_only_the_grammar_differs(tmp_path, before, now):
+    assert compare_configs({"data": before, "settings": {}}, {"data": now, "settings": {}}, folder=tmp_path) == {}
+    with pytest.raises(CheckpointError, match="data was '1"):
+        compare_configs({"data": "11 pairs", "settings": {}}, {"data": now, "settings": {}}, folder=tmp_path)
 
 
 def test_what_a_data_set_of_ones_own_needs(tmp_path):

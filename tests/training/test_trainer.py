@@ -301,8 +301,8 @@ DIFFERENT = {
         "lr_policy": "cosine",
         "warmup_epochs": 1,
     },
-    "generator.depth was '3', now '2'": {"changes": {"depth": 2}},
-    "generator.skips was \"'concat'\", now \"'add'\"": {"changes": {"skips": "add"}},
+    "generator.depth was 3, now 2": {"changes": {"depth": 2}},
+    "generator.skips was 'concat', now 'add'": {"changes": {"skips": "add"}},
 }
 
 
@@ -842,7 +842,9 @@ def test_train_step_returns_detached_tensors_and_writes_nothing(tmp_path, monkey
     method = Pix2Pix(UNetGenerator(base_channels=4, depth=3), PatchDiscriminator(6, base_channels=4, n_layers=1))
     trainer = Trainer(method, out=None, device=device, precision="fp32")
     before = [p.clone() for p in method.parameters()]
-    losses = trainer.train_step({"source": torch.rand(2, 3, 16, 16), "target": torch.rand(2, 3, 16, 16)})
+    losses = trainer.train_step(
+        {"source": torch.rand(2, 3, 16, 16) * 2 - 1, "target": torch.rand(2, 3, 16, 16) * 2 - 1}
+    )
     assert set(losses) == {"D_fake", "D_real", "G_gan", "G_l1"}
     assert all(not loss.requires_grad and loss.device.type == device.type for loss in losses.values())
     assert not any(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
@@ -1169,3 +1171,36 @@ def test_the_first_batch_must_lie_in_the_range_of_the_networks(name):
         "0 to 255: x / 127.5 - 1."
     )
     trainer.train_step({name: tensor[None] for name, tensor in sample.items()})
+
+
+def first_step(source, target):
+    generator = UNetGenerator(source.shape[0], 3, base_channels=4, depth=2)
+    batch = {"source": source[None], "target": target[None]}
+    trainer = Trainer(Pix2Pix(generator, None), [batch], out=None, device="cpu")
+    return trainer, batch
+
+
+def test_images_from_0_to_1_are_warned_of_once():
+    trainer, batch = first_step(torch.rand(3, 16, 16), torch.rand(3, 16, 16))
+    with pytest.warns(UserWarning, match=r"no value below 0, .* scale its samples: x \* 2 - 1\.") as caught:
+        trainer.train_step(batch)
+    assert len(caught) == 1
+    trainer.train_step(batch)
+
+
+LABELS = torch.eye(4)[torch.arange(256).reshape(16, 16) % 4].permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (LABELS, torch.rand(3, 16, 16)),
+        (torch.cat([LABELS, LABELS[:1]]), torch.rand(3, 16, 16)),  # with edges of instances
+        (torch.rand(3, 16, 16), torch.ones(3, 16, 16)),
+        (torch.rand(3, 16, 16), torch.rand(3, 16, 16) * 2 - 1),
+        (torch.rand(3, 16, 16) * 2 - 1, torch.rand(3, 16, 16).round()),
+    ],
+)
+def test_labels_and_light_images_are_not_warned_of(source, target):
+    trainer, batch = first_step(source, target)
+    trainer.train_step(batch)

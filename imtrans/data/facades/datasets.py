@@ -9,6 +9,7 @@ from imtrans.data.images import resized
 from imtrans.data.lab_images import LabDataset
 from imtrans.data.paired import DIRECTIONS
 from imtrans.data.unpaired import Unpaired
+from imtrans.errors import counted
 
 
 class ProceduralFacades(SingleSourceDataset):
@@ -46,7 +47,7 @@ class ProceduralFacades(SingleSourceDataset):
     def check_index(self, index: int) -> int:
         """Return `index` if it is from 0 to ``length - 1``."""
         if not 0 <= index < self.length:
-            raise IndexError(f"ProceduralFacades has {self.length} samples, no index {index}")
+            raise IndexError(f"ProceduralFacades has {counted(self.length, 'sample')}, no index {index}")
         return index
 
     def load(self, index: int) -> Batch:
@@ -58,7 +59,9 @@ class ProceduralFacades(SingleSourceDataset):
         return self._drawn[index]
 
     def __repr__(self) -> str:
-        return f"{self.length} procedural facades of seed {self.seed}, {self._shown}, {self._describe_crops()}"
+        return (
+            f"{counted(self.length, 'procedural facade')} of seed {self.seed}, {self._shown}, {self._describe_crops()}"
+        )
 
 
 class LabFacades(LabDataset, ProceduralFacades):
