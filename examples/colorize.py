@@ -28,7 +28,7 @@ from training import (
     warm_start,
 )
 
-from imtrans import Colorization, LabFacades, LabImages, Pix2Pix, Trainer, UNetGenerator
+from imtrans import Colorization, LabFacades, LabImages, Trainer, UNetGenerator
 from imtrans.distributed.process_group import init_process_group
 from imtrans.methods.recipes import unet_depth
 from imtrans.runtime import pick_device
@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/colorize"))
     add_flags(parser)
-    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, recipe="paper")
+    add_network_flags(parser, Colorization, norm="batch", dropout=True)
     args = parser.parse_args()
     if not args.data:
         check_procedural(parser, args)

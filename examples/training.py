@@ -107,16 +107,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks at the end")
 
 
-def add_network_flags(
-    parser: argparse.ArgumentParser, method: type, *, norm: str, dropout: bool, recipe: str = "sharp"
-) -> None:
+def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: str, dropout: bool) -> None:
     """Add the flags of the networks and of the class `method`; a weight only if the class has it as an argument.
 
-    `norm` and `recipe` are the defaults of these flags. `dropout` says whether the generators have dropout by default.
+    `norm` is the default of --norm. `dropout` says whether the generators have dropout by default.
     """
-    parser.set_defaults(method=method)
-    names = [name for name, methods in RECIPES.items() if method in methods]
-    parser.add_argument("--recipe", choices=names, default=recipe, help=f"see imtrans.recipe ({recipe})")
+    parser.set_defaults(method=method, recipe="paper")
+    if len(names := [name for name, methods in RECIPES.items() if method in methods]) > 1:
+        parser.add_argument("--recipe", choices=names, default="sharp", help="see imtrans.recipe (sharp)")
     parser.add_argument("--generator", choices=GENERATORS, help="generator of pytorch-CycleGAN-and-pix2pix")
     parser.add_argument("--norm", choices=sorted(NORMS), default=norm, help=f"norm of all networks ({norm})")
     parser.add_argument(
@@ -138,11 +136,17 @@ def add_network_flags(
 
 
 def _method_flags(method: type) -> list[str]:
-    return [name for name in METHOD_FLAGS if name in inspect.signature(method).parameters]
+    return [name for name in METHOD_FLAGS if name in _parameters(method)]
 
 
 def _default(function: Callable[..., Any], argument: str) -> Any:
-    return inspect.signature(function).parameters[argument].default
+    return _parameters(function)[argument].default
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a function, or of a class and its bases, which may take `**options` for them."""
+    functions = [base.__init__ for base in reversed(function.__mro__)] if isinstance(function, type) else [function]
+    return {name: each for made in functions for name, each in inspect.signature(made).parameters.items()}
 
 
 def method_arguments(args: argparse.Namespace) -> dict[str, Any]:

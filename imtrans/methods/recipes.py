@@ -28,12 +28,15 @@ class Settings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
-_SHARP_PAIRED = Settings(
-    generator={"upsample": "nearest"}, discriminator={"spectral_norm": True}, method={"feature_weight": 10.0}
-)
 RECIPES: dict[str, dict[type[nn.Module], Settings]] = {
     "paper": {Pix2Pix: Settings(), Colorization: Settings(), CycleGAN: Settings()},
-    "sharp": {Pix2Pix: _SHARP_PAIRED, Colorization: _SHARP_PAIRED, CycleGAN: Settings({"upsample": "nearest"})},
+    "sharp": {
+        Pix2Pix: Settings(
+            generator={"upsample": "nearest"},
+            discriminator={"spectral_norm": True},
+            method={"feature_weight": 10.0},
+        ),
+    },
 }
 """The settings of each recipe, by the class of the method."""
 
@@ -59,8 +62,8 @@ def recipe(
     """Make the networks and the method of a recipe, with initial weights, and the arguments of its trainer.
 
     - ``"paper"``: the defaults of the classes, which follow the papers.
-    - ``"sharp"``: for `Pix2Pix` and `Colorization`: the decoder resizes by nearest neighbour instead of deconvolving,
-      the PatchGAN has spectral norm, and the generator matches its features. For `CycleGAN`: the resizing decoder.
+    - ``"sharp"``, for `Pix2Pix`: the decoder resizes by nearest neighbour instead of deconvolving, the PatchGAN has
+      spectral norm, and the generator matches its features.
 
     `Pix2Pix` and `Colorization` get a `UNetGenerator`, `CycleGAN` two `ResnetGenerator`.
 
@@ -92,8 +95,8 @@ def recipe(
     by_method = RECIPES[one_of("recipe", "name", name, RECIPES)]
     if method not in by_method:
         raise ArgumentError(
-            f"recipe: method must be one of the classes {join_names([each.__name__ for each in by_method])}, got "
-            f"{getattr(method, '__name__', method)!r}."
+            f"recipe: the recipe {name!r} is for {join_names([each.__name__ for each in by_method])}, got the method "
+            f"{getattr(method, '__name__', method)!r}. Give one of these classes, or another recipe."
         )
     settings = by_method[method]
     for side in height_and_width(size):

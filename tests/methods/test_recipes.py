@@ -70,7 +70,7 @@ def test_the_sharp_recipe_of_pix2pix():
 @pytest.mark.parametrize(("size", "depth", "blocks"), [(255, 7, 6), (256, 8, 9), (512, 8, 9), (32, 5, 6)])
 def test_the_depth_follows_the_size(size, depth, blocks):
     assert recipe("sharp", size=size, base_channels=1, device="cpu").method.generator.depth == depth
-    cyclegan = recipe("sharp", CycleGAN, size=size, base_channels=1, device="cpu").method
+    cyclegan = recipe("paper", CycleGAN, size=size, base_channels=1, device="cpu").method
     assert cyclegan.to_target.config["num_blocks"] == blocks
 
 
@@ -99,8 +99,14 @@ def test_each_recipe_trains_and_its_run_names_it(tmp_path, name, method):
     [
         ({"name": "sharpe"}, "recipe: name='sharpe' is not one of ['paper', 'sharp']. Did you mean 'sharp'?"),
         ({"name": "sharp", "size": 3}, "recipe: size must be a whole number >= 4, got 3."),
-        ({"name": "sharp", "method": torch.nn.Linear}, "one of the classes Pix2Pix, Colorization, CycleGAN, got 'Lin"),
-        ({"name": "sharp", "method": "cyclegan"}, "one of the classes Pix2Pix, Colorization, CycleGAN, got 'cyclegan'"),
+        (
+            {"name": "sharp", "method": torch.nn.Linear},
+            "recipe 'sharp' is for Pix2Pix, got the method 'Linear'.",
+        ),
+        (
+            {"name": "paper", "method": "cyclegan"},
+            "is for Pix2Pix, Colorization, CycleGAN, got the method 'cyc",
+        ),
     ],
 )
 def test_errors(arguments, message):
