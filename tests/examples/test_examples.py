@@ -125,8 +125,18 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     tested = {
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
         *TESTED, "--recipe", "--l1-weight", "--feature-weight", "--no-dropout", "--value-range", "--labels",
+        "--instances",
     }  # fmt: skip
-    assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
+    assert {word.strip("[],):") for word in listed.split() if word.strip("[],):").startswith("--")} == tested
+
+
+def test_class_ids_and_instances_from_the_command_line(tmp_path):
+    for folder, pixels in {"A": np.eye(40), "instances": np.eye(40), "B": np.zeros((40, 40, 3))}.items():
+        (tmp_path / "pairs" / "train" / folder).mkdir(parents=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pairs" / "train" / folder / "0.png")
+    arguments = ["--data", "pairs", "--direction", "AtoB", "--labels", 2, "--instances", "--size", 32, "--max-steps", 1]
+    out = succeeded(*arguments, "--base-channels", 4, "--device", "cpu", cwd=tmp_path)
+    assert "source of 2 labels and edges, AtoB" in out
 
 
 def test_label_maps_from_the_command_line(tmp_path):
