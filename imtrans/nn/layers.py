@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -142,10 +143,13 @@ class NearestConv(nn.Sequential):
         large = height * width >= _FOLD_FROM_MAP and batch * height * width >= _FOLD_FROM
         if not large or not self._can_fold():
             return self[1](self[0](x))
-        return F.conv_transpose2d(x, self._kernel(), self[1].bias, stride=2, padding=1)
+        return F.conv_transpose2d(x, self._kernel(), cast(nn.Conv2d, self[1]).bias, stride=2, padding=1)
 
     def freeze(self) -> None:
-        """Compute the 4x4 kernel once, at the next call that needs it: the weights must not change afterwards."""
+        """Keep the 4x4 kernel of the next call that folds it; the weights must not change afterwards.
+
+        Call it for inference only. A compiler does not keep the kernel: call the network once before.
+        """
         self._frozen = True
 
     def _can_fold(self) -> bool:
@@ -162,7 +166,7 @@ class NearestConv(nn.Sequential):
     def _kernel(self) -> Tensor:
         if self._folded is not None:
             return self._folded
-        kernel = fold_nearest(self[1].weight)
+        kernel = fold_nearest(cast(nn.Conv2d, self[1]).weight)
         if self._frozen and not torch.compiler.is_compiling():
             self._folded = kernel.detach().contiguous(memory_format=torch.channels_last)
         return kernel
