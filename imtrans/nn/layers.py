@@ -146,7 +146,10 @@ class NearestConv(nn.Sequential):
         return F.conv_transpose2d(x, self._kernel(), cast(nn.Conv2d, self[1]).bias, stride=2, padding=1)
 
     def freeze(self) -> None:
-        """Compute the 4x4 kernel once, at the next call that needs it: the weights must not change afterwards."""
+        """Keep the 4x4 kernel of the next call that folds it; the weights must not change afterwards.
+
+        Call it for inference only. A compiler does not keep the kernel: call the network once before.
+        """
         self._frozen = True
 
     def _can_fold(self) -> bool:
