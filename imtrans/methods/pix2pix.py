@@ -1,5 +1,6 @@
 """pix2pix: image-to-image translation with a conditional adversarial network."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from imtrans.checks import check_bool, in_range
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.errors import ArgumentError, ShapeError, one_line
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
@@ -69,7 +70,7 @@ class Pix2Pix(nn.Module):
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
         self.feature_weight = in_range("Pix2Pix", "feature_weight", feature_weight, 0.0)
-        if perceptual is not None and not isinstance(perceptual, nn.Module):
+        if perceptual is not None and not _takes_two(perceptual):
             raise ArgumentError(
                 f"Pix2Pix: perceptual must be an nn.Module that maps output and target to a scalar, got a "
                 f"{type(perceptual).__name__}. Use perceptual_loss(network, layers, weights), or None."
@@ -159,11 +160,20 @@ class Pix2Pix(nn.Module):
         """Return the arguments that change the training, besides the networks, for ``config.json``."""
         names = ("gan_weight", "l1_weight", "feature_weight", "perceptual_weight", "conditional")
         own = {name: getattr(self, name) for name in names}
-        return {**self.gan_loss.settings(), **own, "pool_size": self.pool.size}
+        perceptual = None if self.perceptual is None else one_line(repr(self.perceptual))
+        return {**self.gan_loss.settings(), **own, "perceptual": perceptual, "pool_size": self.pool.size}
 
     def translations(self) -> Sequence[Translation]:
         """Source to target, by the generator."""
         return (Translation("generator", self.generator),)
+
+
+def _takes_two(loss: object) -> bool:
+    """Whether `loss` is a module that takes two tensors, unlike a feature network."""
+    try:
+        return isinstance(loss, nn.Module) and bool(inspect.signature(loss.forward).bind(None, None))
+    except TypeError:
+        return False
 
 
 def _check_output(source: Tensor, output: Tensor, target: Tensor) -> None:

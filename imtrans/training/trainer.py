@@ -16,7 +16,7 @@ from tqdm import tqdm
 from imtrans.checks import at_least
 from imtrans.data.loader import Batch, BatchLoader, check_data, length_of
 from imtrans.distributed.process_group import init_process_group, rank_seed
-from imtrans.errors import ArgumentError, CheckpointError, TrainingError, one_line
+from imtrans.errors import ArgumentError, CheckpointError, TrainingError, one_line, short_repr
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods.base import check_method
 from imtrans.modes import unwrap
@@ -146,6 +146,9 @@ class Trainer:
         self._group = group = init_process_group(self.device)
         step: dict[str, Any] = {"lr": lr, "betas": betas, "precision": precision, "compile": compile, "ema": ema}
         self._train_step = TrainStep(method, device=self.device, group=group, **step)
+        for name, function in (("on_log", on_log), ("on_step_end", on_step_end)):
+            if not (function is None or callable(function)):
+                raise ArgumentError(f"Trainer: {name} must be a function, got {short_repr(function)}.")
         self._betas, self._ema, self.on_log, self.on_step_end = betas, ema, on_log, on_step_end
         self.optimizers, self.precision = self._train_step.optimizers, self._train_step.precision
         self.schedule = Schedule(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from imtrans import UNetGenerator, frechet_distance
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.errors import ArgumentError, ShapeError, counted
 from imtrans.evaluation.frechet_distance import FrechetDistance, Moments, distance_of_moments
 from imtrans.modes import running_as
 
@@ -178,6 +178,6 @@ def test_layers_that_cannot_be_compared(network, layers, error, message):
 def test_sets_that_are_too_small(fakes, reals, name, count):
     images, network = torch.rand(2, 3, 1, 1), nn.Sequential(nn.Conv2d(3, 2, 1))
     sets = [images[:each] if isinstance(each, int) else images if each is None else each for each in (fakes, reals)]
-    message = f"frechet_distance: {name} has {count} samples, and at least 2 are needed. Add images."
+    message = f"frechet_distance: {name} has {counted(count, 'sample')}, and at least 2 are needed. Add images."
     with pytest.raises(ArgumentError, match=re.escape(message)):
         frechet_distance(*sets, network, layers={"all": "0"})

@@ -161,8 +161,8 @@ def test_from_global_refuses_what_has_no_global_generator():
     with pytest.raises(ArgumentError) as caught:
         LocalEnhancer.from_global(ResnetGenerator(base_channels=6, num_blocks=0), num_enhancers=2)
     assert str(caught.value) == (
-        "LocalEnhancer.from_global: base_channels=6 of the global generator must be a multiple of 4, because each of 2 "
-        "enhancers halves the width. Use fewer enhancers, or train a global generator of another width."
+        "LocalEnhancer.from_global: base_channels=6 of the global generator must be a multiple of 4, because each "
+        "enhancer halves the width. Use fewer enhancers, or train a global generator of another width."
     )
     with pytest.raises(ArgumentError, match="num_enhancers must be a whole number from 1 to 4, got 0"):
         LocalEnhancer.from_global(ResnetGenerator(base_channels=6, num_blocks=0), num_enhancers=0)

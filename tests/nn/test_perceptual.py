@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from imtrans import PatchDiscriminator, Pix2Pix, Trainer, UNetGenerator, perceptual_loss
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.errors import ArgumentError, CheckpointError, ShapeError
 from imtrans.nn.perceptual import VGG19_LAYERS, VGG19_WEIGHTS, vgg19
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -110,7 +110,7 @@ def test_a_layer_that_a_later_one_overwrites_is_refused():
         ),
         (("relu",), "layers must be names of layers, got 'relu'."),
         (([],), "layers must be names of layers, got []."),
-        ((["relu"], [1.0, 2.0]), "got 2 weights for 1 layers. Give one for each."),
+        ((["relu"], [1.0, 2.0]), "got 2 weights for 1 layer. Give one for each."),
         ((["relu"], [-1.0]), "each of weights must be a number >= 0, got -1.0."),
     ],
 )
@@ -163,7 +163,10 @@ def test_pix2pix_adds_it_to_the_generators_loss_and_no_checkpoint_holds_it(tmp_p
         return Pix2Pix(generator, PatchDiscriminator(base_channels=4, n_layers=1), **options)
 
     torch.manual_seed(1)
-    loss, data = perceptual_loss(tiny(), ["relu"]), [{"source": s, "target": t} for s, t in zip(*images(), strict=True)]
+    loss, data = (
+        perceptual_loss(tiny(), ["relu"]),
+        [{"source": s * 2 - 1, "target": t * 2 - 1} for s, t in zip(*images(), strict=True)],
+    )
     settings = {"device": "cpu", "precision": "fp32", "progress": False, "epochs": 1, "log_every": 1}
     trainer = Trainer(own := method(perceptual=loss, perceptual_weight=3.0), data, out=tmp_path / "run", **settings)
     batch = {name: sample[None] for name, sample in data[0].items()}
@@ -191,3 +194,24 @@ def test_pix2pix_may_have_the_perceptual_term_alone():
         Pix2Pix(generator, None, l1_weight=0, perceptual=loss, perceptual_weight=0)
     with pytest.raises(ArgumentError, match=r"perceptual must be an nn\.Module that maps .* got a str"):
         Pix2Pix(generator, None, perceptual="vgg19")
+
+
+def test_a_run_is_not_resumed_with_another_perceptual_term(tmp_path):
+    data = [{"source": s * 2 - 1, "target": t * 2 - 1} for s, t in zip(*images(), strict=True)]
+
+    def run(loss, **resume):
+        method = Pix2Pix(UNetGenerator(base_channels=4, depth=2), None, perceptual=loss)
+        settings = {"device": "cpu", "precision": "fp32", "progress": False, "epochs": 1}
+        Trainer(method, data, out=tmp_path / "run", **settings).fit(**resume)
+
+    run(perceptual_loss(tiny(), ["relu"]))
+    run(perceptual_loss(tiny(), ["relu"]), resume=True)
+    was = r"perceptual was 'PerceptualLoss\(.*, relu: 1\)', now "
+    for other, now in ((None, "None"), (perceptual_loss(tiny(), ["conv"]), ".*, conv: 1")):
+        with pytest.raises(CheckpointError, match=was + now):
+            run(other, resume=True)
+
+
+def test_a_network_is_no_perceptual_loss():
+    with pytest.raises(ArgumentError, match="that maps output and target to a scalar"):
+        Pix2Pix(UNetGenerator(base_channels=4, depth=2), None, perceptual=tiny())

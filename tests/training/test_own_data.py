@@ -108,3 +108,9 @@ def test_data_without_a_length_is_refused(argument):
         f"Trainer: {argument} is a generator, which has no length. Give a data set with __len__ and __getitem__, or a "
         "list of its samples."
     )
+
+
+@pytest.mark.parametrize("name", ["on_log", "on_step_end"])
+def test_a_function_that_cannot_be_called_is_refused_before_the_run(name):
+    with pytest.raises(ArgumentError, match=f"Trainer: {name} must be a function, got 'print'"):
+        Trainer(method(), pairs(), **QUIET, **{name: "print"})
