@@ -90,7 +90,7 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
         for norm, statistics in running.items():
             norm.running_mean, norm.running_var = statistics
         for module in outermost:
-            del _settings_outside[module]
+            _settings_outside.pop(module, None)  # the garbage collector may have taken it out
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:

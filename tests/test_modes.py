@@ -1,4 +1,7 @@
 import copy
+import gc
+import sys
+import weakref
 
 import pytest
 import torch
@@ -167,3 +170,18 @@ def test_a_norm_uses_input_stats_exactly_if_it_removes_the_mean_of_its_input(nam
     removes = norm(torch.randn(2, 4, 8, 8) + 100).mean().abs().item() < 1
     assert uses_input_stats(norm) is removes
     assert uses_input_stats(norm.train(not training), training=training) is removes
+
+
+def test_a_context_that_is_never_left_is_collected_with_its_network(monkeypatch):
+    """As in `Translator`, which works on a copy of its own."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    network = nn.Sequential(nn.BatchNorm2d(1))
+    context = running_as(network, "batch_stats")
+    context.__enter__()
+    network.context = context  # a cycle
+    gone = weakref.ref(network)
+    del network, context
+    gc.collect()
+    assert gone() is None
+    assert not ignored
