@@ -7,14 +7,13 @@ python examples/ablations.py --data DIR --direction BtoA --resume               
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
-from train_segmenter import fit, format_scores, load, pairs, read_palette, score
+from train_segmenter import fit, format_scores, load, pairs, read_palette, score, translations
 from training import given, main
 
 from imtrans import (
@@ -31,7 +30,6 @@ from imtrans.checks import at_least
 from imtrans.data.loader import Batch, batches
 from imtrans.errors import ArgumentError, DataError, ShapeError, join_names
 from imtrans.methods.recipes import unet_depth
-from imtrans.modes import running_as
 from imtrans.runtime import pick_device
 from imtrans.training.report.image_grid import image_grid
 
@@ -143,9 +141,9 @@ def run(args: argparse.Namespace) -> None:
         generator = train_generator(RUNS[name], jittered, size, args, args.out / name)
         scores[name] = {
             **evaluate(generator, val, metrics=("l1", "psnr", "ssim"), mode="paper", seed=args.seed),
-            **score(translations(generator, val, device), val, segmenter, palette),
+            **score(translations(generator, val, device, "paper"), val, segmenter, palette),
         }
-        columns[name] = next(iter(translations(generator, val, device, batch_size=4))).cpu()
+        columns[name] = next(iter(translations(generator, val, device, "paper", batch_size=4))).cpu()
     image_grid({**columns, "target": samples["target"]}).save(args.out / "ablations.png")
     (args.out / "ablations.json").write_text(json.dumps(scores, indent=2))
     print(f"\n{table(scores)}\n\nsource | {' | '.join(args.runs)} | target: {args.out / 'ablations.png'}")
@@ -170,17 +168,6 @@ def train_generator(
         config={"combination": asdict(combination)},
     ).fit(resume=args.resume and out.is_dir())
     return method.generator
-
-
-@torch.no_grad()
-def translations(
-    generator: nn.Module, val: Dataset[Batch], device: torch.device, batch_size: int = 1
-) -> Iterator[Tensor]:
-    """Yield translations in the paper's test mode: dropout on, statistics of the batch."""
-    torch.manual_seed(0)
-    with running_as(generator, "paper"):
-        for batch in batches(val, batch_size):
-            yield generator(batch["source"].to(device))
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:

@@ -9,20 +9,18 @@ FCN-score's IoU, and the Fréchet distances of the segmenter's features. Each ru
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-from train_segmenter import fit, load, pairs, read_palette, score
+from torch import Tensor
+from train_segmenter import fit, load, pairs, read_palette, score, translations
 from training import given, main
 
-from imtrans import PairedImages, Trainer, frechet_distance, recipe, running_as
+from imtrans import PairedImages, Trainer, frechet_distance, recipe
 from imtrans.checks import at_least
-from imtrans.data.loader import Batch, batches
+from imtrans.data.loader import batches
 from imtrans.errors import counted
 from imtrans.methods.recipes import RECIPES
 from imtrans.runtime import pick_device
@@ -68,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     def scored(name: str, epochs: int, seed: int, **arguments: Any) -> Row:
         trainer, seconds = train(name, epochs, seed, args, **arguments)
         with trainer.averaged():
-            photos = list(translations(trainer.method.generator, val, device))
+            photos = list(translations(trainer.method.generator, val, device, "batch_stats"))
         found = frechet_distance(photos, (batch["target"] for batch in batches(val, 1)), segmenter)
         row = {"seconds": seconds, "epochs": epochs, "iou": score(photos, val, segmenter, palette)["iou"], **found}
         print(f"seed {seed}  {name:<6} {format_row(row)}", flush=True)
@@ -92,9 +90,10 @@ def run(args: argparse.Namespace) -> None:
 def train(name: str, epochs: int, seed: int, args: argparse.Namespace, **own: Any) -> tuple[Trainer, float]:
     """Train a recipe; return its trainer, and the seconds of all steps, without the decoding of images."""
     method, settings = recipe(name, size=args.size, base_channels=args.base_channels, seed=seed, device=args.device)
-    data, _ = pairs(None, args.direction, args.size, seed)
-    if args.data:
+    if args.data:  # with the jitter of the paper, which the segmenter trains without
         data = PairedImages(args.data / "train", direction=args.direction, size=args.size, seed=seed)
+    else:
+        data, _ = pairs(None, args.direction, args.size, seed)
     times: list[float] = []
 
     def note_time(trainer: Trainer, losses: dict[str, Tensor]) -> None:
@@ -108,13 +107,6 @@ def train(name: str, epochs: int, seed: int, args: argparse.Namespace, **own: An
     trainer.fit()
     # The first step also warms up: it counts as the mean of the others.
     return trainer, (times[-1] - times[0]) * trainer.total_steps / max(1, trainer.total_steps - 1)
-
-
-@torch.no_grad()
-def translations(generator: nn.Module, val: Dataset[Batch], device: torch.device) -> Iterator[Tensor]:
-    with running_as(generator, "batch_stats"):
-        for batch in batches(val, 1):
-            yield generator(batch["source"].to(device))
 
 
 def reaches(row: Row, goal: Row) -> bool:

@@ -248,12 +248,18 @@ def from_folder(name: str, files: list[Path], val: Dataset[Batch]) -> Iterator[T
         yield to_tensor(read_image(file).resize((width, height)))[None]
 
 
-@torch.no_grad()
 def generated(name: str, val: Dataset[Batch], device: torch.device) -> Iterator[Tensor]:
     generator = load_pretrained(name).to(device)
+    return translations(generator, val, device, generator.inference_mode)
+
+
+@torch.no_grad()
+def translations(
+    generator: nn.Module, val: Dataset[Batch], device: torch.device, mode: str, batch_size: int = 1
+) -> Iterator[Tensor]:
     torch.manual_seed(0)  # for dropout, in the mode "paper"
-    with running_as(generator, generator.inference_mode):
-        for batch in batches(val, 1):
+    with running_as(generator, mode):
+        for batch in batches(val, batch_size):
             yield generator(batch["source"].to(device))
 
 
