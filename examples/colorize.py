@@ -16,21 +16,14 @@ from training import (
     add_network_flags,
     check_procedural,
     data_arguments,
-    given,
     held_out,
     main,
-    make_discriminator,
-    make_generator,
-    method_arguments,
-    plan,
-    report,
-    trainer_arguments,
-    warm_start,
+    set_defaults,
+    train_paired,
 )
 
-from imtrans import Colorization, LabFacades, LabImages, Trainer, UNetGenerator
+from imtrans import Colorization, LabFacades, LabImages
 from imtrans.distributed.process_group import init_process_group
-from imtrans.methods.recipes import unet_depth
 from imtrans.runtime import pick_device
 
 
@@ -51,33 +44,16 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
-    say = print if group.is_rank0 else lambda text: None
-    real = args.data is not None
-    size = given(args.size, 256 if real else 128)
-    base_channels = given(args.base_channels, 64 if real else 32)
-    if real:
-        train, val = photos(args.data, seed=args.seed, **data_arguments(args, size))
+    train: LabImages | LabFacades
+    val: LabImages | LabFacades | None
+    if args.data:
+        set_defaults(args, size=256, base_channels=64, epochs=200)
+        train, val = photos(args.data, seed=args.seed, **data_arguments(args, args.size))
     else:
-        train = LabFacades(400, size=size, seed=2 * args.seed)
-        val = LabFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
-    say(f"training on   {train}\nvalidating on {val or 'nothing: there is no train/ with val/ or test/'}")
-
-    unet = {"depth": unet_depth(size)}
-    generator = make_generator(args, UNetGenerator, unet, (1, 2), base_channels=base_channels, seed=args.seed)
-    discriminator = make_discriminator(args, 3, base_channels=base_channels, seed=args.seed + 1)
-    method = Colorization(generator, discriminator, **method_arguments(args))
-    warm_start(args, method, group)
-    trainer = Trainer(
-        method,
-        train,
-        val_data=val,
-        epochs=given(args.epochs, 200 if real else 5),
-        **trainer_arguments(args, size=size),
-    )
-    say(plan(trainer, args.batch_size, group))
-    say(report(trainer.fit(resume=args.resume), args.out))
-    if args.push_to_hub:
-        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+        set_defaults(args, size=128, base_channels=32, epochs=5)
+        train = LabFacades(400, size=args.size, seed=2 * args.seed)
+        val = LabFacades(20, size=args.size, seed=2 * args.seed + 1, augment=False)
+    train_paired(args, train, val, group, channels=(1, 2))
 
 
 def photos(folder: Path, **settings: Any) -> tuple[LabImages, LabImages | None]:

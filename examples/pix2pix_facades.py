@@ -18,25 +18,18 @@ from training import (
     add_network_flags,
     check_procedural,
     data_arguments,
-    given,
     held_out,
     main,
-    make_discriminator,
-    make_generator,
-    method_arguments,
-    plan,
-    report,
-    trainer_arguments,
-    warm_start,
+    set_defaults,
+    train_paired,
 )
 
-from imtrans import PairedImages, Pix2Pix, ProceduralFacades, Trainer, UNetGenerator
+from imtrans import PairedImages, Pix2Pix, ProceduralFacades
 from imtrans.colours import PALETTES
 from imtrans.data.paired import PREPROCESS
 from imtrans.distributed.process_group import init_process_group
 from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
-from imtrans.methods.recipes import unet_depth
 from imtrans.runtime import pick_device
 
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
@@ -94,38 +87,18 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
-    say = print if group.is_rank0 else lambda text: None
-    real = args.data is not None or args.download
-    size = given(args.size, 256 if real else 128)
-    base_channels = given(args.base_channels, 64 if real else 32)
-    if real:
-        folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-        settings = {**data_arguments(args, size), "direction": args.direction, "labels": args.labels}
-        settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
-        train, val = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
-    else:
-        train = ProceduralFacades(400, size=size, seed=2 * args.seed)
-        val = ProceduralFacades(20, size=size, seed=2 * args.seed + 1, augment=False)
-    say(f"training on   {train}\nvalidating on {val or 'nothing: there is no val/ or test/ beside train/'}")
-
-    channels = train.channels if isinstance(train, PairedImages) else {"source": 3, "target": 3}
-    unet = {"depth": unet_depth(size)}
-    widths = {"base_channels": base_channels}
-    generator = make_generator(args, UNetGenerator, unet, tuple(channels.values()), **widths, seed=args.seed)
-    discriminator = make_discriminator(args, sum(channels.values()), **widths, seed=args.seed + 1)
-    method = Pix2Pix(generator, discriminator, **method_arguments(args))
-    warm_start(args, method, group)
-    trainer = Trainer(
-        method,
-        train,
-        val_data=val,
-        epochs=given(args.epochs, 200 if real else 5),
-        **trainer_arguments(args, size=size),
-    )
-    say(plan(trainer, args.batch_size, group))
-    say(report(trainer.fit(resume=args.resume), args.out))
-    if args.push_to_hub:
-        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+    if args.data is None and not args.download:
+        set_defaults(args, size=128, base_channels=32, epochs=5)
+        train = ProceduralFacades(400, size=args.size, seed=2 * args.seed)
+        val = ProceduralFacades(20, size=args.size, seed=2 * args.seed + 1, augment=False)
+        train_paired(args, train, val, group)
+        return
+    set_defaults(args, size=256, base_channels=64, epochs=200)
+    folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
+    settings = {**data_arguments(args, args.size), "direction": args.direction, "labels": args.labels}
+    settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
+    pairs, held_out_pairs = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
+    train_paired(args, pairs, held_out_pairs, group, channels=(pairs.channels["source"], pairs.channels["target"]))
 
 
 def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:

@@ -25,7 +25,7 @@ from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, counted, join_names
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import Method
-from imtrans.methods.recipes import RECIPES, Settings
+from imtrans.methods.recipes import RECIPES, Settings, unet_depth
 from imtrans.nn.init import SCHEMES
 from imtrans.nn.layers import NORMS
 from imtrans.nn.losses import GAN_MODES
@@ -297,6 +297,34 @@ def trainer_arguments(args: argparse.Namespace, *, size: Size) -> dict[str, Any]
             "command": shlex.join(sys.argv),
         },
     }
+
+
+def train_paired(
+    args: argparse.Namespace, train: Any, val: Any, group: ProcessGroup, *, channels: tuple[int, int] = (3, 3)
+) -> Trainer:
+    """Make the networks of the class `args.method` for paired data, train them, and print a report.
+
+    `args` has a size, a number of base channels and of epochs; `channels` are the ones of source and target.
+    """
+    say = print if group.is_rank0 else lambda text: None
+    say(f"training on   {train}\nvalidating on {val or 'nothing: there is no train/ with val/ or test/ beside it'}")
+    unet, seed = {"depth": unet_depth(args.size)}, args.seed
+    generator = make_generator(args, UNetGenerator, unet, channels, base_channels=args.base_channels, seed=seed)
+    discriminator = make_discriminator(args, sum(channels), base_channels=args.base_channels, seed=seed + 1)
+    method = args.method(generator, discriminator, **method_arguments(args))
+    warm_start(args, method, group)
+    trainer = Trainer(method, train, val_data=val, epochs=args.epochs, **trainer_arguments(args, size=args.size))
+    say(plan(trainer, args.batch_size, group))
+    say(report(trainer.fit(resume=args.resume), args.out))
+    if args.push_to_hub:
+        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+    return trainer
+
+
+def set_defaults(args: argparse.Namespace, **values: Any) -> None:
+    """Give the flags that are not set these values."""
+    for name, value in values.items():
+        setattr(args, name, given(getattr(args, name), value))
 
 
 def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:

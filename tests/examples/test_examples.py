@@ -149,7 +149,7 @@ def test_label_maps_from_the_command_line(tmp_path):
 def test_without_val_it_says_so_and_shows_no_table(tmp_path):
     side_by_side(tmp_path / "pairs" / "train")
     output = succeeded(*TINY, "--data", "pairs", "--out", "run", cwd=tmp_path)
-    assert "validating on nothing: there is no val/ or test/ beside train/" in output
+    assert "validating on nothing: there is no train/ with val/ or test/ beside it" in output
     assert "4 pairs side by side in pairs/train, 24x24 pixels, BtoA" in output
     assert table_of(output) == {}
     assert f"gallery    {(tmp_path / 'run' / 'index.html').as_uri()}" in output

@@ -85,5 +85,5 @@ def test_a_folder_of_photos_alone(tmp_path):
         *TINY, "--data", "mine", "--epochs", 1, "--max-steps", 1, "--out", "run", cwd=tmp_path, new_process=True
     )
     assert "training on   2 pictures in mine, 24x18 pixels" in output
-    assert "validating on nothing: there is no train/ with val/ or test/" in output
+    assert "validating on nothing: there is no train/ with val/ or test/ beside it" in output
     assert load_pretrained(tmp_path / "run" / "generator").inference_mode == "batch_stats"
