@@ -24,11 +24,13 @@ def group():
 STEPS = 9  # three epochs of five samples: the last step of each has one
 
 
-def make(out, *, norm="instance", dropout=(), **settings):
+def make(out, *, norm="instance", dropout=(), sharp=False, **settings):
     """A run with a pool; smooth, so that rounding does not turn a kink into another gradient."""
     torch.manual_seed(7 + group().rank)  # the first process's weights must become those of all
-    generator = UNetGenerator(base_channels=4, depth=3, norm=norm, dropout=dropout, act="silu", decoder_act="silu")
-    discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, norm=norm, act="silu")
+    smooth = {"norm": norm, "act": "silu"}
+    up = {"upsample": "nearest" if sharp else "deconv", "decoder_act": "silu"}
+    generator = UNetGenerator(base_channels=4, depth=3, dropout=dropout, **up, **smooth)
+    discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, spectral_norm=sharp, **smooth)
     for network in (generator, discriminator):
         init_weights(network)
     arguments = {
@@ -44,7 +46,7 @@ def make(out, *, norm="instance", dropout=(), **settings):
         "progress": False,
         **settings,
     }
-    method = Pix2Pix(generator, discriminator, pool_size=3)
+    method = Pix2Pix(generator, discriminator, pool_size=3, feature_weight=10.0 if sharp else 0.0)
     return Trainer(method, ProceduralFacades(5, size=16), out=out, **arguments)
 
 
@@ -103,6 +105,7 @@ def all_cases(folder):
     found = {
         "whole": trained(folder / "two"),
         "batch": trained(None, norm="batch"),
+        "sharp": trained(None, norm="batch", sharp=True),
         "resumed from one": trained(folder / "one", resume=True),
         "whole with dropout": trained(folder / "whole", dropout=(0.5,)),
         "draws": steps_draw(),
@@ -144,14 +147,15 @@ def test_weights_and_pool_are_those_of_one_process(found, alone):
     assert len(alone["state"]["pool._extra_state"]["images"]) == 3
 
 
-def test_weights_and_statistics_are_those_of_one_process_with_batch_norm(found):
-    alone = trained(None, norm="batch")
-    for each in found["batch"]:
+@pytest.mark.parametrize("sharp", [False, True])
+def test_weights_and_statistics_are_those_of_one_process_with_batch_norm(found, sharp):
+    alone = trained(None, norm="batch", sharp=sharp)
+    for each in found["sharp" if sharp else "batch"]:
         check_same(each, alone)
 
 
 def test_both_have_the_same_bit_for_bit(found):
-    for name in ("whole", "batch", "resumed from one", "whole with dropout"):
+    for name in ("whole", "batch", "sharp", "resumed from one", "whole with dropout"):
         first, second = found[name]
         torch.testing.assert_close(first["state"], second["state"], atol=0, rtol=0)
         assert first["validation"] == second["validation"]
