@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     add_data_flags(parser, procedural_size=64)
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 16 for procedural facades)")
     parser.add_argument("--out", type=Path, default=Path("runs/cyclegan"))
-    add_flags(parser)
+    add_flags(parser, paired=False)
     add_network_flags(parser, CycleGAN, norm="instance", dropout=False)
     args = parser.parse_args()
     if (args.data_a is None) != (args.data_b is None) or (args.data is not None and args.data_a is not None):

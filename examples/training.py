@@ -29,6 +29,7 @@ from imtrans.methods.recipes import RECIPES, Settings, unet_depth
 from imtrans.nn.init import SCHEMES
 from imtrans.nn.layers import NORMS
 from imtrans.nn.losses import GAN_MODES
+from imtrans.runtime import pick_device
 from imtrans.training.schedule import LR_POLICIES
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def check_procedural(parser: argparse.ArgumentParser, args: argparse.Namespace) 
             parser.error(f"{flag} is for the images of a folder, and there is no --data")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser, *, paired: bool = True) -> None:
     parser.add_argument("--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of them)")
     parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
     parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
@@ -90,6 +91,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--betas", type=float, nargs=2, metavar=("BETA1", "BETA2"), help="decay rates of Adam's moments (0.5 0.999)"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="samples in each process (1)")
+    parser.set_defaults(segmenter=None)
+    if paired:  # without pairs there is no validation
+        text = "of targets, a folder or USER/REPO: the validation adds texture and layout"
+        parser.add_argument("--segmenter", metavar="NAME", help=text)
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
     parser.add_argument("--device", default="auto")
@@ -284,6 +289,7 @@ def trainer_arguments(args: argparse.Namespace, *, size: Size) -> dict[str, Any]
         "max_steps": args.max_steps,
         "batch_size": args.batch_size,
         "precision": args.precision,
+        "segmenter": args.segmenter and load_pretrained(args.segmenter).to(pick_device(args.device)),
         "compile": False if args.no_compile else "auto",
         "device": args.device,
         "seed": args.seed,
@@ -347,13 +353,18 @@ def given(value: T | None, default: T) -> T:
 
 
 def report(validation: dict | None, out: Path) -> str:
-    lines = ["", "validation, images in [0, 1]:", "    mode           L1    PSNR     SWD"] if validation else []
+    distances = [name for name in ("texture", "layout") if validation and name in validation["eval"]]
+    columns = "".join(f"{name:>10}" for name in distances)
+    lines = (
+        ["", "validation, images in [0, 1]:", f"    mode           L1    PSNR     SWD{columns}"] if validation else []
+    )
     for mode in ("eval", "batch_stats", "paper") if validation else ():
         best = "  <- saved with the generator" if mode == validation["best"] else ""
         scores = validation[mode]
         # Images below 16 pixels have none.
         swd = f"{scores['swd']:7.2f}" if "swd" in scores else f"{'-':>7}"
-        lines.append(f"    {mode:<11} {scores['l1']:.3f}   {scores['psnr']:5.2f} {swd}{best}")
+        own = "".join(f"{scores[name]:10.3g}" for name in distances)
+        lines.append(f"    {mode:<11} {scores['l1']:.3f}   {scores['psnr']:5.2f} {swd}{own}{best}")
     gallery = (out / "index.html").resolve().as_uri()
     return "\n".join([*lines, "", f"generator  {out / 'generator'}", f"gallery    {gallery}"])
 

@@ -17,7 +17,7 @@ from example_runs import run_example
 from PIL import Image
 from test_example_flags import TESTED
 
-from imtrans import load_pretrained
+from imtrans import UNetGenerator, load_pretrained
 from imtrans.errors import DataError
 from imtrans.runtime import pick_precision
 
@@ -106,14 +106,16 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
         "--warmup-epochs": 1, "--max-steps": 5, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine", "--on-bad-image": "skip",
-        "--channels": 3, "--preprocess": "scale_width_and_crop",
+        "--channels": 3, "--preprocess": "scale_width_and_crop", "--segmenter": "segmenter",
     }  # fmt: skip
+    UNetGenerator.preset("unet_2015", 3, 4, base_channels=2, depth=3).save_pretrained(tmp_path / "segmenter")
     more = ["--no-compile", "--value-range", "0", "4095"]
     output = succeeded(*[word for pair in flags.items() for word in pair], *more, cwd=tmp_path)
     told = "values 0 to 4095, 3 to 3 channels, preprocess scale_width_and_crop"
     assert f"training on   4 pairs side by side in pairs/train, 24x24 pixels, {told}, AtoB" in output
     assert f"validating on 2 pairs side by side in pairs/val, 24x24 pixels, {told}, AtoB" in output
     assert "5 steps of batch 2 on cpu in bf16" in output
+    assert re.search(r"mode +L1 +PSNR +SWD +texture +layout\n    eval( +[0-9.e+-]+){5}", output)
     config = config_of(tmp_path / "runs" / "mine")
     given = {"epochs": 3, "decay_epochs": 1, "steps": 5, "batch_size": 2, "precision": "bf16", "seed": 5, "size": 32}
     assert {name: config[name] for name in given} == given

@@ -8,7 +8,7 @@ from PIL import Image
 from test_example_flags import TESTED
 from test_examples import config_of, fill
 
-from imtrans import load_pretrained, translate
+from imtrans import UNetGenerator, load_pretrained, translate
 
 SCRIPT = "colorize.py"
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
@@ -53,7 +53,9 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
         "--on-bad-image": "skip", "--epochs": 3, "--decay-epochs": 1, "--max-steps": 4, "--size": 32,
         "--base-channels": 4, "--batch-size": 2, "--precision": "bf16", "--device": "cpu", "--seed": 5,
         "--num-workers": 1, "--checkpoint-every": 2, "--out": "runs/mine",
+        "--segmenter": "segmenter",
     }  # fmt: skip
+    UNetGenerator.preset("unet_2015", 3, 4, base_channels=2, depth=3).save_pretrained(tmp_path / "segmenter")
     words = [word for pair in flags.items() for word in pair]
     failed = run(*[w for w in words if w not in ("--on-bad-image", "skip")], cwd=tmp_path)
     assert failed.returncode == 1
@@ -64,6 +66,7 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     assert "training on   3 pictures in mine/train (1 bad one left out), 24x18 pixels, grey to colour" in output
     assert "validating on 2 pictures in mine/test, 24x18 pixels, grey to colour" in output
     assert "4 steps of batch 2 on cpu in bf16" in output
+    assert "PSNR     SWD   texture    layout" in output
     config = config_of(tmp_path / "runs" / "mine")
     given = {"epochs": 3, "decay_epochs": 1, "steps": 4, "batch_size": 2, "precision": "bf16", "seed": 5, "size": 32}
     assert {name: config[name] for name in given} == given
