@@ -20,6 +20,7 @@ from imtrans import (
     init_net,
     load_pretrained,
 )
+from imtrans.convert.published import is_published
 from imtrans.data.crop_dataset import Size
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, counted, join_names
@@ -133,7 +134,10 @@ def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: st
         "--init", choices=SCHEMES, default="normal", help="distribution of the initial weights (normal)"
     )
     parser.add_argument("--init-gain", type=float, help="standard deviation or gain of the initial weights (0.02)")
-    parser.add_argument("--warm-start", metavar="NAME", help="saved weights to start from: a folder or USER/REPO")
+    parser.add_argument(
+        "--warm-start", metavar="NAME", help="weights to start from: a folder, USER/REPO, or a name in "
+        "imtrans.published_weights()"
+    )  # fmt: skip
     parser.add_argument("--gan-mode", choices=GAN_MODES, help=f"adversarial loss ({_default(method, 'gan_loss')})")
     for name in _method_flags(method):
         flag, default = f"--{name.replace('_', '-')}", _default(method, name)
@@ -237,7 +241,7 @@ def _copy_all(name: str, method: nn.Module) -> list[str]:
         folder = generators.get(network, part)
         nested, required = Path(name, folder).is_dir(), network in generators
         root = required and len(generators) == 1 and not nested  # the only generator may be at the root
-        if not required and not nested and Path(name).is_dir():
+        if not required and not nested and (Path(name).is_dir() or is_published(name)):
             note = f"initial weights, because {name} has no folder {folder}"
         else:
             try:

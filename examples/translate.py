@@ -34,7 +34,10 @@ from imtrans.runtime import pick_device
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, metavar="REPO_OR_FOLDER", help="a saved generator")
+    parser.add_argument(
+        "--weights", required=True, metavar="NAME", help="generator: a folder, USER/REPO on the "
+        "Hub, or a name in imtrans.published_weights(), such as junyanz/cyclegan/horse2zebra"
+    )  # fmt: skip
     parser.add_argument(
         "--input", required=True, type=Path, metavar="FILE_OR_FOLDER", help="image or folder of images to translate"
     )

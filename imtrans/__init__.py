@@ -11,6 +11,7 @@ from imtrans.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from imtrans.convert import load_pretrained as load_pretrained
+    from imtrans.convert import published_weights as published_weights
     from imtrans.data import LabFacades as LabFacades
     from imtrans.data import LabImages as LabImages
     from imtrans.data import PairedImages as PairedImages
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from imtrans.training import decay_factor as decay_factor
 else:  # type checkers must not see __getattr__: it would allow any name
     _NAMES = {
-        "convert": "load_pretrained",
+        "convert": "load_pretrained published_weights",
         "data": "LabFacades LabImages PairedImages ProceduralFacades UnpairedFacades UnpairedImages "
         "colours_from_ids ids_from_colours one_hot",
         "evaluation": "evaluate fcn_score frechet_distance sliced_wasserstein",

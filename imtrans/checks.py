@@ -1,9 +1,10 @@
 """Argument checks: each returns a valid value, or raises an `ArgumentError` that names the allowed values."""
 
+import re
 from collections.abc import Collection, Sequence
 from math import isfinite
 
-from imtrans.errors import ArgumentError, did_you_mean, short_repr
+from imtrans.errors import ArgumentError, did_you_mean, printable, short_repr
 
 
 def one_of(owner: str, argument: str, value: object, allowed: Collection[str]) -> str:
@@ -46,3 +47,10 @@ def check_bool(owner: str, argument: str, value: object, *, unset: bool = False)
     if not (isinstance(value, bool) or (unset and value is None)):
         allowed = "None, True or False" if unset else "True or False"
         raise ArgumentError(f"{owner}: {argument} must be {allowed}, got {short_repr(value)}.")
+
+
+def check_sha256(owner: str, sha256: object) -> str | None:
+    """Check that `sha256` is a SHA-256 in hexadecimal, and convert it to lower case. None stays None."""
+    if sha256 is None or (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
+        return None if sha256 is None else sha256.lower()
+    raise ArgumentError(f"{owner}: sha256 must be 64 hexadecimal digits, got {printable(sha256)}.")

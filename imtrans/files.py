@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imtrans.errors import ImtransError, printable
+from imtrans.errors import ArgumentError, ImtransError, printable
 
 CHUNK = 2**20  # bytes read at a time
 
@@ -141,6 +142,24 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Folder for fetched files: ``IMTRANS_HOME`` of the environment, else ``imtrans`` in the user's cache folder.
+
+    Raises:
+        ArgumentError: the user has no home folder, and ``IMTRANS_HOME`` is not set.
+    """
+    if sys.platform == "win32":
+        caches = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        caches = "~/Library/Caches"
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(os.environ.get("IMTRANS_HOME") or f"{caches}/imtrans").expanduser()
+    except RuntimeError as error:
+        raise ArgumentError("cache_folder: this user has no home folder. Set IMTRANS_HOME to a folder.") from error
 
 
 def json_bytes(value: Any) -> bytes:

@@ -23,6 +23,15 @@ _GIVE = "Give the file that the reference implementation saved, such as latest_n
 _DAMAGED = "is not a state dict of plain tensors: it is damaged, or holds something else, which was not run."
 
 
+def check_torch(file: Path | str) -> None:
+    """Raise a SavedModelError if this version of torch does not read `file` safely."""
+    if torch.__version__ < "2.10":  # compared as a version
+        raise SavedModelError(
+            f"{file} is not read: a file can make torch {torch.__version__} run code (CVE-2026-24747). Update to torch "
+            "2.10 or newer."
+        )
+
+
 def read_torch_file(path: Path, *, advice: str = _GIVE) -> dict[str, Tensor]:
     """Read a dict of named tensors with ``torch.load(weights_only=True)``, on the CPU.
 
@@ -33,11 +42,7 @@ def read_torch_file(path: Path, *, advice: str = _GIVE) -> dict[str, Tensor]:
     Raises:
         SavedModelError: the file cannot be read, is damaged, or holds anything else; torch is older than 2.10.
     """
-    if torch.__version__ < "2.10":  # compared as a version
-        raise SavedModelError(
-            f"{path} is not read: a file can make torch {torch.__version__} run code (CVE-2026-24747). Update to torch "
-            "2.10 or newer."
-        )
+    check_torch(path)
     with disk_errors(SavedModelError, f"{path} cannot be read", "Check the path."):
         content = read_file(path)
     try:

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import re
 import tarfile
 import tempfile
 import urllib.error
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from imtrans.checks import check_sha256
 from imtrans.errors import ArgumentError, DataError, printable
 from imtrans.files import CHUNK, sha256_of, sync_folder
 
@@ -37,9 +37,7 @@ def fetch(
     """
     if not url.lower().startswith(("http://", "https://")):
         raise ArgumentError(f"fetch: url must begin with http:// or https://, got {printable(url)}.")
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise ArgumentError(f"fetch: sha256 must be 64 hexadecimal digits, got {printable(sha256)}.")
-    target, expected = Path(path), None if sha256 is None else sha256.lower()
+    target, expected = Path(path), check_sha256("fetch", sha256)
     if expected is not None and target.is_file() and sha256_of(target) == expected:
         return expected
     part = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -157,6 +157,8 @@ class SavedModel:
 
 def _advice_on_name(name: str | PathLike[str]) -> str:
     path = Path(name)
+    if str(name).startswith("junyanz/"):
+        return "The names in imtrans.published_weights() are for load_pretrained."
     if not os.path.isfile(name):
         return f"Check the spelling.{similar_path(path)}"
     if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):

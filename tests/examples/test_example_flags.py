@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from authors_server import FACADES, checkpoint, home_fixture, site_fixture  # noqa: F401
 from example_runs import EXAMPLES, run_example
 from loopback_hub import hub_fixture  # noqa: F401
 from PIL import Image
@@ -342,6 +343,16 @@ def test_warm_start_from_the_hub(build, capsys, tmp_path, hub, whole):
         "weights of user/labels/discriminator" if whole else "initial weights, because user/labels: the repo lacks"
     )
     assert f"discriminator: {expected}" in lines
+
+
+def test_warm_start_from_published_weights(build, capsys, site):
+    saved = UNetGenerator(base_channels=4, depth=5)
+    site.content = checkpoint(saved)
+    method = build("pix2pix_facades.py", "--recipe", "paper", "--warm-start", FACADES).method
+    assert same_weights(method.generator, saved)
+    lines = capsys.readouterr().out
+    assert f"generator: weights of {FACADES}, which has dropout=() instead of (0.5, 0.5, 0.5)\n" in lines
+    assert f"discriminator: initial weights, because {FACADES} has no folder discriminator\n" in lines
 
 
 def test_warm_start_names_the_arguments_that_differ_without_a_size(build, capsys, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import error_table
 import pytest
 import torch
+from authors_server import home_fixture, site_fixture  # noqa: F401
 from loopback_hub import hub_fixture  # noqa: F401
 from PIL import Image
 
@@ -42,8 +43,8 @@ def test_there_are_pages():
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if code_of(p.read_text()).strip()], ids=name_of)
-def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, hub):
-    """With a Hub that has the repo that the pages name, and a picture in the working folder."""
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, hub, site):
+    """With a Hub that has the repo that the pages name, the authors' server, and a picture in the working folder."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HF_TOKEN", hub.token)
