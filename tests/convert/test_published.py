@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -406,15 +407,19 @@ def test_two_processes_fetch_once(asked, home):
     assert len(kept(home)) == 3
 
 
-def test_a_killed_process_leaves_nothing_that_stays(asked, home):
-    first = process(asked)
-    assert asked.asked.wait(300)
+def test_a_killed_process_leaves_nothing_that_stays(site, home):
+    site.stall, site.cut = True, 100_000
+    first = process(site)
+    unfinished = folder_of(home).with_name(".facades_label2photo.tmp")
+    while not list(unfinished.glob(".facades_label2photo.pth.*")):
+        assert first.poll() is None
+        time.sleep(0.05)
     first.kill()
     first.communicate(timeout=300)
-    assert [path.name for path in folder_of(home).parent.iterdir() if path.is_dir()] == [".facades_label2photo.tmp"]
-    asked.go.set()
+    assert len(list(unfinished.iterdir())) == 1
+    site.stall, site.cut = False, None
     load_pretrained(FACADES)
-    assert len(kept(home)) == 3
+    assert [path.parent for path in map(Path, kept(home))] == [Path("weights", FACADES)] * 3
 
 
 # The examples
