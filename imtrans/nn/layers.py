@@ -48,6 +48,7 @@ class KerasBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
+                cast(Tensor, self.num_batches_tracked).add_(1)
                 self.running_mean.lerp_(x.flatten().to(self.running_mean.dtype), cast(float, self.momentum))
                 self.running_var.lerp_(torch.zeros_like(self.running_var), cast(float, self.momentum))
         # Not the shift alone: the gradients of input and scale are 0, and every parameter has one.

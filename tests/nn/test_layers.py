@@ -79,6 +79,7 @@ def test_a_batch_norm_of_keras_makes_its_shift_of_a_single_value(dtype):
     assert torch.equal(y.flatten(), norm.bias.to(dtype))
     torch.testing.assert_close(norm.running_mean, 0.01 * x.detach().float().flatten())
     torch.testing.assert_close(norm.running_var, torch.full((3,), 0.99))
+    assert norm.num_batches_tracked == 1
     y.sum().backward()
     assert [p.grad.tolist() for p in (x[0, :, 0, 0], norm.weight, norm.bias) if p.is_leaf] == [[0, 0, 0], [1, 1, 1]]
     assert x.grad.abs().sum() == 0
