@@ -29,7 +29,7 @@ from imtrans.methods import Method
 from imtrans.methods.recipes import RECIPES, Settings, unet_depth
 from imtrans.nn.init import SCHEMES
 from imtrans.nn.layers import NORMS
-from imtrans.nn.losses import GAN_MODES
+from imtrans.nn.losses import GAN_MODES, PIXEL_LOSSES
 from imtrans.runtime import pick_device
 from imtrans.training.schedule import LR_POLICIES
 
@@ -37,7 +37,8 @@ T = TypeVar("T")
 
 GENERATORS = ("unet_256", "unet_128", "resnet_9blocks", "resnet_6blocks")
 METHOD_FLAGS = {
-    "l1_weight": "weight of the L1 loss",
+    "l1_weight": "weight of the pixel loss",
+    "d_loss_weight": "factor of the discriminator's loss",
     "source_cycle_weight": "weight of the cycle loss from source to target and back",
     "target_cycle_weight": "weight of the cycle loss from target to source and back",
     "identity_weight": "weight of the identity losses, relative to the cycle weights",
@@ -134,11 +135,11 @@ def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: st
         "--init", choices=SCHEMES, default="normal", help="distribution of the initial weights (normal)"
     )
     parser.add_argument("--init-gain", type=float, help="standard deviation or gain of the initial weights (0.02)")
-    parser.add_argument(
-        "--warm-start", metavar="NAME", help="weights to start from: a folder, USER/REPO, or a name in "
-        "imtrans.published_weights()"
-    )  # fmt: skip
+    names = "weights to start from: a folder, USER/REPO, or a name in imtrans.published_weights()"
+    parser.add_argument("--warm-start", metavar="NAME", help=names)
     parser.add_argument("--gan-mode", choices=GAN_MODES, help=f"adversarial loss ({_default(method, 'gan_loss')})")
+    if "pixel_loss" in _parameters(method):
+        parser.add_argument("--pixel-loss", choices=PIXEL_LOSSES, help=f"loss of pixels ({_default(method, 'pixel_loss')})")
     for name in _method_flags(method):
         flag, default = f"--{name.replace('_', '-')}", _default(method, name)
         parser.add_argument(flag, type=type(default), help=f"{METHOD_FLAGS[name]} ({default:g})")
@@ -165,7 +166,8 @@ def method_arguments(args: argparse.Namespace) -> dict[str, Any]:
             "--gan-mode wgangp cannot train a discriminator with batch norm: its gradient penalty is for each "
             "sample alone. Add --norm instance, group or none."
         )
-    flags = chosen(gan_loss=args.gan_mode, **{name: getattr(args, name, None) for name in METHOD_FLAGS})
+    flags = chosen(gan_loss=args.gan_mode, pixel_loss=getattr(args, "pixel_loss", None))
+    flags |= chosen(**{name: getattr(args, name, None) for name in METHOD_FLAGS})
     return {**settings_of(args).method, **flags}
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from imtrans.colours import (
     COLOUR_SPACES,
     LAB,
+    ciede2000,
     colour_space,
     decode_lab,
     encode_lab,
@@ -27,6 +28,42 @@ KNOWN = {  # as tables have them, which differ in the fourth digit of the matrix
     (0, 0, 255): (32.30, 79.19, -107.86),
     (128, 128, 128): (53.59, 0.0, 0.0),
 }
+DIFFERENCES = """
+    50.0000 2.6772 -79.7751 50.0000 0.0000 -82.7485 2.0425
+    50.0000 3.1571 -77.2803 50.0000 0.0000 -82.7485 2.8615
+    50.0000 2.8361 -74.0200 50.0000 0.0000 -82.7485 3.4412
+    50.0000 -1.3802 -84.2814 50.0000 0.0000 -82.7485 1.0000
+    50.0000 -1.1848 -84.8006 50.0000 0.0000 -82.7485 1.0000
+    50.0000 -0.9009 -85.5211 50.0000 0.0000 -82.7485 1.0000
+    50.0000 0.0000 0.0000 50.0000 -1.0000 2.0000 2.3669
+    50.0000 -1.0000 2.0000 50.0000 0.0000 0.0000 2.3669
+    50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0009 7.1792
+    50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0010 7.1792
+    50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0011 7.2195
+    50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0012 7.2195
+    50.0000 -0.0010 2.4900 50.0000 0.0009 -2.4900 4.8045
+    50.0000 -0.0010 2.4900 50.0000 0.0010 -2.4900 4.8045
+    50.0000 -0.0010 2.4900 50.0000 0.0011 -2.4900 4.7461
+    50.0000 2.5000 0.0000 50.0000 0.0000 -2.5000 4.3065
+    50.0000 2.5000 0.0000 73.0000 25.0000 -18.0000 27.1492
+    50.0000 2.5000 0.0000 61.0000 -5.0000 29.0000 22.8977
+    50.0000 2.5000 0.0000 56.0000 -27.0000 -3.0000 31.9030
+    50.0000 2.5000 0.0000 58.0000 24.0000 15.0000 19.4535
+    50.0000 2.5000 0.0000 50.0000 3.1736 0.5854 1.0000
+    50.0000 2.5000 0.0000 50.0000 3.2972 0.0000 1.0000
+    50.0000 2.5000 0.0000 50.0000 1.8634 0.5757 1.0000
+    50.0000 2.5000 0.0000 50.0000 3.2592 0.3350 1.0000
+    60.2574 -34.0099 36.2677 60.4626 -34.1751 39.4387 1.2644
+    63.0109 -31.0961 -5.8663 62.8187 -29.7946 -4.0864 1.2630
+    61.2901 3.7196 -5.3901 61.4292 2.2480 -4.9620 1.8731
+    35.0831 -44.1164 3.7933 35.0232 -40.0716 1.5901 1.8645
+    22.7233 20.0904 -46.6940 23.0331 14.9730 -42.5619 2.0373
+    36.4612 47.8580 18.3852 36.2715 50.5065 21.2231 1.4146
+    90.8027 -2.0831 1.4410 91.1528 -1.6435 0.0447 1.4441
+    90.9257 -0.5406 -0.9208 88.6381 -0.8985 -0.7239 1.5381
+    6.7747 -0.2908 -2.4247 5.8714 -0.0985 -2.2286 0.6377
+    2.0776 0.0795 -1.1350 0.9033 -0.0636 -0.5514 0.9082
+"""  # Sharma, Wu & Dalal 2005, table 1: two colours in Lab, and CIEDE2000 of them
 colours = st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=50)
 
 
@@ -171,3 +208,29 @@ def test_the_colour_space_of_a_network_is_what_its_colours_name():
     for name, expected in {"lab": LAB, "rgb": None, 3: None, ("lab",): None}.items():
         network.colours = name
         assert colour_space(network) is expected
+
+
+def test_the_colour_difference_is_that_of_the_published_table():
+    rows = torch.tensor([[float(x) for x in row.split()] for row in DIFFERENCES.split("\n")[1:-1]], dtype=torch.float64)
+    assert rows.shape == (34, 7)
+    lab, other = (rows[:, at : at + 3].T[None, :, None] for at in (0, 3))
+    expected = rows[:, 6]
+    torch.testing.assert_close(ciede2000(lab, other).flatten(), expected, atol=5.1e-5, rtol=0)
+    torch.testing.assert_close(ciede2000(other, lab).flatten(), expected, atol=5.1e-5, rtol=0)
+    single = ciede2000(lab.float(), other.float()).flatten()
+    steady = torch.ones(34, dtype=torch.bool)
+    steady[8:15] = False  # opposite hues: single precision may take the other way round
+    torch.testing.assert_close(single[steady].double(), expected[steady], atol=1e-3, rtol=0)
+
+
+def test_equal_colours_have_no_difference_and_all_of_srgb_a_finite_one():
+    lab = rgb_to_lab(every_colour())
+    assert ciede2000(lab, lab).max() == 0
+    found = ciede2000(lab, lab.flip(-1))
+    assert found.isfinite().all()
+    assert 0 <= found.min() <= found.max() < 120
+
+
+def test_the_colour_difference_needs_three_channels():
+    with pytest.raises(ShapeError, match=r"^ciede2000: expects three channels, \(b, 3, h, w\), got a tensor of shape"):
+        ciede2000(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2))

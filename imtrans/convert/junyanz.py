@@ -89,8 +89,8 @@ def _clean(state: State) -> dict[str, Tensor]:
 def _architecture(state: State, dropout: bool) -> Pretrained:
     if "down1.model.0.weight" in state:
         raise SavedModelError(
-            "this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its skips start after "
-            "the activation, and its last layer resizes with a one-sided pad: imtrans has no such blocks."
+            "this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its encoder has "
+            "dropout, and its last layer resizes with a one-sided pad: imtrans has no such blocks."
         )
     if "model.model.0.weight" in state:
         return _unet(state, dropout)

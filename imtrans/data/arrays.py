@@ -176,18 +176,21 @@ def resized_ids(ids: Array, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(_resize(ids, size, Image.Resampling.NEAREST)))[None]
 
 
-def resized_array(values: Array, size: tuple[int, int], *, deep: bool) -> Tensor:
-    """Resize `read_array`'s values (bicubic, each channel alone) to a tensor ``(c, height, width)``.
+def resized_array(
+    values: Array, size: tuple[int, int], *, deep: bool, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Tensor:
+    """Resize `read_array`'s values, each channel alone, to a tensor ``(c, height, width)``.
 
     It is uint8, or with `deep` floats in [-1, 1].
     """
     planes = np.moveaxis(values, 2, 0)
     if not deep:
-        return torch.from_numpy(np.stack([np.asarray(_resize(plane, size)) for plane in planes]))
+        return torch.from_numpy(np.stack([np.asarray(_resize(plane, size, resample)) for plane in planes]))
     unit = planes.astype(np.float32) / 255 if values.dtype == np.uint8 else planes
-    return torch.from_numpy(np.stack([np.asarray(_resize(plane, size)) for plane in unit])).clamp(0, 1) * 2 - 1
+    resized = np.stack([np.asarray(_resize(plane, size, resample)) for plane in unit])
+    return torch.from_numpy(resized).clamp(0, 1) * 2 - 1
 
 
-def _resize(plane: Array, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+def _resize(plane: Array, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
     height, width = size
     return Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), resample)

@@ -40,6 +40,7 @@ from imtrans.errors import ArgumentError, DataError, counted, join_names, printa
 
 DIRECTIONS = ("AtoB", "BtoA")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
+RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
 CHANNELS = {"rgb": 3, "grey": 1, "as they are": None}
 
 
@@ -151,9 +152,10 @@ class PairedImages(SingleSourceDataset):
             Without augmentation, `load_size` is `size`, and crops are at the centre. ``"scale_width"`` and ``"none"``
             give samples of several sizes for images of several shapes: use a batch size of 1. Images of several sizes
             are not cached.
+        resample: filter of the resizing: ``"bicubic"``, or ``"nearest"`` as in the pix2pix tutorial of TensorFlow.
 
     Raises:
-        ArgumentError: an unknown direction or `preprocess`, a size below 1, a negative `seed`, an unknown
+        ArgumentError: an unknown direction, `preprocess` or `resample`, a size below 1, a negative `seed`, an unknown
             `on_bad_image`, a `value_range` that is not two increasing numbers, an invalid palette, unknown `channels`,
             a `transform` that is not callable, or `labels` and `instances` that do not fit the data.
         DataError: a missing or empty folder, no good pair, two files of one name, a bad file (see `on_bad_image`), or
@@ -178,11 +180,13 @@ class PairedImages(SingleSourceDataset):
         channels: str | int = "rgb",
         transform: Transform | None = None,
         preprocess: str = "resize_and_crop",
+        resample: str = "bicubic",
     ) -> None:
         self.folder = Path(folder)
         self.direction = one_of("PairedImages", "direction", direction, DIRECTIONS)
-        self.jitter, self.augment = Jitter(size, load_size, flip), augment
+        self.jitter, self.augment, self.on_bad_image = Jitter(size, load_size, flip), augment, on_bad_image
         self.preprocess = one_of("PairedImages", "preprocess", preprocess, PREPROCESS)
+        self.resample = one_of("PairedImages", "resample", resample, RESAMPLE)
         self.whole = preprocess in ("scale_width", "none")
         self.seed = at_least("PairedImages", "seed", seed, 0)
         self.palette, self.num_labels = _checked_labels(labels)
@@ -192,7 +196,6 @@ class PairedImages(SingleSourceDataset):
         self.instances = instances
         if instances and labels is None:
             raise ArgumentError("PairedImages: instances=True adds edges to a label map. Give labels=... too.")
-        self.on_bad_image = on_bad_image
         self.value_range = None if value_range is None else increasing_pair("PairedImages", "value_range", value_range)
         self._as_rgb, self._asked = channels == "rgb", _checked_channels(channels)
         if not (transform is None or callable(transform)):
@@ -290,7 +293,10 @@ class PairedImages(SingleSourceDataset):
                 return resized_ids(image, shape).byte()
             painted = resized(image, shape, Image.Resampling.NEAREST)
             return ids_from_colours(to_float(painted[None]), self.palette).byte()
-        return resized(image, shape) if self._as_rgb else resized_array(image, shape, deep=self._sides[side].deep)
+        resample = RESAMPLE[self.resample]
+        if self._as_rgb:
+            return resized(image, shape, resample)
+        return resized_array(image, shape, deep=self._sides[side].deep, resample=resample)
 
     def _loaded_shape_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return height and width that an image of `size` (width, height) is resized to, as `preprocess` says."""
@@ -350,6 +356,8 @@ class PairedImages(SingleSourceDataset):
             kinds += f", source of {counted(self._classes, 'label')}{' and edges' if self.instances else ''}"
         if self.preprocess != "resize_and_crop":
             kinds += f", preprocess {self.preprocess}"
+        if self.resample != "bicubic":
+            kinds += f", resample {self.resample}"
         if self.transform is not None:
             # Not its repr, which may hold an address: a resumed run compares this text.
             kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"

@@ -4,7 +4,7 @@
 where one runs alone.
 """
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from imtrans.errors import ArgumentError
 from imtrans.modes import uses_input_stats
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
+_CONVERSIONS: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def convert_sync_batchnorm(network: nn.Module) -> None:
@@ -37,6 +38,12 @@ def convert_sync_batchnorm(network: nn.Module) -> None:
 
 
 class _SyncBatchNorm(_BatchNorm):
+    computes_as: ClassVar[type[_BatchNorm]]
+    """The class that is converted to this one."""
+
+    def __init_subclass__(cls) -> None:
+        _CONVERSIONS[cls.computes_as] = cls
+
     def forward(self, x: Tensor) -> Tensor:
         shard = current_shard()
         if shard is None or not uses_input_stats(self):
@@ -63,22 +70,19 @@ class _SyncBatchNorm(_BatchNorm):
 class SyncBatchNorm1d(_SyncBatchNorm, nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` with statistics over all ranks in a distributed step."""
 
-    computes_as = nn.BatchNorm1d
+    computes_as: ClassVar[type[_BatchNorm]] = nn.BatchNorm1d
 
 
 class SyncBatchNorm2d(_SyncBatchNorm, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with statistics over all ranks in a distributed step."""
 
-    computes_as = nn.BatchNorm2d
+    computes_as: ClassVar[type[_BatchNorm]] = nn.BatchNorm2d
 
 
 class SyncBatchNorm3d(_SyncBatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` with statistics over all ranks in a distributed step."""
 
-    computes_as = nn.BatchNorm3d
-
-
-_CONVERSIONS = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d, nn.BatchNorm3d: SyncBatchNorm3d}
+    computes_as: ClassVar[type[_BatchNorm]] = nn.BatchNorm3d
 
 
 class _Normalise(torch.autograd.Function):

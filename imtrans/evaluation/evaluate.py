@@ -42,6 +42,7 @@ def evaluate(
         metrics: names from this list:
 
             - ``"l1"``, ``"psnr"``, ``"ssim"``: means over the images, scaled to [0, 1]; PSNR in dB, at most 100.
+            - ``"ms_ssim"``, ``"gmsd"``, ``"ciede2000"``: means over the images, see `imtrans.evaluation.metrics`.
             - ``"histogram"``: ``histogram_l``, ``histogram_a`` and ``histogram_b``, the intersections of the colour
               histograms of all outputs and all targets; see `imtrans.evaluation.metrics.LabHistograms`.
             - ``"swd"``: sliced Wasserstein distance of patches, see `imtrans.sliced_wasserstein`.

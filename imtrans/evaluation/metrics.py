@@ -1,7 +1,7 @@
 """Metrics of generated images and their targets, by name, over a data set.
 
-torchmetrics computes PSNR, SSIM, LPIPS and FID. Its import is slow, so it is imported when first used.
-L1 of each image and Lab histograms are computed here: torchmetrics has neither.
+torchmetrics computes PSNR, SSIM, MS-SSIM, LPIPS and FID. Its import is slow, so it is imported when first used.
+L1 of each image, GMSD, CIEDE2000 and Lab histograms are computed here: torchmetrics has none of them.
 """
 
 import importlib.util
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
-from imtrans.colours import rgb_to_lab
+from imtrans.colours import ciede2000, rgb_to_lab
 from imtrans.errors import ArgumentError, ShapeError, counted
 from imtrans.evaluation.frechet_distance import FrechetDistance
 from imtrans.evaluation.sliced_wasserstein import SlicedWasserstein
@@ -21,6 +22,7 @@ from imtrans.evaluation.spectrum import Grid
 
 MAX_PSNR = 100.0  # dB, for equal images, so that means stay finite
 SSIM_WINDOW = 11
+GMSD_CONSTANT = 170 / 255**2  # of the paper, for luminance in [0, 1]
 LAB_BINS = 220
 LAB_LOWEST = {"histogram_l": 0, "histogram_a": -110, "histogram_b": -110}
 NETWORKS = {  # metrics computed with a pretrained network: its package and the address of its weights
@@ -73,15 +75,71 @@ def ssim(fake: Tensor, target: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    height, width = fake.shape[-2:]
-    if min(height, width) < SSIM_WINDOW:
-        raise ShapeError(
-            f"ssim: height and width must be at least {SSIM_WINDOW}, the size of its window, got {height}x{width}. "
-            "Use larger images, or other metrics."
-        )
+    _check_size("ssim", fake, SSIM_WINDOW, "the size of its window")
     values = structural_similarity_index_measure(_unit(fake), _unit(target), data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values
+
+
+def ms_ssim(fake: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity of each image pair at five scales, at most 1.
+
+    Shape: two tensors ``(b, c, h, w)`` in [-1, 1] -> ``(b,)``.
+
+    Raises:
+        ShapeError: height or width is below 176 pixels.
+
+    Source: Wang et al. 2003, "Multi-Scale Structural Similarity for Image Quality Assessment".
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    _check_size("ms_ssim", fake, 16 * SSIM_WINDOW, "the size of its window at the coarsest scale")
+    return multiscale_structural_similarity_index_measure(_unit(fake), _unit(target), data_range=1.0, reduction="none")
+
+
+def gmsd(fake: Tensor, target: Tensor) -> Tensor:
+    """Gradient magnitude similarity deviation of each image pair: 0 for equal images, lower is better.
+
+    It compares how steep the luminance is at each position, and returns the standard deviation of this similarity.
+
+    Shape: two tensors ``(b, c, h, w)`` in [-1, 1] with 1 or 3 channels -> ``(b,)``.
+
+    Raises:
+        ShapeError: height or width is below 4 pixels, or images that are neither grey nor RGB.
+
+    Source: Xue et al. 2014, "Gradient Magnitude Similarity Deviation"; the luminance is the one of ITU-R BT.601.
+    """
+    _check_size("gmsd", fake, 4, "for a map of 2x2 values")
+    if fake.shape[1] not in (1, 3):
+        raise ShapeError(
+            f"evaluate: 'gmsd' needs grey or RGB images, got images with {counted(fake.shape[1], 'channel')}. Remove "
+            "it from metrics."
+        )
+    one, other = (_gradient(_unit(images)) for images in (fake, target))
+    similarity = (2 * one * other + GMSD_CONSTANT) / (one.square() + other.square() + GMSD_CONSTANT)
+    return similarity.std(dim=(-2, -1), correction=0)
+
+
+def _gradient(images: Tensor) -> Tensor:
+    """Return the gradient magnitude of the luminance at half the size, ``(b, h / 2, w / 2)``."""
+    weights = images.new_tensor([0.299, 0.587, 0.114] if images.shape[1] == 3 else [1.0])
+    luminance = (images * weights[:, None, None]).sum(dim=1, keepdim=True)
+    prewitt = images.new_tensor([[1, 0, -1]] * 3) / 3
+    kernels = torch.stack([prewitt, prewitt.T])[:, None]
+    return torch.linalg.vector_norm(F.conv2d(F.avg_pool2d(luminance, 2), kernels, padding=1), dim=1)
+
+
+def colour_difference(fake: Tensor, target: Tensor) -> Tensor:
+    """Mean colour difference of the pixels of each image pair, see `imtrans.colours.ciede2000`; lower is better.
+
+    Shape: two RGB tensors ``(b, 3, h, w)`` in [-1, 1] -> ``(b,)``.
+
+    Raises:
+        ShapeError: the images are not RGB.
+    """
+    _check_rgb("ciede2000", fake)
+    lab, other = (rgb_to_lab(images.clamp(-1, 1)) for images in (fake, target))
+    return ciede2000(lab, other).mean(dim=(-2, -1))
 
 
 class Mean:
@@ -111,11 +169,7 @@ class LabHistograms:
         self._counts: list[Tensor] = []
 
     def add(self, fake: Tensor, target: Tensor) -> None:
-        if fake.shape[1] != 3:
-            raise ShapeError(
-                f"evaluate: 'histogram' needs RGB images, got images with {counted(fake.shape[1], 'channel')}. "
-                "Remove it from metrics."
-            )
+        _check_rgb("histogram", fake)
         self._counts.append(torch.stack([self._histograms(fake), self._histograms(target)]))
 
     def _histograms(self, images: Tensor) -> Tensor:
@@ -174,6 +228,9 @@ METRICS: dict[str, Callable[[torch.device], Metric]] = {
     "l1": lambda device: Mean("l1", l1),
     "psnr": lambda device: Mean("psnr", psnr),
     "ssim": lambda device: Mean("ssim", ssim),
+    "ms_ssim": lambda device: Mean("ms_ssim", ms_ssim),
+    "gmsd": lambda device: Mean("gmsd", gmsd),
+    "ciede2000": lambda device: Mean("ciede2000", colour_difference),
     "histogram": lambda device: LabHistograms(),
     "grid": lambda device: Grid(),
     "swd": lambda device: SlicedWasserstein(),
@@ -232,6 +289,23 @@ class Scores:
 
     def result(self) -> dict[str, float]:
         return {name: value for metric in self._metrics.values() for name, value in metric.result().items()}
+
+
+def _check_size(metric: str, images: Tensor, smallest: int, reason: str) -> None:
+    height, width = images.shape[-2:]
+    if min(height, width) < smallest:
+        raise ShapeError(
+            f"{metric}: height and width must be at least {smallest}, {reason}, got {height}x{width}. Use larger "
+            "images, or other metrics."
+        )
+
+
+def _check_rgb(metric: str, images: Tensor) -> None:
+    if images.shape[1] != 3:
+        raise ShapeError(
+            f"evaluate: {metric!r} needs RGB images, got images with {counted(images.shape[1], 'channel')}. "
+            "Remove it from metrics."
+        )
 
 
 def _unit(images: Tensor) -> Tensor:

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from imtrans.checks import check_bool, in_range
+from imtrans.checks import check_bool, in_range, one_of
 from imtrans.errors import ArgumentError, ShapeError, one_line
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
-from imtrans.nn.losses import GANLoss, feature_matching_loss, logits_of
+from imtrans.nn.losses import PIXEL_LOSSES, GANLoss, feature_matching_loss, logits_of
 
 
 class Pix2Pix(nn.Module):
@@ -35,17 +34,19 @@ class Pix2Pix(nn.Module):
         discriminator: maps source and image, concatenated along the channels, to logits; None for L1 alone.
         gan_loss: a `GANLoss`, or its mode.
         gan_weight: weight of the generator's adversarial term.
-        l1_weight: weight of the L1 term.
+        l1_weight: weight of the pixel loss, which is L1 by default.
+        pixel_loss: ``"l1" | "l2" | "charbonnier"``, see `imtrans.nn.losses.PIXEL_LOSSES`.
         feature_weight: weight of `imtrans.feature_matching_loss`, 10 in pix2pixHD. The discriminator needs a method
             ``features``.
         perceptual: a loss of output and target such as `imtrans.perceptual_loss`; None for no such term.
         perceptual_weight: weight of the perceptual term, 10 in pix2pixHD.
+        d_loss_weight: factor of the discriminator's loss: 0.5 in the paper, 1 in TensorFlow's tutorial.
         conditional: whether the discriminator sees the source.
         pool_size: size of the `ImagePool` for the discriminator's fakes; 0 in the paper.
 
     Raises:
-        ArgumentError: a negative weight, an unknown mode, a discriminator that the loss cannot train or that has no
-            features to match, or no loss term.
+        ArgumentError: a negative weight, an unknown mode or pixel loss, a discriminator that the loss cannot train or
+            that has no features to match, or no loss term.
 
     Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
     """
@@ -58,9 +59,11 @@ class Pix2Pix(nn.Module):
         gan_loss: str | GANLoss = "vanilla",
         gan_weight: float = 1.0,
         l1_weight: float = 100.0,
+        pixel_loss: str = "l1",
         feature_weight: float = 0.0,
         perceptual: nn.Module | None = None,
         perceptual_weight: float = 10.0,
+        d_loss_weight: float = 0.5,
         conditional: bool = True,
         pool_size: int = 0,
     ) -> None:
@@ -69,6 +72,7 @@ class Pix2Pix(nn.Module):
         self.gan_loss = gan_loss if isinstance(gan_loss, GANLoss) else GANLoss(gan_loss)
         self.gan_weight = in_range("Pix2Pix", "gan_weight", gan_weight, 0.0)
         self.l1_weight = in_range("Pix2Pix", "l1_weight", l1_weight, 0.0)
+        self.pixel_loss = one_of("Pix2Pix", "pixel_loss", pixel_loss, PIXEL_LOSSES)
         self.feature_weight = in_range("Pix2Pix", "feature_weight", feature_weight, 0.0)
         if perceptual is not None and not _takes_two(perceptual):
             raise ArgumentError(
@@ -77,6 +81,7 @@ class Pix2Pix(nn.Module):
             )
         self.perceptual = perceptual
         self.perceptual_weight = in_range("Pix2Pix", "perceptual_weight", perceptual_weight, 0.0)
+        self.d_loss_weight = in_range("Pix2Pix", "d_loss_weight", d_loss_weight, 0.0)
         check_bool("Pix2Pix", "conditional", conditional)
         self.conditional = conditional
         self.pool = ImagePool(pool_size)
@@ -108,14 +113,14 @@ class Pix2Pix(nn.Module):
         Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
 
         Returns:
-            The losses as detached scalars: ``G_l1`` (weighted); with a discriminator ``D_real``, ``D_fake``, ``G_gan``,
-            with a `feature_weight` ``G_features`` (weighted), and with wgangp ``D_penalty``; with a `perceptual` loss
-            ``G_perceptual`` (weighted).
+            The losses as detached scalars: ``G_l1`` (weighted), or ``G_`` and the name of another `pixel_loss`; with a
+            discriminator ``D_real``, ``D_fake``, ``G_gan``, with a `feature_weight` ``G_features`` (weighted), and with
+            wgangp ``D_penalty``; with a `perceptual` loss ``G_perceptual`` (weighted).
 
         Raises:
             ShapeError: the output of the generator has another shape than the target.
 
-        Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
+        Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved, see `d_loss_weight`.
         """
         source, target = batch["source"], batch["target"]
         fake = self.generator(source)
@@ -131,15 +136,15 @@ class Pix2Pix(nn.Module):
                 losses["D_real"] = self.gan_loss.real(self.discriminator(real_pair))
                 if self.gan_loss.mode == "wgangp":
                     losses["D_penalty"] = self.gan_loss.penalty(self.discriminator, real_pair, fake_pair)
-            optim.step(optimizers["discriminator"], 0.5 * torch.stack([*losses.values()]).sum())
+            optim.step(optimizers["discriminator"], self.d_loss_weight * torch.stack([*losses.values()]).sum())
 
             losses |= self._generator_losses(self._pair(source, fake), real_pair)
             adversarial = self.gan_weight * losses["G_gan"] + losses.get("G_features", 0.0)
-        losses["G_l1"] = self.l1_weight * F.l1_loss(fake, target)
+        pixel = losses[f"G_{self.pixel_loss}"] = self.l1_weight * PIXEL_LOSSES[self.pixel_loss](fake, target)
         if self.perceptual is not None:
             losses["G_perceptual"] = self.perceptual_weight * self.perceptual(fake, target)
             adversarial = adversarial + losses["G_perceptual"]
-        optim.step(optimizers["generator"], adversarial + losses["G_l1"])
+        optim.step(optimizers["generator"], adversarial + pixel)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _generator_losses(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
@@ -158,7 +163,15 @@ class Pix2Pix(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that change the training, besides the networks, for ``config.json``."""
-        names = ("gan_weight", "l1_weight", "feature_weight", "perceptual_weight", "conditional")
+        names = (
+            "gan_weight",
+            "l1_weight",
+            "pixel_loss",
+            "feature_weight",
+            "perceptual_weight",
+            "d_loss_weight",
+            "conditional",
+        )
         own = {name: getattr(self, name) for name in names}
         perceptual = None if self.perceptual is None else one_line(repr(self.perceptual))
         return {**self.gan_loss.settings(), **own, "perceptual": perceptual, "pool_size": self.pool.size}

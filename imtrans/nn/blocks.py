@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from imtrans.checks import at_least, in_range, one_of
+from imtrans.checks import at_least, check_bool, in_range, one_of
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import uses_input_stats
 from imtrans.nn.layers import (
@@ -134,8 +134,8 @@ class DownBlock(nn.Sequential):
 class UpBlock(nn.Module):
     """Decoder level that doubles height and width and merges a skip.
 
-    Up-convolution, norm, dropout, merge, activation: the order of pix2pix. `norm`, `act` and `bias` are as in
-    `ConvNormAct`.
+    Up-convolution, norm, dropout, merge, activation: the order of pix2pix. With `act_before_merge` the activation comes
+    before the merge, so that it does not apply to the skip. `norm`, `act` and `bias` are as in `ConvNormAct`.
 
     Shape: ``(b, in_channels, h, w), (b, skip_channels, 2 h, 2 w) -> (b, c, 2 h, 2 w)``, where ``c`` is the attribute
     `out_channels`: the channels of the merge, or the argument if there is no skip or more than one convolution.
@@ -150,6 +150,7 @@ class UpBlock(nn.Module):
         kernel_size: kernel of ``"deconv"``.
         num_convs: 1 for the up-convolution alone; n > 1 for n more 3x3 convolutions after the merge.
         dropout: dropout probability.
+        act_before_merge: whether the activation comes before the merge, as in the TensorFlow tutorial.
 
     Raises:
         ArgumentError: an unknown `upsample`, a `dropout` outside [0, 1], `num_convs` below 1, or a merge module
@@ -174,6 +175,7 @@ class UpBlock(nn.Module):
         norm: Norm = nn.BatchNorm2d,
         act: Act = nn.ReLU,
         dropout: float = 0.0,
+        act_before_merge: bool = False,
         bias: bool | None = None,
     ) -> None:
         super().__init__()
@@ -183,6 +185,7 @@ class UpBlock(nn.Module):
         check_callable("UpBlock", "skip", skip, "channels, skip_channels")
         check_callable("UpBlock", "norm", norm, "channels")
         check_callable("UpBlock", "act", act)
+        check_bool("UpBlock", "act_before_merge", act_before_merge)
         made_norm = norm(out_channels)
         biased = not has_shift(made_norm) if bias is None else bias
         self.up = upsample_conv(in_channels, out_channels, upsample=upsample, kernel_size=kernel_size, bias=biased)
@@ -190,6 +193,7 @@ class UpBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.merge = skip(out_channels, skip_channels) if skip_channels else None
         self.act = act()
+        self.act_before_merge = act_before_merge
         merged = int(out_channels) if self.merge is None else getattr(self.merge, "out_channels", None)
         if not isinstance(merged, int):
             raise ArgumentError(
@@ -204,9 +208,11 @@ class UpBlock(nn.Module):
         if (self.merge is None) != (skip is None):
             built = "without a skip (skip_channels=0)" if self.merge is None else "with a skip"
             raise ShapeError(f"UpBlock: built {built}, but called {'without' if skip is None else 'with'} one.")
+        if self.act_before_merge:
+            x = self.act(x)
         if self.merge is not None:
             x = self.merge(x, skip)
-        return self.convs(self.act(x))
+        return self.convs(x if self.act_before_merge else self.act(x))
 
 
 class ResidualBlock(nn.Module):

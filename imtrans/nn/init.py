@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from imtrans.checks import in_range, one_of
 from imtrans.errors import ArgumentError
+from imtrans.nn.layers import KerasBatchNorm
 from imtrans.runtime import pick_device
 
 SCHEMES = ("normal", "xavier", "kaiming", "orthogonal")
@@ -26,7 +27,7 @@ def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generato
     """Initialise every convolution, linear layer and norm in `module` in place, and return `module`.
 
     - Weights of convolutions and linear layers follow `scheme`; a transposed convolution uses its true fan-in.
-    - Scales of norms (batch, instance, group, layer) are N(1, 0.02).
+    - Scales of norms (batch, instance, group, layer) are N(1, 0.02); of `imtrans.nn.layers.KerasBatchNorm` they are 1.
     - Biases and shifts are 0.
 
     Args:
@@ -55,7 +56,8 @@ def init_weights(module: M, scheme: str = "normal", gain: float = 0.02, generato
             if layer.bias is not None:
                 _leaf(layer, "bias").zero_()
         elif isinstance(layer, _Norms) and layer.weight is not None:
-            layer.weight.normal_(1.0, NORM_STD, generator=generator)
+            std = 0.0 if isinstance(layer, KerasBatchNorm) else NORM_STD
+            layer.weight.normal_(1.0, std, generator=generator)
             if layer.bias is not None:
                 layer.bias.zero_()
     return module

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from imtrans.errors import ArgumentError, ShapeError
 from imtrans.modes import uses_input_stats
+from imtrans.nn.layers import KerasBatchNorm
 
 
 def check_image(
@@ -71,7 +72,7 @@ def _check_dtype(owner: str, x: Tensor, network: nn.Module) -> None:
 def check_norm_values(owner: str, norm: nn.Module, batch: int, height: int, width: int) -> None:
     """Raise a ShapeError if a batch or instance norm would see a single value, and so return zeros."""
     values = height * width * (1 if isinstance(norm, nn.modules.instancenorm._InstanceNorm) else batch)
-    if values == 1 and not isinstance(norm, nn.GroupNorm) and uses_input_stats(norm):
+    if values == 1 and not isinstance(norm, (nn.GroupNorm, KerasBatchNorm)) and uses_input_stats(norm):
         raise ShapeError(
             f"{owner}: the image is so small that a {type(norm).__name__} inside would see a single value "
             f"(batch {batch}, {height}x{width} there) and return zeros. Use a larger image, or norm='group'."

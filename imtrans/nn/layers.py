@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
+from imtrans.distributed.sync_batchnorm import SyncBatchNorm2d
 from imtrans.errors import ArgumentError, short_repr
+from imtrans.modes import uses_input_stats
 
 Norm = Callable[[int], nn.Module]
 Act = Callable[[], nn.Module]
@@ -25,16 +27,52 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels // 2) if channels % 2 == 0 else 1, channels)
 
 
+class KerasBatchNorm(nn.BatchNorm2d):
+    """Batch norm with the defaults of Keras: epsilon 0.001, and momentum 0.99, which PyTorch calls 0.01.
+
+    A single value for each channel becomes the shift, as in Keras; `torch.nn.BatchNorm2d` raises. `init_weights` sets
+    the scales to 1. The running variance is the unbiased one, as in PyTorch and in TensorFlow's fused kernel; Keras 3
+    averages the biased one.
+
+    Shape: ``(b, channels, h, w) -> (b, channels, h, w)``.
+
+    >>> KerasBatchNorm(2)(torch.ones(1, 2, 1, 1)).flatten().tolist()
+    [0.0, 0.0]
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-3, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not uses_input_stats(self) or x.numel() != x.shape[1]:
+            return super().forward(x)
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                cast(Tensor, self.num_batches_tracked).add_(1)
+                self.running_mean.lerp_(x.flatten().to(self.running_mean.dtype), cast(float, self.momentum))
+                self.running_var.lerp_(torch.zeros_like(self.running_var), cast(float, self.momentum))
+        # Not the shift alone: the gradients of input and scale are 0, and every parameter has one.
+        return ((x - x) * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+class SyncKerasBatchNorm(SyncBatchNorm2d, KerasBatchNorm):
+    """`KerasBatchNorm` with statistics over all ranks in a distributed step."""
+
+    computes_as = KerasBatchNorm
+
+
 NORMS: dict[str, Norm] = {
     "batch": nn.BatchNorm2d,
     "instance": nn.InstanceNorm2d,
     "group": group_norm,
+    "keras_batch": KerasBatchNorm,
     "none": nn.Identity,
 }
 
 ACTS: dict[str, Act] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(0.2, inplace=True),
+    "leaky_relu_0.3": lambda: nn.LeakyReLU(0.3, inplace=True),
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,

@@ -1,6 +1,6 @@
 """Losses of adversarial training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -195,6 +195,27 @@ def feature_matching_loss(real_features: Features, fake_features: Features, *, w
         for reals, fakes in zip(real, fake, strict=True)
     ]
     return weight * 4 * torch.stack(losses).mean()
+
+
+def charbonnier_loss(output: Tensor, target: Tensor, *, epsilon: float = 1e-3) -> Tensor:
+    """Return ``mean(sqrt((output - target)^2 + epsilon^2))``, an L1 loss that is smooth at 0; a scalar.
+
+    Shape: two tensors of one shape -> scalar.
+
+    Source: Charbonnier et al. 1994; Lai et al. 2017, "Deep Laplacian Pyramid Networks", section 3.2 (`epsilon`).
+
+    >>> charbonnier_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2))
+    tensor(0.0010)
+    """
+    return ((output.float() - target.float()).square() + epsilon**2).sqrt().mean()
+
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "l2": F.mse_loss,
+    "charbonnier": charbonnier_loss,
+}
+"""Losses that compare output and target pixel by pixel, means over all values."""
 
 
 def logits_of(features: Features) -> Logits:

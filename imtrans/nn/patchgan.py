@@ -1,7 +1,7 @@
 """The PatchGAN and pixel discriminators of pix2pix (Isola et al. 2017)."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
@@ -74,18 +74,20 @@ class PatchDiscriminator(_ConvDiscriminator):
     patch     16  34  70  142  286  574
     ========  ==  ==  ==  ===  ===  ===
 
+    The preset ``"tensorflow/patchgan"`` is the discriminator of the pix2pix tutorial of TensorFlow.
+
     Shape: ``(b, in_channels, h, w) -> (b, 1, h', w')``, raw logits; 30x30 for 256x256 with three layers.
 
     Args:
         in_channels: number of channels of source and target together; 3 for an unconditional discriminator.
         base_channels: width of the first layer; each further layer doubles it, up to 8 times.
         n_layers: number of convolutions of stride 2.
-        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
-        act: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
+        norm: this and `act` are as in `imtrans.UNetGenerator`.
         padding: zeros on each side of the image and of each map, 0 to 3; pix2pixHD has 2.
         spectral_norm: whether to apply spectral norm to each convolution (Miyato et al. 2018).
         bias: whether the convolutions between the first and the last have a bias; None: only if the norm has no
-            learned shift. The first and the last always have one.
+            learned shift. The last always has one.
+        first_bias: whether the first convolution has a bias.
 
     Raises:
         ArgumentError: a value that is not allowed.
@@ -99,6 +101,10 @@ class PatchDiscriminator(_ConvDiscriminator):
     (torch.Size([1, 1, 30, 30]), 70)
     """
 
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "tensorflow/patchgan": {"norm": "keras_batch", "act": "leaky_relu_0.3", "first_bias": False}
+    }
+
     def __init__(
         self,
         in_channels: int = 6,
@@ -110,6 +116,7 @@ class PatchDiscriminator(_ConvDiscriminator):
         padding: int = 1,
         spectral_norm: bool = False,
         bias: bool | None = None,
+        first_bias: bool = True,
     ) -> None:
         super().__init__()
         owner = "PatchDiscriminator"
@@ -119,11 +126,12 @@ class PatchDiscriminator(_ConvDiscriminator):
         at_least(owner, "padding", padding, 0, 3)
         check_bool(owner, "spectral_norm", spectral_norm)
         check_bool(owner, "bias", bias, unset=True)
+        check_bool(owner, "first_bias", first_bias)
         make_norm, make_act = norm_from(owner, norm), act_from(owner, "act", act)
         widths = [in_channels, *(base_channels * min(2**i, 8) for i in range(n_layers + 1))]
         biased = not has_shift(make_norm(widths[-1])) if bias is None else bias
         bare: dict[str, Any] = {"kernel_size": 4, "padding": padding, "norm": nn.Identity, "bias": True}
-        layers = [ConvNormAct(in_channels, base_channels, stride=2, act=make_act, **bare)]
+        layers = [ConvNormAct(in_channels, base_channels, stride=2, act=make_act, **{**bare, "bias": first_bias})]
         for i in range(1, n_layers + 1):
             normed = {**bare, "stride": 2 if i < n_layers else 1, "norm": make_norm, "bias": biased}
             layers.append(ConvNormAct(widths[i], widths[i + 1], act=make_act, **normed))

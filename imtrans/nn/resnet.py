@@ -25,7 +25,7 @@ class ResnetGenerator(Pretrained):
         base_channels: width at full resolution; each downsampling doubles it.
         num_blocks: number of residual blocks.
         num_downs: number of downsamplings, each by 2.
-        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
+        norm: ``"batch" | "instance" | "group" | "keras_batch" | "none"``, or a callable ``channels -> module``.
         act: a name, or a callable ``() -> module``.
         dropout: dropout probability in the residual blocks.
         padding_mode: of the 7x7 convolutions and the residual blocks: ``"zeros" | "reflect" | "replicate" |

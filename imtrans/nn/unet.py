@@ -16,7 +16,7 @@ from imtrans.hub.pretrained import Pretrained
 from imtrans.nn.attention import SelfAttention
 from imtrans.nn.blocks import DownBlock, UpBlock, conv_stack
 from imtrans.nn.init import init_weights
-from imtrans.nn.inputs import check_image, pad_to_fit, round_up_to_multiple
+from imtrans.nn.inputs import check_image, check_norm_values, pad_to_fit, round_up_to_multiple
 from imtrans.nn.layers import (
     DOWNSAMPLE,
     ODD_SIZES,
@@ -42,7 +42,8 @@ class UNetGenerator(Pretrained):
     """The generator of pix2pix: an encoder-decoder with skips between levels of equal size.
 
     Encoder level i halves the image and has ``channels[i]`` channels; the decoder doubles it back. The first
-    convolution, the bottleneck and the output have no norm (batch norm would zero a bottleneck of one value).
+    convolution and the output have no norm, and by default the bottleneck has none (batch norm would zero a bottleneck
+    of one value).
 
     Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1].
 
@@ -56,9 +57,14 @@ class UNetGenerator(Pretrained):
         skips: ``"concat" | "add" | "gate" | "none"``, or a callable ``(channels, skip_channels) -> merge
             module`` (see `imtrans.nn.blocks.UpBlock`), or a sequence of ``depth - 1`` of these from the outermost
             level inward.
-        norm: ``"batch" | "instance" | "group" | "none"``, or a callable ``channels -> module``.
-        act: activation of the encoder: a name (``"leaky_relu"`` has slope 0.2), or a callable ``() -> module``.
+        norm: ``"batch" | "instance" | "group" | "keras_batch" | "none"``, or a callable ``channels -> module``; see
+            `imtrans.nn.layers.KerasBatchNorm`.
+        bottleneck_norm: whether the innermost encoder level has a norm.
+        act: activation of the encoder: a name (``"leaky_relu"`` has slope 0.2, ``"leaky_relu_0.3"`` slope 0.3), or a
+            callable ``() -> module``.
         decoder_act: activation of the decoder and the bottleneck.
+        act_before_merge: whether each decoder level applies its activation before it merges the skip, which then keeps
+            its negative values. The bottleneck has the activation of the encoder.
         dropout: probability for each decoder level from the innermost outward; levels beyond the sequence have
             none, entries beyond the levels are ignored.
         downsample: ``"conv" | "pool" | "blur"``, see `imtrans.nn.blocks.DownBlock`.
@@ -77,10 +83,12 @@ class UNetGenerator(Pretrained):
 
     Raises:
         ArgumentError: a value that is not allowed, or `channels` that contradict `depth` or `base_channels`.
-        ShapeError: in ``forward``, a wrong number of channels, or with ``odd_sizes="error"`` a size that does not fit.
+        ShapeError: in ``forward``, a wrong number of channels, a norm at the bottleneck that would see a single value,
+            or with ``odd_sizes="error"`` a size that does not fit.
 
     The preset ``"unet_2015"`` is figure 1 of Ronneberger et al. with padded convolutions, so that the output has the
-    size of the input. It returns logits, without an output activation.
+    size of the input. It returns logits, without an output activation. ``"tensorflow/unet"`` is the generator of the
+    pix2pix tutorial of TensorFlow.
 
     Source: Isola et al. 2017, section 6.1.1; Ronneberger et al. 2015, "U-Net".
 
@@ -97,6 +105,12 @@ class UNetGenerator(Pretrained):
         "phillipi/unet_128": {"depth": 7, "bias": True},
         "junyanz/unet_256": {"depth": 8, "dropout": (0.0, 0.5, 0.5, 0.5)},
         "junyanz/unet_128": {"depth": 7, "dropout": (0.0, 0.5, 0.5)},
+        "tensorflow/unet": {
+            "norm": "keras_batch",
+            "bottleneck_norm": True,
+            "act": "leaky_relu_0.3",
+            "act_before_merge": True,
+        },
         "unet_2015": {
             "depth": 5,
             "width_cap": 16,
@@ -123,8 +137,10 @@ class UNetGenerator(Pretrained):
         channels: Sequence[int] | None = None,
         skips: str | Skip | Sequence[str | Skip] = "concat",
         norm: str | Norm = "batch",
+        bottleneck_norm: bool = False,
         act: str | Act = "leaky_relu",
         decoder_act: str | Act = "relu",
+        act_before_merge: bool = False,
         dropout: Sequence[float] = (0.5, 0.5, 0.5),
         downsample: str = "conv",
         upsample: str = "deconv",
@@ -143,6 +159,9 @@ class UNetGenerator(Pretrained):
         self.depth = len(self.channels)
         check_bool(OWNER, "bias", bias, unset=True)
         check_bool(OWNER, "stem", stem)
+        check_bool(OWNER, "bottleneck_norm", bottleneck_norm)
+        check_bool(OWNER, "act_before_merge", act_before_merge)
+        self.bottleneck_norm = bottleneck_norm and self.depth > 1  # the outermost level has none
         self.size_multiple = 2 ** (self.depth - stem)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
@@ -157,8 +176,12 @@ class UNetGenerator(Pretrained):
         make_norm, make_act = norm_from(OWNER, norm), act_from(OWNER, "act", act)
         make_decoder_act = act_from(OWNER, "decoder_act", decoder_act)
         biased = not has_shift(make_norm(self.channels[-1])) if bias is None else bias
+        innermost = (
+            make_norm if bottleneck_norm else nn.Identity,
+            make_act if act_before_merge else make_decoder_act,
+        )
         self.encoder = _encoder(
-            (in_channels, *self.channels), make_norm, make_act, make_decoder_act,
+            (in_channels, *self.channels), make_norm, make_act, innermost=innermost,
             stem=stem, downsample=downsample, num_convs=num_convs, bias=biased,
         )  # fmt: skip
         self.attention = nn.ModuleDict(
@@ -166,7 +189,7 @@ class UNetGenerator(Pretrained):
         )
         self.decoder = _decoder(
             self.channels, _level_skips(skips, self.depth), _level_dropouts(dropout, self.depth),
-            norm=make_norm, act=make_decoder_act,
+            norm=make_norm, act=make_decoder_act, act_before_merge=act_before_merge,
             upsample=upsample, kernel_size=deconv_size, num_convs=num_convs, bias=biased,
         )  # fmt: skip
         last = cast(UpBlock, self.decoder[-1]).out_channels if len(self.decoder) else self.channels[0]
@@ -181,6 +204,9 @@ class UNetGenerator(Pretrained):
     def forward(self, source: Tensor) -> Tensor:
         check_image(OWNER, source, self.in_channels, self)
         x = pad_to_fit(OWNER, source, self.size_multiple, self.size_multiple, self.odd_sizes)
+        if self.bottleneck_norm and not torch.compiler.is_compiling():
+            innermost = [side // self.size_multiple for side in x.shape[-2:]]
+            check_norm_values(OWNER, cast(Any, self.encoder[-1]).norm, len(x), *innermost)
         # Inference of a trained network is left alone: its depth is fixed.
         if self.training and not torch.compiler.is_compiling():
             _warn_of_padding(self, source, x)
@@ -240,14 +266,20 @@ def _warn_of_padding(network: UNetGenerator, source: Tensor, padded: Tensor) -> 
 
 
 def _encoder(
-    widths: tuple[int, ...], norm: Norm, act: Act, innermost_act: Act, *, stem: bool, downsample: str, **settings: Any
+    widths: tuple[int, ...],
+    norm: Norm,
+    act: Act,
+    *,
+    innermost: tuple[Norm, Act],
+    stem: bool,
+    downsample: str,
+    **settings: Any,
 ) -> nn.Sequential:
-    innermost = len(widths) - 2
     levels = nn.Sequential()
     for level, (width, next_width) in enumerate(pairwise(widths)):
         make = conv_stack if stem and level == 0 else partial(DownBlock, downsample=downsample)
-        level_norm = nn.Identity if level in (0, innermost) else norm
-        level_act = innermost_act if level == innermost else act
+        level_norm, level_act = innermost if level == len(widths) - 2 else (norm, act)
+        level_norm = nn.Identity if level == 0 else level_norm
         levels.append(make(width, next_width, norm=level_norm, act=level_act, **settings))
     return levels
 

@@ -448,8 +448,8 @@ CONV = torch.zeros(2, 3, 4, 4)
         ),
         (
             HUGGAN,
-            ": this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its skips start after "
-            "the activation, and its last layer resizes with a one-sided pad: imtrans has no such blocks.",
+            ": this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its encoder has "
+            "dropout, and its last layer resizes with a one-sided pad: imtrans has no such blocks.",
         ),
         ({"model.model.0.weight": CONV}, f" {LOOKS_LIKE} lacks the tensor 'model.model.3.weight'."),
         ({"net.0.weight": torch.zeros(2)}, f" {LOOKS_LIKE} has a tensor of an unknown name or shape."),

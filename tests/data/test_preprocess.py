@@ -124,6 +124,24 @@ def test_samples_of_several_sizes_make_no_batch(folder, preprocess):
         list(batches(PairedImages(folder, size=16, preprocess=preprocess), 2))
 
 
+@pytest.mark.parametrize(("channels", "deep"), [("rgb", False), ("as they are", False), ("as they are", True)])
+def test_nearest_takes_the_pixel_at_the_centre_of_each_new_one(folder, channels, deep):
+    """As tf.image.resize does."""
+    pixels = np.random.default_rng(0).integers(0, 2**16 if deep else 256, (30, 40), dtype=np.uint16)
+    same_size(folder)
+    for side in "AB":
+        Image.fromarray(pixels if deep else pixels.astype(np.uint8)).save(folder / side / "0.png")
+    size = (44, 24)  # no centre lies between two pixels
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (30, 40), strict=True))
+    expected = torch.from_numpy(pixels[rows][:, columns].astype(np.float32)) * (2 / (65535 if deep else 255)) - 1
+    data = PairedImages(folder, size=size, augment=False, channels=channels, resample="nearest")
+    torch.testing.assert_close(data[0]["source"][0], expected, atol=1e-6, rtol=0)
+    assert "resample nearest, AtoB" in data.settings
+    bicubic = PairedImages(folder, size=size, augment=False, channels=channels)
+    assert (bicubic[0]["target"][0] - expected).abs().max() > 0.1
+    assert "resample" not in bicubic.settings
+
+
 def test_rectangles_in_every_folder_data_set(folder):
     one = LabImages(folder / "A", size=(16, 32))[0]
     other = UnpairedImages(folder / "A", folder / "B", size=(16, 32))[0]
@@ -143,6 +161,10 @@ def test_rectangles_in_every_folder_data_set(folder):
         (
             {"preprocess": "scale"},
             "PairedImages: preprocess='scale' is not one of ['crop', 'none', 'resize_and_crop', ",
+        ),
+        (
+            {"resample": "nearst"},
+            "PairedImages: resample='nearst' is not one of ['bicubic', 'nearest']. Did you mean 'nearest'?",
         ),
         ({"size": (0, 4)}, "Jitter: size must be a whole number >= 1, got 0."),
         ({"size": (4, 4, 4)}, "Jitter: size must be a whole number >= 1, got (4, 4, 4)."),

@@ -1,6 +1,7 @@
 """A batch norm that processes shard computes what one process computes on all their samples."""
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from imtrans.distributed.data_parallel import batch_shard, shard_range, shard_si
 from imtrans.distributed.process_group import init_process_group
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.errors import ArgumentError
+from imtrans.nn.layers import KerasBatchNorm
 
 CPU = torch.device("cpu")
-SETTINGS = ({}, {"momentum": None}, {"affine": False}, {"track_running_stats": False})
+SETTINGS = ({}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}, {"kind": KerasBatchNorm})
 BATCHES = (4, 3, 1)
 CANCELLED = ("0.bias", "3.bias")  # by the norm that follows: their gradients are what rounding leaves of zero
 
@@ -28,7 +30,8 @@ def group():
 def nets():
     torch.manual_seed(0)
     for settings in SETTINGS:
-        norms = [nn.BatchNorm2d(3, **settings), nn.BatchNorm2d(2, **settings)]
+        kind = settings.get("kind", partial(nn.BatchNorm2d, **settings))
+        norms = [kind(3), kind(2)]
         for norm in norms:
             if norm.affine:
                 nn.init.normal_(norm.weight)
@@ -103,7 +106,8 @@ def test_one_process_runs_it_alone_outside_of_a_shared_step(found):
 @given(seed=st.integers(0, 999), training=st.booleans())
 def test_in_one_process_it_computes_what_it_did(seed, training):
     torch.manual_seed(seed)
-    for kind, axes in ((nn.BatchNorm1d, ()), (nn.BatchNorm2d, (3, 2)), (nn.BatchNorm3d, (2, 3, 2))):
+    shapes = {nn.BatchNorm1d: (), nn.BatchNorm2d: (3, 2), nn.BatchNorm3d: (2, 3, 2), KerasBatchNorm: (3, 2)}
+    for kind, axes in shapes.items():
         plain = kind(2).train(training)
         changed = deepcopy(plain)
         convert_sync_batchnorm(changed)
@@ -121,6 +125,18 @@ def test_a_network_keeps_its_keys_and_its_parameters():
     assert (list(network.state_dict()), [id(p) for p in network.parameters()]) == (keys, parameters)
     names = {type(m).__name__ for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
     assert names == {"SyncBatchNorm2d"}
+
+
+def test_a_network_of_tensorflow_is_saved_as_what_it_was_and_takes_one_value():
+    network = UNetGenerator.preset("tensorflow/unet", base_channels=2, depth=3)
+    description, image = network.description(), torch.randn(1, 3, 8, 8)
+    with torch.no_grad(), running_as(network, "batch_stats"):
+        expected = network(image)
+    convert_sync_batchnorm(network)
+    assert {type(m).__name__ for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {"SyncKerasBatchNorm"}
+    assert network.description() == description
+    with torch.no_grad(), running_as(network, "batch_stats"):
+        assert torch.equal(network(image), expected)
 
 
 class Mine(nn.BatchNorm2d):

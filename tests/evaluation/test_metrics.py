@@ -9,12 +9,28 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from imtrans.colours import lab_to_rgb, rgb_to_lab
+from imtrans.colours import ciede2000, lab_to_rgb, rgb_to_lab
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.evaluation.metrics import NETWORKS, Fid, LabHistograms, Lpips, Mean, Scores, l1, psnr, ssim
+from imtrans.evaluation.metrics import (
+    NETWORKS,
+    Fid,
+    LabHistograms,
+    Lpips,
+    Mean,
+    Scores,
+    colour_difference,
+    gmsd,
+    l1,
+    ms_ssim,
+    psnr,
+    ssim,
+)
 
 CPU = torch.device("cpu")
 
@@ -54,6 +70,110 @@ def test_ssim_refuses_a_picture_smaller_than_its_window():
     )
     with pytest.raises(ShapeError, match=re.escape(message)):
         ssim(torch.zeros(1, 3, 10, 32), torch.zeros(1, 3, 10, 32))
+
+
+def test_ms_ssim_is_that_of_torchmetrics_for_each_picture():
+    fake, target = torch.rand(2, 2, 3, 176, 180) * 2 - 1
+    fake[1] = 0.9 * target[1] + 0.1 * fake[1]
+    found = ms_ssim(fake, target)
+    for i in range(2):
+        pair = (fake[i : i + 1] + 1) / 2, (target[i : i + 1] + 1) / 2
+        alone = multiscale_structural_similarity_index_measure(*pair, data_range=1.0).item()
+        assert found[i].item() == pytest.approx(alone, rel=1e-4)
+    assert found[0] < 0.5 < found[1] < 1
+    assert ms_ssim(target, target).tolist() == pytest.approx([1, 1])
+
+
+def gmsd_in_numpy(one, other):
+    """Equations 1 to 6 of Xue et al. 2014 for one pair ``(c, h, w)`` in [0, 255], pixel by pixel."""
+
+    def gradient(image):
+        grey = image[0] if len(image) == 1 else 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+        height, width = grey.shape[0] // 2, grey.shape[1] // 2
+        half = np.zeros((height + 2, width + 2))  # zeros around the image
+        magnitude = np.zeros((height, width))
+        for y, x in np.ndindex(height, width):
+            half[y + 1, x + 1] = grey[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean()
+        for y, x in np.ndindex(height, width):
+            around = half[y : y + 3, x : x + 3] / 3
+            along, down = around[:, 0].sum() - around[:, 2].sum(), around[0].sum() - around[2].sum()
+            magnitude[y, x] = np.sqrt(along**2 + down**2)
+        return magnitude
+
+    m_r, m_d, c = gradient(one), gradient(other), 170
+    similarity = (2 * m_r * m_d + c) / (m_r**2 + m_d**2 + c)
+    return np.sqrt(((similarity - similarity.mean()) ** 2).mean())
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, (12, 10)), (1, (9, 15))])
+def test_gmsd_is_that_of_its_paper(channels, size):
+    rng = np.random.default_rng(0)
+    one, other = rng.uniform(0, 255, (2, 2, channels, *size))
+    other[1] = 0.8 * one[1] + 0.2 * other[1]
+    expected = [gmsd_in_numpy(*pair) for pair in zip(one, other, strict=True)]
+    found = gmsd(*(torch.from_numpy(images / 127.5 - 1) for images in (one, other)))
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+    assert expected[0] > 2 * expected[1] > 0
+
+
+def test_gmsd_sees_a_blur_and_not_a_shift_of_brightness():
+    image = torch.rand(1, 3, 32, 32) - 0.5
+    blurred = torch.nn.functional.avg_pool2d(image, 5, stride=1, padding=2, count_include_pad=False)
+    assert gmsd(image, image).item() == 0
+    assert gmsd(blurred, image).item() > 0.02
+    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # the border is a step to black
+    shifted = image.clone()
+    shifted[inside] += 0.05
+    assert gmsd(shifted, image).item() < 0.5 * gmsd(blurred, image).item()
+
+
+@pytest.mark.parametrize(
+    ("metric", "shape", "message"),
+    [
+        (
+            ms_ssim,
+            (1, 3, 175, 200),
+            "ms_ssim: height and width must be at least 176, the size of its window at the coarsest scale, got "
+            "175x200. Use larger images, or other metrics.",
+        ),
+        (
+            gmsd,
+            (1, 3, 8, 3),
+            "gmsd: height and width must be at least 4, for a map of 2x2 values, got 8x3. Use larger images, or other "
+            "metrics.",
+        ),
+        (
+            gmsd,
+            (1, 2, 8, 8),
+            "evaluate: 'gmsd' needs grey or RGB images, got images with 2 channels. Remove it from metrics.",
+        ),
+        (
+            colour_difference,
+            (1, 1, 8, 8),
+            "evaluate: 'ciede2000' needs RGB images, got images with 1 channel. Remove it from metrics.",
+        ),
+    ],
+)
+def test_images_that_a_metric_does_not_support(metric, shape, message):
+    with pytest.raises(ShapeError, match=f"^{re.escape(message)}$"):
+        metric(torch.zeros(shape), torch.zeros(shape))
+
+
+def test_the_colour_difference_is_the_mean_of_its_pixels():
+    image = torch.rand(2, 3, 4, 5) * 2 - 1
+    other = image.clone()
+    other[1, :, 0, 0] = -image[1, :, 0, 0]
+    one_pixel = ciede2000(rgb_to_lab(image), rgb_to_lab(other))[1, 0, 0].item()
+    assert colour_difference(image, other).tolist() == pytest.approx([0, one_pixel / 20], abs=1e-6)
+    assert one_pixel > 1
+    white, black = torch.ones(1, 3, 2, 2), torch.full((1, 3, 2, 2), -1.5)
+    assert colour_difference(white, black).item() == pytest.approx(100, abs=1e-2)
+
+
+def test_the_new_metrics_are_scores_by_name():
+    scores = Scores(["ms_ssim", "gmsd", "ciede2000"], device=CPU)
+    scores.add(torch.zeros(2, 3, 176, 176), torch.zeros(2, 3, 176, 176))
+    assert scores.result() == {"ms_ssim": pytest.approx(1), "gmsd": 0, "ciede2000": 0}
 
 
 def test_a_mean_is_one_over_pictures_not_over_batches():

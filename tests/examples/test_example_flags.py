@@ -142,11 +142,18 @@ def test_the_losses_the_pool_and_the_discriminator(build, script):
 
 
 @pytest.mark.parametrize("script", PAIRED)
-@pytest.mark.parametrize("name", ["l1_weight", "feature_weight"])
+@pytest.mark.parametrize("name", ["l1_weight", "feature_weight", "d_loss_weight"])
 def test_weights_of_losses(build, script, name):
     trainer = build(script, f"--{name.replace('_', '-')}", 0.5)
     assert getattr(trainer.method, name) == 0.5
     assert trainer._config()["settings"][name] == 0.5
+
+
+@pytest.mark.parametrize("script", PAIRED)
+def test_the_pixel_loss(build, script):
+    assert build(script).method.pixel_loss == "l1"
+    trainer = build(script, "--pixel-loss", "charbonnier")
+    assert trainer.method.pixel_loss == trainer._config()["settings"]["pixel_loss"] == "charbonnier"
 
 
 def test_the_weights_of_cyclegan(build):

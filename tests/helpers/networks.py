@@ -26,9 +26,11 @@ SMALL = {
 GENERATORS = (UNetGenerator, ResnetGenerator, LocalEnhancer)
 CONVOLUTIONAL = (PatchDiscriminator, MultiscaleDiscriminator)  # of a number of layers
 
-NORMS = [{"norm": norm} for norm in ("batch", "instance", "group", "none")]
+NORMS = [{"norm": norm} for norm in ("batch", "instance", "group", "keras_batch", "none")]
 BIASES = [{"bias": bias} for bias in (True, False)]
-ACTS = [{"act": act} for act in ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "none")]
+ACTS = [
+    {"act": act} for act in ("relu", "leaky_relu", "leaky_relu_0.3", "elu", "gelu", "silu", "tanh", "sigmoid", "none")
+]
 UPSAMPLES = [{"upsample": upsample} for upsample in ("nearest", "bilinear", "shuffle")]
 OUT_ACTS = [{"out_act": "sigmoid"}, {"out_act": "none"}]
 
@@ -47,6 +49,12 @@ OPTIONS = {
         {"skips": "add", "norm": "none", "upsample": "nearest"},
         {"decoder_act": "leaky_relu"},
         {"decoder_act": "none"},
+        {"act_before_merge": True},
+        {"act_before_merge": True, "skips": ("gate", "none"), "decoder_act": "leaky_relu"},
+        {"act_before_merge": True, "skips": "add", "num_convs": 2, "stem": True},
+        {"bottleneck_norm": True, "norm": "keras_batch"},
+        {"bottleneck_norm": True, "norm": "group", "downsample": "pool", "num_convs": 2},
+        {"bottleneck_norm": True, "depth": 1, "stem": True},
         {"dropout": ()},
         {"dropout": (0.0, 0.5)},
         {"dropout": (1.0, 0.25, 0.5, 0.5)},
@@ -111,6 +119,7 @@ OPTIONS = {
         *({"padding": n} for n in (2, 3)),
         {"spectral_norm": True},
         {"spectral_norm": True, "norm": "none", "bias": False},
+        {"first_bias": False},
         {"in_channels": 1},
     ],
     PixelDiscriminator: [{}, *NORMS, *BIASES, *ACTS, {"in_channels": 1}],

@@ -72,6 +72,7 @@ def test_the_config_holds_the_class_and_every_argument(tmp_path):
             "padding": 1,
             "spectral_norm": True,
             "bias": None,
+            "first_bias": True,
         },
         "inference_mode": "paper",
         "sha256": digest_of(tmp_path / "a" / "b" / "model.safetensors"),
@@ -247,7 +248,10 @@ def test_an_unknown_argument_gets_a_hint(saved):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"norm": "btch"}, "norm='btch' is not one of ['batch', 'group', 'instance', 'none']. Did you mean 'batch'?"),
+        (
+            {"norm": "btch"},
+            "norm='btch' is not one of ['batch', 'group', 'instance', 'keras_batch', 'none']. Did you mean 'batch'?",
+        ),
         ({"norm": ["batch"]}, "norm=['batch'] is not one of"),
         ({"depth": "2"}, "depth must be a whole number from 1 to 16, got '2'."),
         ({"depth": True}, "depth must be a whole number from 1 to 16, got True."),

@@ -51,7 +51,17 @@ FAKE = {
 FOOL = {**REAL, "hinge": lambda x: -x.mean()}
 
 
-def by_hand(g, d, data, mode="vanilla", l1_weight=100.0, gan_weight=1.0, conditional=True, pool_size=0):
+PIXEL = {
+    "l1": lambda fake, target: (fake - target).abs().mean(),
+    "l2": F.mse_loss,
+    "charbonnier": lambda fake, target: ((fake - target).square() + 1e-6).sqrt().mean(),
+}
+
+
+def by_hand(
+    g, d, data, mode="vanilla", l1_weight=100.0, gan_weight=1.0, conditional=True, pool_size=0, pixel_loss="l1",
+    d_loss_weight=0.5,
+):  # fmt: skip
     """pix2pix in plain PyTorch; returns each step's losses and the gradients of D's own update."""
     adam_g = Adam(g.parameters(), lr=RATE, betas=BETAS, fused=True)
     adam_d = Adam(d.parameters(), lr=RATE, betas=BETAS, fused=True)
@@ -69,15 +79,15 @@ def by_hand(g, d, data, mode="vanilla", l1_weight=100.0, gan_weight=1.0, conditi
         if mode == "wgangp":
             losses["D_penalty"] = gradient_penalty(d, real, shown)
         adam_d.zero_grad()
-        (sum(losses.values()) / 2).backward()
+        (sum(losses.values()) * d_loss_weight).backward()
         adam_d.step()
         gradients.append([p.grad.clone() for p in d.parameters()])
 
         d.requires_grad_(False)
         losses["G_gan"] = FOOL[mode](d(pair(fake)))
-        losses["G_l1"] = l1_weight * (fake - target).abs().mean()
+        pixel = losses[f"G_{pixel_loss}"] = l1_weight * PIXEL[pixel_loss](fake, target)
         adam_g.zero_grad()
-        (gan_weight * losses["G_gan"] + losses["G_l1"]).backward()
+        (gan_weight * losses["G_gan"] + pixel).backward()
         adam_g.step()
         d.requires_grad_(True)
         history.append({name: loss.detach() for name, loss in losses.items()})
@@ -108,6 +118,9 @@ def check_equal_weights(one, other):
         {"gan_weight": 0.0},
         {"gan_weight": 3.0, "l1_weight": 10.0},
         {"pool_size": 3},
+        {"pixel_loss": "l2"},
+        {"pixel_loss": "charbonnier", "l1_weight": 10.0, "mode": "lsgan"},
+        {"d_loss_weight": 1.0},
         {"mode": "lsgan"},
         {"mode": "hinge"},
         {"mode": "wgangp"},
@@ -334,6 +347,12 @@ NOTHING = (
     [
         (True, {"l1_weight": -1}, "Pix2Pix: l1_weight must be a number >= 0, got -1."),
         (True, {"gan_weight": -0.5}, "Pix2Pix: gan_weight must be a number >= 0, got -0.5."),
+        (True, {"d_loss_weight": -1}, "Pix2Pix: d_loss_weight must be a number >= 0, got -1."),
+        (
+            True,
+            {"pixel_loss": "charbonier"},
+            "Pix2Pix: pixel_loss='charbonier' is not one of ['charbonnier', 'l1', 'l2']. Did you mean 'charbonnier'?",
+        ),
         (True, {"pool_size": -1}, "ImagePool: size must be a whole number >= 0, got -1."),
         (
             True,

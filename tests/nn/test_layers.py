@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from imtrans import running_as
 from imtrans.errors import ArgumentError
 from imtrans.nn import layers
 from imtrans.nn.layers import (
@@ -13,6 +14,7 @@ from imtrans.nn.layers import (
     NORMS,
     UPSAMPLE,
     BlurPool,
+    KerasBatchNorm,
     NearestConv,
     act_from,
     group_norm,
@@ -55,6 +57,41 @@ def test_the_leaky_relu_has_the_slope_of_the_paper():
     assert act_from("Owner", "act", "leaky_relu")()(torch.tensor([-1.0])).item() == pytest.approx(-0.2)
 
 
+def test_the_other_leaky_relu_has_the_slope_of_keras():
+    assert act_from("Owner", "act", "leaky_relu_0.3")()(torch.tensor([-1.0])).item() == pytest.approx(-0.3)
+
+
+def test_a_batch_norm_of_keras_divides_by_its_own_epsilon_and_moves_its_statistics_slowly():
+    norm, x = KerasBatchNorm(2), torch.randn(2, 2, 3, 3) * 0.01
+    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+    torch.testing.assert_close(norm(x), (x - mean) / (var + 0.001).sqrt())
+    torch.testing.assert_close(norm.running_mean, 0.01 * mean.flatten())
+    torch.testing.assert_close(norm.running_var, 0.99 + 0.01 * var.flatten() * 18 / 17)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_norm_of_keras_makes_its_shift_of_a_single_value(dtype):
+    norm = KerasBatchNorm(3)
+    nn.init.normal_(norm.bias)
+    x = torch.tensor([1.0, -2.0, 3.0], dtype=dtype).reshape(1, 3, 1, 1).requires_grad_()
+    y = norm(x)
+    assert y.dtype == dtype
+    assert torch.equal(y.flatten(), norm.bias.to(dtype))
+    torch.testing.assert_close(norm.running_mean, 0.01 * x.detach().float().flatten())
+    torch.testing.assert_close(norm.running_var, torch.full((3,), 0.99))
+    assert norm.num_batches_tracked == 1
+    y.sum().backward()
+    assert [p.grad.tolist() for p in (x[0, :, 0, 0], norm.weight, norm.bias) if p.is_leaf] == [[0, 0, 0], [1, 1, 1]]
+    assert x.grad.abs().sum() == 0
+    with running_as(norm, "batch_stats"):
+        before = norm.running_mean.clone()
+        assert torch.equal(norm(x), y)
+        assert torch.equal(norm.running_mean, before)
+    assert not torch.equal(norm.eval()(x), y), "running statistics"
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        nn.BatchNorm2d(3)(x)
+
+
 def test_a_callable_is_returned_as_it_is():
     assert norm_from("Owner", nn.LayerNorm) is nn.LayerNorm
     assert act_from("Owner", "act", nn.Mish) is nn.Mish
@@ -65,15 +102,16 @@ def test_what_is_neither_a_known_norm_nor_a_callable_is_refused(value, guess):
     with pytest.raises(ArgumentError) as caught:
         norm_from("Owner", value)
     hint = f" Did you mean {guess!r}?" if guess else ""
-    assert str(caught.value) == f"Owner: norm={value!r} is not one of ['batch', 'group', 'instance', 'none'].{hint}"
+    names = "['batch', 'group', 'instance', 'keras_batch', 'none']"
+    assert str(caught.value) == f"Owner: norm={value!r} is not one of {names}.{hint}"
 
 
 def test_an_unknown_activation_is_refused_with_the_name_of_its_argument():
     with pytest.raises(ArgumentError) as caught:
         act_from("Owner", "out_act", "tanhh")
     assert str(caught.value) == (
-        "Owner: out_act='tanhh' is not one of ['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', "
-        "'tanh']. Did you mean 'tanh'?"
+        "Owner: out_act='tanhh' is not one of ['elu', 'gelu', 'leaky_relu', 'leaky_relu_0.3', 'none', 'relu', "
+        "'sigmoid', 'silu', 'tanh']. Did you mean 'tanh'?"
     )
 
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ from torch import nn
 
 from imtrans import GANLoss, PatchDiscriminator, feature_matching_loss, gradient_penalty
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.nn.losses import GAN_MODES, logits_of
+from imtrans.nn.losses import GAN_MODES, PIXEL_LOSSES, charbonnier_loss, logits_of
 
 FORMULAS = {
     "vanilla": (lambda x: F.softplus(-x), F.softplus, lambda x: F.softplus(-x)),
@@ -285,6 +286,26 @@ def test_features_of_a_discriminator_match_themselves():
     assert torch.equal(logits_of(given), given[-1])
     both = logits_of([given, given])
     assert [torch.equal(logits, given[-1]) for logits in both] == [True, True]
+
+
+def test_the_pixel_losses_are_means_of_their_formulas():
+    output, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    difference = output.numpy().astype(np.float64) - target.numpy()
+    expected = {
+        "l1": np.abs(difference).mean(),
+        "l2": (difference**2).mean(),
+        "charbonnier": np.sqrt(difference**2 + 1e-6).mean(),
+    }
+    assert {name: loss(output, target).item() for name, loss in PIXEL_LOSSES.items()} == pytest.approx(expected)
+
+
+def test_the_charbonnier_loss_is_smooth_at_zero_and_keeps_single_precision():
+    image = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    loss = charbonnier_loss(image, torch.zeros(1, 1, 2, 2))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(1e-3)
+    assert torch.equal(image.grad, torch.zeros_like(image))
 
 
 def test_features_that_do_not_belong_together_are_refused():

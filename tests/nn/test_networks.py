@@ -42,6 +42,8 @@ from imtrans import (
 from imtrans.errors import ArgumentError, SavedModelError, ShapeError
 from imtrans.nn.skips import AddSkip
 
+ACT_NAMES = "['elu', 'gelu', 'leaky_relu', 'leaky_relu_0.3', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"
+
 # The contract
 
 
@@ -299,7 +301,8 @@ def test_a_misspelt_norm_gets_a_hint(case):
     with pytest.raises(ArgumentError) as caught:
         cls(norm="instnce")
     assert str(caught.value) == (
-        f"{cls.__name__}: norm='instnce' is not one of ['batch', 'group', 'instance', 'none']. Did you mean 'instance'?"
+        f"{cls.__name__}: norm='instnce' is not one of ['batch', 'group', 'instance', 'keras_batch', 'none']. "
+        "Did you mean 'instance'?"
     )
 
 
@@ -307,33 +310,33 @@ def test_a_misspelt_norm_gets_a_hint(case):
     ("cls", "argument", "value", "allowed"),
     [
         (UNetGenerator, "skips", "concatt", "['add', 'concat', 'gate', 'none']. Did you mean 'concat'?"),
-        (UNetGenerator, "act", "rellu", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
-        (UNetGenerator, "decoder_act", 3, "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
-        (UNetGenerator, "out_act", "tan", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (UNetGenerator, "act", "rellu", ACT_NAMES),
+        (UNetGenerator, "decoder_act", 3, ACT_NAMES),
+        (UNetGenerator, "out_act", "tan", ACT_NAMES),
         (UNetGenerator, "downsample", "pol", "['blur', 'conv', 'pool']. Did you mean 'pool'?"),
         (UNetGenerator, "upsample", "deconvv", "['bilinear', 'deconv', 'nearest', 'shuffle']. Did you mean 'deconv'?"),
         (UNetGenerator, "odd_sizes", "raise", "['error', 'pad']."),
         (ResnetGenerator, "padding_mode", "reflex", "['circular', 'reflect', 'replicate', 'zeros']. Did you mean"),
         (ResnetGenerator, "upsample", None, "['bilinear', 'deconv', 'nearest', 'shuffle']."),
-        (ResnetGenerator, "out_act", "tan", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (ResnetGenerator, "out_act", "tan", ACT_NAMES),
         (ResnetGenerator, "odd_sizes", True, "['error', 'pad']."),
         (LocalEnhancer, "padding_mode", "reflex", "['circular', 'reflect', 'replicate', 'zeros']. Did you mean"),
         (LocalEnhancer, "upsample", None, "['bilinear', 'deconv', 'nearest', 'shuffle']."),
-        (LocalEnhancer, "act", "rellu", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
-        (LocalEnhancer, "out_act", "tan", "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (LocalEnhancer, "act", "rellu", ACT_NAMES),
+        (LocalEnhancer, "out_act", "tan", ACT_NAMES),
         (LocalEnhancer, "odd_sizes", True, "['error', 'pad']."),
-        (MultiscaleDiscriminator, "act", 3, "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']"),
+        (MultiscaleDiscriminator, "act", 3, ACT_NAMES),
         (
             PatchDiscriminator,
             "act",
             "rellu",
-            "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']",
+            ACT_NAMES,
         ),
         (
             PixelDiscriminator,
             "act",
             "rellu",
-            "['elu', 'gelu', 'leaky_relu', 'none', 'relu', 'sigmoid', 'silu', 'tanh']",
+            ACT_NAMES,
         ),
     ],
 )

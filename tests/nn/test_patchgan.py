@@ -102,6 +102,14 @@ def test_the_discriminator_has_no_norm_on_its_first_and_last_convolution_and_bia
     layers = PatchDiscriminator(base_channels=2).layers
     assert [type(layer.norm).__name__ for layer in layers] == ["Identity", *["BatchNorm2d"] * 3, "Identity"]
     assert [layer.conv.bias is not None for layer in layers] == [True, False, False, False, True]
+    layers = PatchDiscriminator(base_channels=2, bias=True, first_bias=False).layers
+    assert [layer.conv.bias is not None for layer in layers] == [False, True, True, True, True]
+    with pytest.raises(ArgumentError, match=r"^PatchDiscriminator: first_bias must be True or False, got None\.$"):
+        PatchDiscriminator(first_bias=None)
+
+
+def test_the_discriminator_of_tensorflow_sees_70_pixels():
+    assert PatchDiscriminator.preset("tensorflow/patchgan", base_channels=1).receptive_field == 70
 
 
 @pytest.mark.parametrize("cls", [PatchDiscriminator, PixelDiscriminator])

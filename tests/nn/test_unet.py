@@ -9,7 +9,7 @@ from networks import images_for
 from torch import nn
 
 from imtrans import UNetGenerator, init_weights, translate
-from imtrans.errors import ArgumentError
+from imtrans.errors import ArgumentError, ShapeError
 from imtrans.nn.skips import ConcatSkip, GatedSkip, NoSkip
 
 
@@ -56,6 +56,8 @@ def test_the_repr_of_the_default_unet_has_less_than_a_hundred_lines():
             "deconv_size=2 applies only to upsample='deconv', got upsample='nearest'. Leave deconv_size out.",
         ),
         ({"stem": 1}, "stem must be True or False, got 1."),
+        ({"bottleneck_norm": None}, "bottleneck_norm must be True or False, got None."),
+        ({"act_before_merge": "yes", "depth": 1}, "act_before_merge must be True or False, got 'yes'."),
         ({"dropout": (0.5, 1.5)}, "each of dropout must be a number between 0 and 1, got 1.5."),
         ({"attention": (3,), "depth": 3}, "attention has level 3, but the innermost level of depth=3 is 2."),
         ({"attention": (-1,), "depth": 3}, "each of attention must be a whole number >= 0, got -1."),
@@ -123,13 +125,54 @@ def test_an_unknown_preset_gets_a_hint():
         UNetGenerator.preset("junyanz/unet256")
     assert str(caught.value) == (
         "UNetGenerator: preset='junyanz/unet256' is not one of ['junyanz/unet_128', 'junyanz/unet_256', "
-        "'phillipi/unet_128', 'phillipi/unet_256', 'unet_2015']. Did you mean 'junyanz/unet_256'?"
+        "'phillipi/unet_128', 'phillipi/unet_256', 'tensorflow/unet', 'unet_2015']. Did you mean 'junyanz/unet_256'?"
     )
 
 
 def test_the_unet_has_no_norm_on_its_first_convolution_and_its_bottleneck():
     norms = [type(block.norm) for block in UNetGenerator(base_channels=2, depth=4).encoder]
     assert norms == [nn.Identity, nn.BatchNorm2d, nn.BatchNorm2d, nn.Identity]
+    norms = [type(block.norm) for block in UNetGenerator(base_channels=2, depth=3, bottleneck_norm=True).encoder]
+    assert norms == [nn.Identity, nn.BatchNorm2d, nn.BatchNorm2d]
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("batch", "BatchNorm2d"), ("instance", "InstanceNorm2d")])
+def test_a_norm_that_would_see_one_value_at_the_bottleneck_is_refused(norm, kind):
+    network = UNetGenerator(base_channels=2, depth=3, norm=norm, bottleneck_norm=True)
+    with pytest.raises(ShapeError) as caught:
+        network(torch.zeros(1, 3, 7, 8))
+    assert str(caught.value) == (
+        f"UNetGenerator: the image is so small that a {kind} inside would see a single value (batch 1, 1x1 there) and "
+        "return zeros. Use a larger image, or norm='group'."
+    )
+    assert network(torch.zeros(1, 3, 8, 9)).shape == (1, 3, 8, 9)
+    if norm == "batch":
+        assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)
+
+
+def test_the_unet_of_tensorflow_trains_on_one_image_down_to_one_value():
+    network = UNetGenerator.preset("tensorflow/unet", base_channels=2, depth=3, dropout=())
+    innermost = network.encoder[-1]
+    network(images_for(network, (8, 8), batch=1)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    # The shift is 0, and so is all that the innermost decoder level makes of it: its ReLU passes no gradient.
+    assert innermost.norm.bias.grad.abs().sum() == 0
+    nn.init.normal_(innermost.norm.bias)
+    network(images_for(network, (8, 8), batch=1)).sum().backward()
+    assert innermost.norm.bias.grad.abs().sum() > 0
+    assert innermost.conv.weight.grad.abs().sum() == 0
+
+
+def test_a_skip_that_is_merged_after_the_activation_keeps_its_negative_values():
+    merged = {}
+    for first in (False, True):
+        network = UNetGenerator(base_channels=2, depth=3, act_before_merge=first)
+        network.head.register_forward_pre_hook(lambda _, inputs, first=first: merged.update({first: inputs[0]}))
+        network(images_for(network))
+        assert type(network.encoder[-1].act) is (nn.LeakyReLU if first else nn.ReLU)
+    (skip, decoded), plain = merged[True].split(2, dim=1), merged[False]
+    assert skip.min() < 0 <= decoded.min()
+    assert plain.min() >= 0
 
 
 def test_skips_count_from_the_outermost_level_inward():

@@ -328,6 +328,8 @@ def stopped_run(tmp_path_factory):
     ("change", "text"),
     [
         (lambda method: setattr(method, "l1_weight", 10.0), "l1_weight was 100.0, now 10.0"),
+        (lambda method: setattr(method, "d_loss_weight", 1.0), "d_loss_weight was 0.5, now 1.0"),
+        (lambda method: setattr(method, "pixel_loss", "l2"), "pixel_loss was 'l1', now 'l2'"),
         (lambda method: setattr(method, "gan_loss", GANLoss("lsgan")), "gan_mode was 'vanilla', now 'lsgan'"),
         (lambda method: setattr(method, "pool", ImagePool(0)), "pool_size was 3, now 0"),
     ],
@@ -340,7 +342,9 @@ def test_a_method_with_other_settings_is_not_resumed(tmp_path, stopped_run, chan
         run.fit(resume=True)
 
 
-@pytest.mark.parametrize(("name", "value"), [("direction", "BtoA"), ("size", 24), ("seed", 1), ("flip", False)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("direction", "BtoA"), ("size", 24), ("seed", 1), ("flip", False), ("resample", "nearest")]
+)
 def test_other_data_are_not_resumed(tmp_path, name, value):
     for data in ("pairs", "others"):
         (tmp_path / data).mkdir()

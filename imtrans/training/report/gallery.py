@@ -23,8 +23,8 @@ MAX_POINTS, MAX_CURVES, MAX_COLUMNS, MAX_ROWS, MAX_INDENTED = 300, 60, 60, 1000,
 LARGEST = 1e30  # sums of such values are still finite
 PLOT = {"width": 352, "height": 172, "left": 52, "right": 344, "top": 12, "middle": 80, "bottom": 148}
 ARROWS = {  # direction of better values
-    **dict.fromkeys(("l1", "swd", "texture", "layout"), "↓"),
-    **dict.fromkeys(("psnr", "ssim", "iou"), "↑"),
+    **dict.fromkeys(("l1", "swd", "texture", "layout", "gmsd", "ciede2000"), "↓"),
+    **dict.fromkeys(("psnr", "ssim", "ms_ssim", "iou"), "↑"),
 }
 
 
