@@ -139,7 +139,9 @@ def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: st
     parser.add_argument("--warm-start", metavar="NAME", help=names)
     parser.add_argument("--gan-mode", choices=GAN_MODES, help=f"adversarial loss ({_default(method, 'gan_loss')})")
     if "pixel_loss" in _parameters(method):
-        parser.add_argument("--pixel-loss", choices=PIXEL_LOSSES, help=f"loss of pixels ({_default(method, 'pixel_loss')})")
+        parser.add_argument(
+            "--pixel-loss", choices=PIXEL_LOSSES, help=f"loss of pixels ({_default(method, 'pixel_loss')})"
+        )
     for name in _method_flags(method):
         flag, default = f"--{name.replace('_', '-')}", _default(method, name)
         parser.add_argument(flag, type=type(default), help=f"{METHOD_FLAGS[name]} ({default:g})")
