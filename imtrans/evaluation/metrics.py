@@ -6,6 +6,7 @@ L1 of each image and Lab histograms are computed here: torchmetrics has neither.
 
 import importlib.util
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +83,17 @@ def ssim(fake: Tensor, target: Tensor) -> Tensor:
     values = structural_similarity_index_measure(_unit(fake), _unit(target), data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values
+
+
+def diversity(samples: Sequence[Tensor]) -> Tensor:
+    """Mean L1 distance of each pair of `samples` of the same sources, for images scaled to [0, 1]; 0 if all are equal.
+
+    Shape: two or more tensors ``(b, c, h, w)`` in [-1, 1] -> ``(b,)``.
+
+    >>> diversity([torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)])
+    tensor([0.3333])
+    """
+    return torch.stack([l1(one, other) for one, other in combinations(samples, 2)]).mean(dim=0)
 
 
 class Mean:
