@@ -54,7 +54,10 @@ def check_noise(owner: str, noise: Tensor | None, source: Tensor, channels: int)
             "noise_channels=8."
         )
     if not isinstance(noise, Tensor):
-        raise ArgumentError(f"{owner}: noise must be a tensor (b, {channels}), got a {type(noise).__name__}.")
+        raise ArgumentError(
+            f"{owner}: noise must be a tensor (b, {channels}), got a {type(noise).__name__}. For a NumPy array: "
+            "torch.from_numpy(x)."
+        )
     if noise.shape != (len(source), channels):
         raise ShapeError(
             f"{owner}: expects noise ({len(source)}, {channels}), a vector for each image, got a tensor of shape "
