@@ -37,9 +37,8 @@ def adapt_channels(
         tensor = tensors[key]
         if wanted[key].shape != tensor.shape and not key.endswith("._v"):
             name, _, kind = key.replace(".parametrizations.weight.original", ".weight").rpartition(".")
-            found = _adapted(
-                saved.get_submodule(name), network.get_submodule(name), kind, tensor, inputs, outputs, noise
-            )
+            conv, new = saved.get_submodule(name), network.get_submodule(name)
+            found = _adapted(conv, new, kind, tensor, inputs, outputs, noise)
             if found is None or found.shape != wanted[key].shape:
                 raise SavedModelError(
                     f"{type(network).__name__}: {key} would change from shape {tuple(tensor.shape)} to "

@@ -80,9 +80,7 @@ def _inputs(description: Mapping[str, Any]) -> list[str]:
     if description.get("instances"):
         notes.append("It takes an id of the object for each pixel too: `translate(..., instances=...)`.")
     if description["arguments"].get("noise_channels"):
-        notes.append(
-            "It takes noise: `translate(..., samples=4)` gives four different outputs, the same for each `seed=`."
-        )
+        notes.append("It takes noise: `translate(..., samples=4, seed=0)` gives four different outputs.")
     if description.get("value_range"):
         low, high = description["value_range"]
         notes.append(f"Images of more than 8 bits have values from {low:g} to {high:g}.")
