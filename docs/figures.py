@@ -54,7 +54,7 @@ def diversity(without: Path, with_term: Path, *, size: int = 64, seed: int = 3) 
     columns = {"source": source}
     for run, count in ((without, 3), (with_term, 5)):
         generator = load_pretrained(run / "generator")
-        samples = [translate(generator, image, samples=count, seed=seed) for image in source]
+        samples = [translate(generator, image, samples=count, seed=seed, mode="batch_stats") for image in source]
         columns |= {f"{run.name} {k + 1}": torch.stack([each[k] for each in samples]) for k in range(count)}
     enlarged = {name: column.repeat_interleave(2, 2).repeat_interleave(2, 3) for name, column in columns.items()}
     image_grid(enlarged).save(IMAGES / "diversity.jpg", quality=90)
