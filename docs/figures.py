@@ -6,7 +6,7 @@ python docs/figures.py runs/paper/generator runs/sharp/generator
 
 Of the page on diversity, with the runs that it names:
 
-python docs/figures.py --diversity runs/without runs/with
+python docs/figures.py --diversity runs/without runs/weight-1
 """
 
 import argparse
@@ -48,16 +48,16 @@ def main() -> None:
     (IMAGES / "facades.png").write_bytes(image_grid_png({"source": source, "sharp": sharp, "target": target}))
 
 
-def diversity(without: Path, with_term: Path, *, size: int = 64, seed: int = 3) -> None:
+def diversity(without: Path, with_term: Path, *, size: int = 64, rows: int = 3, seed: int = 3) -> None:
     """Draw unseen label maps, three outputs of the run without the term, and five of the other, with the same noise."""
-    source = next(iter(batches(ProceduralFacades(ROWS, size=size, seed=1, augment=False), ROWS)))["source"]
+    source = next(iter(batches(ProceduralFacades(rows, size=size, seed=1, augment=False), rows)))["source"]
     columns = {"source": source}
     for run, count in ((without, 3), (with_term, 5)):
         generator = load_pretrained(run / "generator")
         samples = [translate(generator, image, samples=count, seed=seed, mode="batch_stats") for image in source]
         columns |= {f"{run.name} {k + 1}": torch.stack([each[k] for each in samples]) for k in range(count)}
     enlarged = {name: column.repeat_interleave(2, 2).repeat_interleave(2, 3) for name, column in columns.items()}
-    image_grid(enlarged).save(IMAGES / "diversity.jpg", quality=90)
+    image_grid(enlarged).save(IMAGES / "diversity.jpg", quality=80)
 
 
 if __name__ == "__main__":
