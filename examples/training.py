@@ -30,6 +30,7 @@ from imtrans.methods.recipes import RECIPES, Settings, unet_depth
 from imtrans.nn.init import SCHEMES
 from imtrans.nn.layers import NORMS
 from imtrans.nn.losses import GAN_MODES, PIXEL_LOSSES
+from imtrans.nn.unet import NOISE_AT
 from imtrans.runtime import pick_device
 from imtrans.training.schedule import LR_POLICIES
 
@@ -43,6 +44,7 @@ METHOD_FLAGS = {
     "target_cycle_weight": "weight of the cycle loss from target to source and back",
     "identity_weight": "weight of the identity losses, relative to the cycle weights",
     "feature_weight": "weight of the feature matching loss, unless the recipe sets it",
+    "diversity_weight": "weight of the diversity loss, for --noise-channels",
     "pool_size": "number of earlier images shown to the discriminator",
 }
 
@@ -130,7 +132,10 @@ def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: st
     parser.add_argument("--n-layers", type=int, help="convolutions of stride 2 in a patch discriminator (3)")
     if dropout:
         parser.add_argument("--no-dropout", action="store_true", help="no dropout in the generator")
-    parser.set_defaults(no_dropout=not dropout)
+    parser.set_defaults(no_dropout=not dropout, noise_channels=0, noise_at="input")
+    if "diversity_weight" in _parameters(method):
+        parser.add_argument("--noise-channels", type=int, help="length of the generator's noise, for a U-Net (0)")
+        parser.add_argument("--noise-at", choices=NOISE_AT, help="where the noise enters the U-Net (input)")
     parser.add_argument(
         "--init", choices=SCHEMES, default="normal", help="distribution of the initial weights (normal)"
     )
@@ -194,6 +199,10 @@ def make_generator(
     else:
         cls = ResnetGenerator if args.generator.startswith("resnet") else UNetGenerator
         make = partial(cls.preset, f"junyanz/{args.generator}")
+    if args.noise_channels or args.noise_at != "input":
+        if cls is not UNetGenerator:
+            raise ArgumentError(f"--noise-channels is for U-Nets, and --generator is {args.generator}. Leave it out.")
+        settings |= {"noise_channels": args.noise_channels, "noise_at": args.noise_at}
     if cls is UNetGenerator and args.no_dropout:
         settings["dropout"] = ()
     if cls is ResnetGenerator and not args.no_dropout:

@@ -2,6 +2,7 @@
 
 python examples/translate.py --weights runs/facades/generator --input labels.png --out photo.png
 python examples/translate.py --weights user/repo --input DIR --out translated --tile 512
+python examples/translate.py --weights user/repo --input DIR --out translated --samples 4      # four for each image
 """
 
 import argparse
@@ -9,7 +10,7 @@ import base64
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import chain, count
 from pathlib import Path
@@ -56,7 +57,8 @@ def arguments() -> argparse.Namespace:
         choices=["eval", "batch_stats", "paper"],
         help="how normalisation and dropout run (as saved with the generator)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the dropout of --mode paper (0)")
+    parser.add_argument("--samples", type=int, help="numbered outputs for each image, of a generator with noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, and of the dropout of --mode paper (0)")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="translate large images in tiles of this size")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="auto")
@@ -88,10 +90,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{args.weights} is not a generator whose outputs can be saved as PNG.")
     if to_file:
         make_folder(args.out.parent)
-        if args.out.exists() and args.out.samefile(args.input):
-            raise DataError(f"{args.out} is the input, which would be overwritten. Give another file with --out.")
-        save(translated(generator, args.input, args), args.out)
-        print(f"output     {args.out}")
+        translate_to_file(generator, args)
         return 0
     make_folder(args.out, sources)
     figures, skipped = [], 0
@@ -106,12 +105,22 @@ def run(args: argparse.Namespace) -> int:
             bar.write(f"skipped: {name_it}{error}", file=sys.stderr)
             skipped += 1
             continue
-        output = translated(generator, source, args)
-        after = thumbnail(output, generator) if is_array(source) else quote(os.fsencode(name))
-        figures.append(figure(source, before, after, name, save(output, args.out / name)))
+        outputs, paths = translated(generator, source, args), sample_paths(args.out / name, args)
+        afters = [thumbnail(output, generator) if is_array(source) else None for output in outputs]
+        figures.append(figure(source, before, zip(afters, paths, map(save, outputs, paths), strict=True)))
     print(f"{len(figures)} of {len(sources)} translated, {skipped} skipped")
     print(f"gallery    {write_page(args.out, figures).resolve().as_uri()}")
     return 1 if skipped else 0
+
+
+def translate_to_file(generator: nn.Module, args: argparse.Namespace) -> None:
+    paths = sample_paths(args.out, args)
+    for path in paths:
+        if path.exists() and path.samefile(args.input):
+            raise DataError(f"{path} is the input, which would be overwritten. Give another file with --out.")
+    for output, path in zip(translated(generator, args.input, args), paths, strict=True):
+        save(output, path)
+        print(f"output     {path}")
 
 
 def is_array(path: Path) -> bool:
@@ -123,11 +132,18 @@ def instances_of(source: Path, args: argparse.Namespace) -> Path | None:
     return folder / source.name if folder and folder.is_dir() else folder
 
 
-def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> Image.Image | np.ndarray:
+def sample_paths(path: Path, args: argparse.Namespace) -> list[Path]:
+    """Return `path`, or with --samples ``a-1.png``, ``a-2.png``, ... for ``a.png``."""
+    numbers = range(1, (args.samples or 0) + 1)
+    return [path] if args.samples is None else [path.with_stem(f"{path.stem}-{number}") for number in numbers]
+
+
+def translated(generator: nn.Module, source: Path, args: argparse.Namespace) -> list[Image.Image | np.ndarray]:
     options = {"mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
-    options["instances"] = instances_of(source, args)
+    options |= {"instances": instances_of(source, args), "samples": args.samples}
     try:
-        return translate(generator, source, **options)
+        outputs = translate(generator, source, **options)
+        return [outputs] if args.samples is None else outputs
     except torch.OutOfMemoryError:
         raise DataError(f"{source} is too large for the memory of the device. Use --tile 512.") from None
 
@@ -184,12 +200,17 @@ def save(image: Image.Image | np.ndarray, path: Path) -> tuple[int, int]:
     return image.size
 
 
-def figure(source: Path, before: str, after: str, name: str, size: tuple[int, int]) -> str:
-    width, height = size
-    link, caption = quote(os.fsencode(name)), escape(source.name)
+def figure(source: Path, before: str, outputs: Iterable[tuple[str | None, Path, tuple[int, int]]]) -> str:
+    """Return the HTML of an input and its outputs: for each a thumbnail, if the file is no image, its file and size."""
+    caption, images, width, height = escape(source.name), "", 0, 0
+    for after, path, (width, height) in outputs:
+        link = quote(os.fsencode(path.name))
+        images += (
+            f'<a href="{link}"><img src="{after or link}" width="{width}" height="{height}" loading="lazy" '
+            f'alt="{caption}, translated"></a>'
+        )
     return (
-        f'<figure><div><img src="{before}" alt="{caption}"><a href="{link}"><img src="{after}" width="{width}" '
-        f'height="{height}" loading="lazy" alt="{caption}, translated"></a></div><figcaption>{caption}'
+        f'<figure><div><img src="{before}" alt="{caption}">{images}</div><figcaption>{caption}'
         f"<span>{width} × {height}</span></figcaption></figure>\n"
     )
 

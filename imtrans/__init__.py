@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from imtrans.nn import gradient_penalty as gradient_penalty
     from imtrans.nn import init_net as init_net
     from imtrans.nn import init_weights as init_weights
+    from imtrans.nn import mode_seeking_loss as mode_seeking_loss
     from imtrans.nn import perceptual_loss as perceptual_loss
     from imtrans.receptive_fields import ReceptiveField as ReceptiveField
     from imtrans.receptive_fields import receptive_field as receptive_field
@@ -65,7 +66,7 @@ else:  # type checkers must not see __getattr__: it would allow any name
         "modes": "running_as",
         "nn": "ConvNormAct DownBlock GANLoss LocalEnhancer MultiscaleDiscriminator PatchDiscriminator "
         "PixelDiscriminator ResidualBlock ResnetGenerator SelfAttention UNetGenerator UpBlock "
-        "feature_matching_loss gradient_penalty init_net init_weights perceptual_loss",
+        "feature_matching_loss gradient_penalty init_net init_weights mode_seeking_loss perceptual_loss",
         "receptive_fields": "ReceptiveField receptive_field",
         "training": "Trainer decay_factor",
     }

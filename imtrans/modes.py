@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from imtrans.checks import one_of
 
 MODES = ("eval", "batch_stats", "paper")
-DETERMINISTIC = ("eval", "batch_stats")  # without dropout: two runs give the same image
+DETERMINISTIC = ("eval", "batch_stats")  # without dropout: two runs give the same image, except for noise
 _Dropouts = nn.modules.dropout._DropoutNd
 _Norms = nn.modules.batchnorm._NormBase  # batch and instance norms
 _InstanceNorm = nn.modules.instancenorm._InstanceNorm

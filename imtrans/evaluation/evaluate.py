@@ -14,8 +14,9 @@ from imtrans.checks import at_least
 from imtrans.colours import colour_space
 from imtrans.data.loader import Batch, batches, check_columns, check_data, length_of, to_device
 from imtrans.errors import DataError
-from imtrans.evaluation.metrics import Scores
+from imtrans.evaluation.metrics import Scores, diversity
 from imtrans.modes import DETERMINISTIC, MODES, running_as, unwrap
+from imtrans.nn.noise import check_samples
 from imtrans.runtime import fork_rng
 
 Translate = Callable[[Batch], tuple[Tensor, Tensor] | None]
@@ -29,6 +30,7 @@ def evaluate(
     metrics: Sequence[str] = ("l1", "psnr", "ssim", "histogram"),
     mode: str | None = None,
     batch_size: int = 1,
+    samples: int | None = None,
     seed: int = 0,
     segmenter: nn.Module | None = None,
     segmenter_layers: Mapping[str, str] | None = None,
@@ -49,12 +51,16 @@ def evaluate(
             - ``"lpips"``, ``"fid"``: need torchvision or torch-fidelity, and network weights, which are not downloaded.
         mode: see `imtrans.modes.running_as`; None for the generator's `inference_mode`, or ``"eval"``.
         batch_size: the result depends on it in modes that normalise with the statistics of the batch.
-        seed: of dropout in the mode ``"paper"``. The global random state is left unchanged.
+        samples: number of outputs for each source, at least 2; adds ``"diversity"``, the mean L1 distance of each pair
+            of outputs for one source, see `imtrans.evaluation.metrics.diversity`. The other metrics are of one output
+            for each source, the same as without `samples`.
+        seed: of the noise, and of dropout in the mode ``"paper"``. The global random state is left unchanged.
         segmenter: your own segmenter of real images; adds ``texture`` and ``layout``, see `imtrans.frechet_distance`.
         segmenter_layers: the `layers` of `imtrans.frechet_distance`, for a segmenter that is no `UNetGenerator`.
 
     Raises:
-        ArgumentError: an unknown metric or mode, a `batch_size` below 1, or a missing package or weights of a metric.
+        ArgumentError: an unknown metric or mode, a `batch_size` below 1, `samples` below 2 or of a generator whose
+            outputs are equal, or a missing package or weights of a metric.
         DataError: an empty data set, or samples without source and target.
         ShapeError: outputs and targets differ in shape, or a metric does not support their shape.
 
@@ -70,16 +76,25 @@ def evaluate(
     mode = getattr(unwrap(generator), "inference_mode", "eval") if mode is None else mode
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     space = colour_space(unwrap(generator))
+    if samples is not None:
+        check_samples("evaluate", generator, mode, samples, minimum=2)
+    distances: list[Tensor] = []
+
+    def rgb(batch: Batch, image: Tensor) -> Tensor:
+        return image if space is None else space.join(batch["source"], image)
 
     def translate(batch: Batch) -> tuple[Tensor, Tensor]:
         check_columns("evaluate", batch, ("source", "target"))
-        fake, target = generator(batch["source"]), batch["target"]
-        if space is not None:
-            fake, target = space.join(batch["source"], fake), space.join(batch["source"], target)
-        return fake, target
+        fake = rgb(batch, generator(batch["source"]))
+        if samples is not None:
+            with fork_rng(device):  # the next batch draws as without samples
+                others = [rgb(batch, generator(batch["source"])) for _ in range(samples - 1)]
+            distances.append(diversity([fake, *others]))
+        return fake, rgb(batch, batch["target"])
 
     scores = partial(Scores, metrics, device=device, segmenter=segmenter, segmenter_layers=segmenter_layers)
-    return _scores(generator, {"": translate}, batches(data, batch_size), device, mode, scores, seed)[""]
+    result = _scores(generator, {"": translate}, batches(data, batch_size), device, mode, scores, seed)[""]
+    return result if samples is None else {**result, "diversity": torch.cat(distances).mean().item()}
 
 
 def compare_modes(

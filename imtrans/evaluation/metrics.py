@@ -6,6 +6,7 @@ L1 of each image, GMSD, CIEDE2000 and Lab histograms are computed here: torchmet
 
 import importlib.util
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Protocol
 
@@ -140,6 +141,17 @@ def colour_difference(fake: Tensor, target: Tensor) -> Tensor:
     _check_rgb("ciede2000", fake)
     lab, other = (rgb_to_lab(images.clamp(-1, 1)) for images in (fake, target))
     return ciede2000(lab, other).mean(dim=(-2, -1))
+
+
+def diversity(samples: Sequence[Tensor]) -> Tensor:
+    """Mean L1 distance of each pair of `samples` of the same sources, for images scaled to [0, 1]; 0 if all are equal.
+
+    Shape: two or more tensors ``(b, c, h, w)`` in [-1, 1] -> ``(b,)``.
+
+    >>> diversity([torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)])
+    tensor([0.3333])
+    """
+    return torch.stack([l1(one, other) for one, other in combinations(samples, 2)]).mean(dim=0)
 
 
 class Mean:

@@ -79,6 +79,8 @@ def _inputs(description: Mapping[str, Any]) -> list[str]:
         notes.append(f"It takes label maps of class ids from 0 to {description['num_labels'] - 1}.")
     if description.get("instances"):
         notes.append("It takes an id of the object for each pixel too: `translate(..., instances=...)`.")
+    if description["arguments"].get("noise_channels"):
+        notes.append("It takes noise: `translate(..., samples=4, seed=0)` gives four different outputs.")
     if description.get("value_range"):
         low, high = description["value_range"]
         notes.append(f"Images of more than 8 bits have values from {low:g} to {high:g}.")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from imtrans.data.codec import Picture, decode_for
 from imtrans.errors import ArgumentError
-from imtrans.inference.translate import check_generator
+from imtrans.inference.translate import check_generator, sample_noises
 from imtrans.modes import running_as, unwrap
 from imtrans.nn.layers import NearestConv
+from imtrans.nn.noise import check_samples
 from imtrans.runtime import seeded
 
 COMPILE_AFTER = 500  # images of one size before compile="auto" compiles it: about as many as pay for the compilation
@@ -70,37 +71,49 @@ class Translator:
         self._must_compile = compile is True
         self._compile_at = {True: 1.0, False: float("inf"), "auto": COMPILE_AFTER}[compile]
         self._seen: Counter[torch.Size] = Counter()
-        self._compiled: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
+        self._compiled: dict[torch.Size, Callable[..., Tensor]] = {}
 
     @torch.no_grad()
-    def __call__(self, image: Picture, *, instances: Picture | None = None, seed: int | None = None) -> Any:
+    def __call__(
+        self,
+        image: Picture,
+        *,
+        instances: Picture | None = None,
+        samples: int | None = None,
+        seed: int | None = None,
+    ) -> Any:
         """Translate an image or a batch of images; see `imtrans.translate` for kinds, the arguments and errors.
 
         Compiled code draws dropout in another order: for the same image of a `seed` in all calls, set `compile` to True
         or False.
         """
+        if samples is not None:
+            check_samples("Translator", self._network, self.mode, samples)
         decoded = decode_for("Translator", image, self._network, instances)
         source = decoded.tensor.to(self._device, self._dtype, memory_format=torch.channels_last)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with seeded("Translator", seed, self._device), autocast:
-            fake = self._run(source)
-        return decoded.encode(fake)
+            noises = sample_noises(self._network, source, samples)
+            fakes = [self._run(source, *(z.to(source) for z in noise)) for noise in noises]
+        outputs = [decoded.encode(fake) for fake in fakes]
+        return outputs[0] if samples is None else outputs
 
-    def _run(self, source: Tensor) -> Tensor:
+    def _run(self, source: Tensor, *noise: Tensor) -> Tensor:
         if source.shape in self._compiled:
-            return self._compiled[source.shape](source)
+            return self._compiled[source.shape](source, *noise)
         self._seen[source.shape] += len(source)
         if self._seen[source.shape] < self._compile_at or len(self._compiled) == MAX_COMPILED:
-            return self._network(source)
-        return self._compile(source)
+            return self._network(source, *noise)
+        return self._compile(source, *noise)
 
-    def _compile(self, source: Tensor) -> Tensor:
+    def _compile(self, source: Tensor, *noise: Tensor) -> Tensor:
         import torch._dynamo.config  # slow to import
         import torch._inductor.config
         from torch._dynamo.exc import TorchDynamoException
 
         with torch.random.fork_rng():
-            self._network(source)  # keeps the folded kernels of this size, which the compiler does not fold itself
+            # Keeps the folded kernels of this size, which the compiler does not fold itself.
+            self._network(source, *noise)
         compiled = torch.compile(self._network, dynamic=False)
         try:
             with (
@@ -109,7 +122,7 @@ class Translator:
                 # All compiled instances of a class share this limit, also across translators.
                 torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16),
             ):
-                fake: Tensor = compiled(source)
+                fake: Tensor = compiled(source, *noise)
         except TorchDynamoException as error:
             if self._must_compile:
                 raise
@@ -119,6 +132,6 @@ class Translator:
                 f"{str(error).strip().splitlines()[0]}",
                 stacklevel=5,
             )
-            return self._network(source)
+            return self._network(source, *noise)
         self._compiled[source.shape] = compiled
         return fake

@@ -14,7 +14,8 @@ from imtrans.errors import ArgumentError, ShapeError, one_line
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
-from imtrans.nn.losses import PIXEL_LOSSES, GANLoss, feature_matching_loss, logits_of
+from imtrans.nn.losses import PIXEL_LOSSES, GANLoss, feature_matching_loss, logits_of, mode_seeking_loss
+from imtrans.nn.noise import draw_noise, noise_channels
 
 
 class Pix2Pix(nn.Module):
@@ -41,14 +42,18 @@ class Pix2Pix(nn.Module):
         perceptual: a loss of output and target such as `imtrans.perceptual_loss`; None for no such term.
         perceptual_weight: weight of the perceptual term, 10 in pix2pixHD.
         d_loss_weight: factor of the discriminator's loss: 0.5 in the paper, 1 in TensorFlow's tutorial.
+        diversity_weight: weight of `imtrans.mode_seeking_loss` of two outputs for each source, so that the generator
+            does not ignore its noise; the second output costs one more pass of the generator. 1 in the authors' code.
+            The generator needs a positive attribute `noise_channels`.
         conditional: whether the discriminator sees the source.
         pool_size: size of the `ImagePool` for the discriminator's fakes; 0 in the paper.
 
     Raises:
         ArgumentError: a negative weight, an unknown mode or pixel loss, a discriminator that the loss cannot train or
-            that has no features to match, or no loss term.
+            that has no features to match, a `diversity_weight` for a generator without noise, or no loss term.
 
-    Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4.
+    Source: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", equation 4. For the
+    diversity term, Mao et al. 2019, equation 5.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Pix2Pix(nn.Module):
         perceptual: nn.Module | None = None,
         perceptual_weight: float = 10.0,
         d_loss_weight: float = 0.5,
+        diversity_weight: float = 0.0,
         conditional: bool = True,
         pool_size: int = 0,
     ) -> None:
@@ -82,6 +88,12 @@ class Pix2Pix(nn.Module):
         self.perceptual = perceptual
         self.perceptual_weight = in_range("Pix2Pix", "perceptual_weight", perceptual_weight, 0.0)
         self.d_loss_weight = in_range("Pix2Pix", "d_loss_weight", d_loss_weight, 0.0)
+        self.diversity_weight = in_range("Pix2Pix", "diversity_weight", diversity_weight, 0.0)
+        if diversity_weight > 0 and noise_channels(generator) == 0:
+            raise ArgumentError(
+                f"Pix2Pix: diversity_weight={diversity_weight} compares outputs for different noise, and the generator "
+                f"{type(generator).__name__} takes none. Use UNetGenerator(noise_channels=8), or diversity_weight=0."
+            )
         check_bool("Pix2Pix", "conditional", conditional)
         self.conditional = conditional
         self.pool = ImagePool(pool_size)
@@ -115,7 +127,8 @@ class Pix2Pix(nn.Module):
         Returns:
             The losses as detached scalars: ``G_l1`` (weighted), or ``G_`` and the name of another `pixel_loss`; with a
             discriminator ``D_real``, ``D_fake``, ``G_gan``, with a `feature_weight` ``G_features`` (weighted), and with
-            wgangp ``D_penalty``; with a `perceptual` loss ``G_perceptual`` (weighted).
+            wgangp ``D_penalty``; with a `perceptual` loss ``G_perceptual`` (weighted); with a `diversity_weight`
+            ``G_diversity`` (weighted).
 
         Raises:
             ShapeError: the output of the generator has another shape than the target.
@@ -123,7 +136,7 @@ class Pix2Pix(nn.Module):
         Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved, see `d_loss_weight`.
         """
         source, target = batch["source"], batch["target"]
-        fake = self.generator(source)
+        fake, diversity = self._translate(source)
         _check_output(source, fake, target)
         losses: dict[str, Tensor] = {}
         adversarial = fake.new_zeros(())
@@ -144,8 +157,17 @@ class Pix2Pix(nn.Module):
         if self.perceptual is not None:
             losses["G_perceptual"] = self.perceptual_weight * self.perceptual(fake, target)
             adversarial = adversarial + losses["G_perceptual"]
-        optim.step(optimizers["generator"], adversarial + pixel)
+        losses |= diversity
+        optim.step(optimizers["generator"], adversarial + sum(diversity.values(), pixel))
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _translate(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the output, and with a `diversity_weight` the loss ``G_diversity``, of a second output."""
+        if self.diversity_weight == 0:
+            return self.generator(source), {}  # a generator with noise draws it
+        noises = [draw_noise(source, noise_channels(self.generator)) for _ in range(2)]
+        fake, other = (self.generator(source, noise) for noise in noises)
+        return fake, {"G_diversity": self.diversity_weight * mode_seeking_loss(fake, other, *noises)}
 
     def _generator_losses(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
         discriminator = cast(Any, self.discriminator)
@@ -163,15 +185,15 @@ class Pix2Pix(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that change the training, besides the networks, for ``config.json``."""
-        names = (
+        weights = (
             "gan_weight",
             "l1_weight",
-            "pixel_loss",
             "feature_weight",
             "perceptual_weight",
+            "diversity_weight",
             "d_loss_weight",
-            "conditional",
         )
+        names = (*weights, "pixel_loss", "conditional")
         own = {name: getattr(self, name) for name in names}
         perceptual = None if self.perceptual is None else one_line(repr(self.perceptual))
         return {**self.gan_loss.settings(), **own, "perceptual": perceptual, "pool_size": self.pool.size}

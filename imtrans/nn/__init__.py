@@ -14,6 +14,7 @@ from imtrans.nn.local_enhancer import LocalEnhancer as LocalEnhancer
 from imtrans.nn.losses import GANLoss as GANLoss
 from imtrans.nn.losses import feature_matching_loss as feature_matching_loss
 from imtrans.nn.losses import gradient_penalty as gradient_penalty
+from imtrans.nn.losses import mode_seeking_loss as mode_seeking_loss
 from imtrans.nn.multiscale import MultiscaleDiscriminator as MultiscaleDiscriminator
 from imtrans.nn.patchgan import PatchDiscriminator as PatchDiscriminator
 from imtrans.nn.patchgan import PixelDiscriminator as PixelDiscriminator

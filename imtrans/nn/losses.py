@@ -218,6 +218,49 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Losses that compare output and target pixel by pixel, means over all values."""
 
 
+def mode_seeking_loss(
+    first: Tensor, second: Tensor, first_noise: Tensor, second_noise: Tensor, *, eps: float = 1e-5
+) -> Tensor:
+    """Return ``mean_b 1 / (d(first, second) / d(first_noise, second_noise) + eps)``, a scalar that rewards diversity.
+
+    ``d`` is the mean absolute difference of two images or of their noise vectors, for each sample of the batch.
+
+    Shape: ``(b, c, h, w), (b, c, h, w), (b, n), (b, n)`` -> scalar.
+
+    Args:
+        first: outputs of a generator for some sources.
+        second: its outputs for the same sources and other noise.
+        first_noise: noise of `first`.
+        second_noise: noise of `second`.
+        eps: bounds the loss by ``1 / eps`` where two outputs are equal.
+
+    Raises:
+        ArgumentError: `eps` is not above 0.
+        ShapeError: the two images or the two noises differ in shape, or their batches in size.
+
+    Source: Mao et al. 2019, "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis", equation 4,
+    which maximises the ratio. The inverse and `eps` are from the authors' code, with distances of the whole
+    batch.
+
+    >>> zeros, ones = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    >>> mode_seeking_loss(zeros, ones, torch.zeros(1, 8), torch.ones(1, 8) / 2).round(decimals=3)
+    tensor(0.5000)
+    """
+    if not eps > 0:
+        raise ArgumentError(f"mode_seeking_loss: eps must be above 0, got {eps}. Leave it out, or use 1e-5.")
+    shapes = [tuple(each.shape) for each in (first, second, first_noise, second_noise)]
+    if shapes[0] != shapes[1] or shapes[2] != shapes[3] or shapes[0][:1] != shapes[2][:1]:
+        raise ShapeError(
+            f"mode_seeking_loss: two images (b, c, h, w) and their two noises (b, n), got the shapes {shapes}. Compute "
+            "both images with one generator, from the same sources."
+        )
+    images, noises = (
+        rearrange(one.float() - other.float(), "b ... -> b (...)").abs().mean(dim=1)
+        for one, other in ((first, second), (first_noise, second_noise))
+    )
+    return (1 / (images / noises + eps)).mean()
+
+
 def logits_of(features: Features) -> Logits:
     """Return the logits from a discriminator's features: the last tensor, or the last of each scale."""
     by_scale = _by_scale(features)

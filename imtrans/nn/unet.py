@@ -29,10 +29,12 @@ from imtrans.nn.layers import (
     norm_from,
     upsample_conv,
 )
+from imtrans.nn.noise import append_noise, check_noise
 from imtrans.nn.skips import SKIPS, Skip
 from imtrans.receptive_fields.trace import receptive_field
 
 OWNER = "UNetGenerator"
+NOISE_AT = ("input", "bottleneck")
 MAX_DEPTH = 16  # halves 65536 pixels to one
 LARGE = 100 * 100  # pixels of a padded image from which padding is worth a warning
 _WARNED: WeakSet[nn.Module] = WeakSet()
@@ -45,7 +47,9 @@ class UNetGenerator(Pretrained):
     convolution and the output have no norm, and by default the bottleneck has none (batch norm would zero a bottleneck
     of one value).
 
-    Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1].
+    Shape: ``(b, in_channels, h, w) -> (b, out_channels, h, w)``, images in [-1, 1]. With noise
+    ``(b, in_channels, h, w), (b, noise_channels) -> (b, out_channels, h, w)``. Without it, ``forward(source)`` draws
+    noise from N(0, 1), with PyTorch's global generator of the device, in training and in evaluation.
 
     Args:
         in_channels: number of source channels.
@@ -80,17 +84,22 @@ class UNetGenerator(Pretrained):
         odd_sizes: for an image whose size is not a multiple of `size_multiple`: ``"pad"`` replicates its edge
             and crops the output back, ``"error"`` raises. In training, padding that more than doubles the pixels
             warns once, with the depth that fits.
+        noise_channels: length n of the noise vector z of each image; 0 for a network without noise.
+        noise_at: where z becomes n further channels, constant over the image: ``"input"``, with the source, or
+            ``"bottleneck"``, with the innermost features.
 
     Raises:
-        ArgumentError: a value that is not allowed, or `channels` that contradict `depth` or `base_channels`.
-        ShapeError: in ``forward``, a wrong number of channels, a norm at the bottleneck that would see a single value,
-            or with ``odd_sizes="error"`` a size that does not fit.
+        ArgumentError: a value that is not allowed, or `channels` that contradict `depth` or `base_channels`; in
+            ``forward``, noise for a network without noise.
+        ShapeError: in ``forward``, a wrong number of channels, noise of another shape, a norm at the bottleneck that
+            would see a single value, or with ``odd_sizes="error"`` a size that does not fit.
 
     The preset ``"unet_2015"`` is figure 1 of Ronneberger et al. with padded convolutions, so that the output has the
     size of the input. It returns logits, without an output activation. ``"tensorflow/unet"`` is the generator of the
     pix2pix tutorial of TensorFlow.
 
-    Source: Isola et al. 2017, section 6.1.1; Ronneberger et al. 2015, "U-Net".
+    Source: Isola et al. 2017, section 6.1.1; Ronneberger et al. 2015, "U-Net"; for the noise, Zhu et al. 2017, "Toward
+    Multimodal Image-to-Image Translation", figure 3.
 
     >>> import torch
     >>> generator = UNetGenerator(base_channels=8, depth=5)
@@ -151,6 +160,8 @@ class UNetGenerator(Pretrained):
         bias: bool | None = None,
         out_act: str | Act = "tanh",
         odd_sizes: str = "pad",
+        noise_channels: int = 0,
+        noise_at: str = "input",
     ) -> None:
         super().__init__()
         self.in_channels = at_least(OWNER, "in_channels", in_channels, 1)
@@ -164,6 +175,14 @@ class UNetGenerator(Pretrained):
         self.bottleneck_norm = bottleneck_norm and self.depth > 1  # the outermost level has none
         self.size_multiple = 2 ** (self.depth - stem)
         self.odd_sizes = one_of(OWNER, "odd_sizes", odd_sizes, ODD_SIZES)
+        self.noise_channels = at_least(OWNER, "noise_channels", noise_channels, 0)
+        self.noise_at = one_of(OWNER, "noise_at", noise_at, NOISE_AT)
+        if noise_at != "input" and noise_channels == 0:
+            raise ArgumentError(
+                f"{OWNER}: noise_at={noise_at!r} applies only to noise, got noise_channels=0. Give noise_channels, for "
+                "example 8, or leave noise_at out."
+            )
+        at_input, at_bottleneck = (noise_channels if noise_at == place else 0 for place in NOISE_AT)
         one_of(OWNER, "downsample", downsample, DOWNSAMPLE)
         one_of(OWNER, "upsample", upsample, UPSAMPLE)
         at_least(OWNER, "num_convs", num_convs, 1, 16)
@@ -181,7 +200,7 @@ class UNetGenerator(Pretrained):
             make_act if act_before_merge else make_decoder_act,
         )
         self.encoder = _encoder(
-            (in_channels, *self.channels), make_norm, make_act, innermost=innermost,
+            (in_channels + at_input, *self.channels), make_norm, make_act, innermost=innermost,
             stem=stem, downsample=downsample, num_convs=num_convs, bias=biased,
         )  # fmt: skip
         self.attention = nn.ModuleDict(
@@ -189,10 +208,10 @@ class UNetGenerator(Pretrained):
         )
         self.decoder = _decoder(
             self.channels, _level_skips(skips, self.depth), _level_dropouts(dropout, self.depth),
-            norm=make_norm, act=make_decoder_act, act_before_merge=act_before_merge,
+            noise_channels=at_bottleneck, norm=make_norm, act=make_decoder_act, act_before_merge=act_before_merge,
             upsample=upsample, kernel_size=deconv_size, num_convs=num_convs, bias=biased,
         )  # fmt: skip
-        last = cast(UpBlock, self.decoder[-1]).out_channels if len(self.decoder) else self.channels[0]
+        last = cast(UpBlock, self.decoder[-1]).out_channels if len(self.decoder) else self.channels[0] + at_bottleneck
         self.head: nn.Module = (
             nn.Conv2d(last, out_channels, 1)
             if stem
@@ -201,8 +220,9 @@ class UNetGenerator(Pretrained):
         self.out_act = act_from(OWNER, "out_act", out_act)()
         init_weights(self)
 
-    def forward(self, source: Tensor) -> Tensor:
+    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
         check_image(OWNER, source, self.in_channels, self)
+        noise = check_noise(OWNER, noise, source, self.noise_channels)
         x = pad_to_fit(OWNER, source, self.size_multiple, self.size_multiple, self.odd_sizes)
         if self.bottleneck_norm and not torch.compiler.is_compiling():
             innermost = [side // self.size_multiple for side in x.shape[-2:]]
@@ -210,12 +230,16 @@ class UNetGenerator(Pretrained):
         # Inference of a trained network is left alone: its depth is fixed.
         if self.training and not torch.compiler.is_compiling():
             _warn_of_padding(self, source, x)
+        if self.noise_at == "input":
+            x = append_noise(x, noise)
         features = []
         for level, block in enumerate(self.encoder):
             x = block(x)
             if str(level) in self.attention:
                 x = self.attention[str(level)](x)
             features.append(x)
+        if self.noise_at == "bottleneck":
+            x = append_noise(x, noise)
         for block, skip in zip(self.decoder, reversed(features[:-1]), strict=True):
             x = block(x, skip)
         height, width = source.shape[-2:]
@@ -231,15 +255,16 @@ class UNetGenerator(Pretrained):
             1  1/4         16  concat               10
             2  1/8         32  -                    22
         """
+        noise = f", {self.noise_channels} of noise at the {self.noise_at}" if self.noise_channels else ""
         lines = [
-            f"{OWNER}: {self.in_channels} -> {self.out_channels} channels, {self.num_parameters():,} parameters",
+            f"{OWNER}: {self.in_channels} -> {self.out_channels} channels{noise}, {self.num_parameters():,} parameters",
             f"{'level':>5}  {'size':<5} {'channels':>8}  {'skip':<7} {'receptive field':>15}",
         ]
         names = {kind: name for name, kind in SKIPS.items()}
         merges = [type(cast(UpBlock, block).merge) for block in self.decoder[::-1]]
         skips = [*(names.get(cast(Skip, merge), merge.__name__) for merge in merges), "-"]
         for level, (width, skip) in enumerate(zip(self.channels, skips, strict=True)):
-            sees = receptive_field(self.encoder[: level + 1], in_channels=self.in_channels).size
+            sees = receptive_field(self.encoder[: level + 1]).size
             field = "whole image" if any(int(at) <= level for at in self.attention) else str(sees)
             reduced = f"1/{2 ** (level + (not self.config['stem']))}"
             lines.append(f"{level:>5}  {reduced:<5} {width:>8}  {skip:<7} {field:>15}")
@@ -284,9 +309,11 @@ def _encoder(
     return levels
 
 
-def _decoder(channels: tuple[int, ...], skips: list[Skip], dropouts: list[float], **settings: Any) -> nn.ModuleList:
+def _decoder(
+    channels: tuple[int, ...], skips: list[Skip], dropouts: list[float], *, noise_channels: int, **settings: Any
+) -> nn.ModuleList:
     blocks = nn.ModuleList()
-    width = channels[-1]
+    width = channels[-1] + noise_channels
     for level, dropout in zip(reversed(range(len(channels) - 1)), dropouts, strict=True):
         block = UpBlock(
             width, channels[level], skip_channels=channels[level], skip=skips[level], dropout=dropout, **settings

@@ -429,3 +429,42 @@ def test_warm_start_trains_on_and_resumes_without_the_saved_weights(tmp_path):
     assert more.returncode == 0, more.stderr
     assert "weights of saved" not in more.stdout
     assert load_pretrained(tmp_path / "run" / "generator").depth == 5
+
+
+# Noise
+
+
+@pytest.mark.parametrize("script", PAIRED)
+@pytest.mark.parametrize("generator", [[], ["--generator", "unet_128"]], ids=["own", "unet_128"])
+def test_noise_reaches_the_generator_and_the_diversity_weight_the_method(build, script, generator):
+    flags = ["--noise-channels", 6, "--noise-at", "bottleneck", "--no-dropout", "--diversity-weight", 0.5]
+    method = build(script, *generator, *flags).method
+    expected = {"noise_channels": 6, "noise_at": "bottleneck", "dropout": ()}
+    assert expected.items() <= method.generator.config.items()
+    assert method.settings()["diversity_weight"] == 0.5
+    plain = build(script, *generator).method
+    assert (plain.generator.noise_channels, plain.diversity_weight) == (0, 0.0)
+    assert build(script, "--noise-channels", 6).method.generator.noise_at == "input"
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (
+            ["--noise-channels", 6, "--generator", "resnet_6blocks"],
+            "--noise-channels is for U-Nets, and --generator is resnet_6blocks. Leave it out.",
+        ),
+        (["--noise-at", "bottleneck"], "UNetGenerator: noise_at='bottleneck' applies only to noise"),
+        (["--diversity-weight", 1], "Pix2Pix: diversity_weight=1.0 compares outputs for different noise"),
+        (["--noise-channels", -1], "UNetGenerator: noise_channels must be a whole number >= 0, got -1."),
+    ],
+)
+def test_noise_flags_that_do_not_fit(build, capsys, flags, error):
+    assert build("pix2pix_facades.py", *flags) is None
+    assert f"error: {error}" in capsys.readouterr().err
+
+
+def test_cyclegan_has_no_flags_for_noise(build, capsys):
+    with pytest.raises(SystemExit):
+        build("cyclegan.py", "--noise-channels", 6)
+    assert "unrecognized arguments: --noise-channels 6" in capsys.readouterr().err

@@ -287,3 +287,52 @@ def test_a_tile_that_is_too_small_is_an_error(weights, tmp_path):
         "Use tile=16 or more."
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("noisy")
+    UNetGenerator(base_channels=4, depth=3, noise_channels=5).save_pretrained(folder)
+    return folder
+
+
+def test_samples_of_a_folder_are_numbered_and_on_the_page(noisy, tmp_path):
+    for name in ("a.png", "a-1.png", "b.jpg"):
+        picture(tmp_path / "in" / name)
+    np.save(tmp_path / "in" / "c.npy", np.zeros((16, 16, 3), np.uint8))
+    done = run("--weights", noisy, "--input", "in", "--out", "made", "--samples", "2", "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 of 4 translated, 0 skipped\n")
+    files = ["a-1-1.png", "a-1-2.png", "a-1.png", "a-2.png", "b-1.png", "b-2.png", "c-1.npy", "c-2.npy"]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [*files, "index.html"]
+    links = [link for link in Page(tmp_path / "made" / "index.html").links if not link.startswith("data:")]
+    assert sorted({unquote(link) for link in links}) == files
+    expected = translate(UNetGenerator.from_pretrained(noisy), tmp_path / "in" / "a.png", samples=2, seed=3)
+    for number, output in enumerate(expected, 1):
+        assert np.array_equal(pixels(tmp_path / "made" / f"a-{number}.png"), np.asarray(output))
+    assert not np.array_equal(*(pixels(tmp_path / "made" / f"a-{number}.png") for number in (1, 2)))
+
+
+def test_samples_to_a_file_are_numbered(noisy, tmp_path):
+    picture(tmp_path / "labels.png")
+    options = ("--weights", noisy, "--input", "labels.png")
+    done = run(*options, "--out", "photo.png", "--samples", "2", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "output     photo-1.png\noutput     photo-2.png\n"), done.stderr
+    assert not np.array_equal(pixels(tmp_path / "photo-1.png"), pixels(tmp_path / "photo-2.png"))
+    one = run(*options, "--out", "one.png", cwd=tmp_path)
+    assert one.returncode == 0
+    assert np.array_equal(pixels(tmp_path / "one.png"), pixels(tmp_path / "photo-1.png"))
+
+
+def test_a_numbered_output_does_not_overwrite_the_input(noisy, tmp_path):
+    before = picture(tmp_path / "a-2.png").read_bytes()
+    line = failed(run("--weights", noisy, "--input", "a-2.png", "--out", "a.png", "--samples", "3", cwd=tmp_path))
+    assert line == "error: a-2.png is the input, which would be overwritten. Give another file with --out."
+    assert (tmp_path / "a-2.png").read_bytes() == before
+
+
+def test_samples_of_a_generator_without_noise(weights, tmp_path):
+    picture(tmp_path / "labels.png")
+    done = run("--weights", weights, "--input", "labels.png", "--out", "photo.png", "--samples", "2", cwd=tmp_path)
+    assert failed(done).startswith("error: translate: samples=2 would give equal outputs: UNetGenerator takes no noise")

@@ -188,3 +188,14 @@ def test_a_layer_in_the_middle(tmp_path):
     Wide().save_pretrained(tmp_path)
     text = message(SavedModelError, Wide.from_pretrained, tmp_path, in_channels=1)
     assert text.startswith("Wide: first.weight would change from shape (6, 3, 1, 1) to (2, 1, 1, 1), and only the ")
+
+
+@pytest.mark.parametrize("noise_at", ["input", "bottleneck"])
+def test_a_network_with_noise_keeps_its_weights_of_the_noise(tmp_path, noise_at):
+    network = saved(GENERATORS["unet"](noise_channels=5, noise_at=noise_at), tmp_path / "colour")
+    grey, noise = torch.rand(2, 1, 32, 32) * 2 - 1, torch.randn(2, 5)
+    adapted = load_pretrained(tmp_path / "colour", in_channels=1)
+    assert (adapted.in_channels, adapted.noise_channels) == (1, 5)
+    close(adapted(grey, noise), network(grey.expand(-1, 3, -1, -1), noise))
+    adapted.save_pretrained(tmp_path / "grey")
+    close(load_pretrained(tmp_path / "grey", in_channels=3)(grey.expand(-1, 3, -1, -1), noise), adapted(grey, noise))

@@ -76,13 +76,14 @@ class Small:
     """A run with everything that has a state: batch norm, dropout, a pool, a last batch that is smaller."""
 
     epochs, steps = 2, 6
-    size, spectral_norm, feature_weight = 16, False, 0.0
+    size, spectral_norm, feature_weight, diversity_weight = 16, False, 0.0, 0.0
 
     def __init__(self, out, *, stop_after=None, kill_after=None, changes=None, **settings):
         torch.manual_seed(7)
         generator = UNetGenerator(base_channels=4, **{"depth": 3, **(changes or {})})
         discriminator = PatchDiscriminator(6, base_channels=4, n_layers=1, spectral_norm=self.spectral_norm)
-        self.method = Pix2Pix(generator, discriminator, pool_size=3, feature_weight=self.feature_weight)
+        weights = {"feature_weight": self.feature_weight, "diversity_weight": self.diversity_weight}
+        self.method = Pix2Pix(generator, discriminator, pool_size=3, **weights)
         self.train_data = ProceduralFacades(5, size=self.size)
         self.val_data = ProceduralFacades(2, size=self.size, seed=1, augment=False)
         arguments = {
