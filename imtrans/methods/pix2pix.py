@@ -125,10 +125,9 @@ class Pix2Pix(nn.Module):
         Shape: ``batch["source"]``: ``(b, c, h, w)``; ``batch["target"]``: ``(b, c', h, w)``, both in [-1, 1].
 
         Returns:
-            The losses as detached scalars: ``G_l1`` (weighted), or ``G_`` and the name of another `pixel_loss`; with a
-            discriminator ``D_real``, ``D_fake``, ``G_gan``, with a `feature_weight` ``G_features`` (weighted), and with
-            wgangp ``D_penalty``; with a `perceptual` loss ``G_perceptual`` (weighted); with a `diversity_weight`
-            ``G_diversity`` (weighted).
+            The losses as detached scalars: ``G_l1`` (or ``G_`` and the name of another `pixel_loss`), ``G_features``,
+            ``G_perceptual`` and ``G_diversity``, if they have a weight, weighted; with a discriminator ``D_real``,
+            ``D_fake`` and ``G_gan``, and with wgangp ``D_penalty``.
 
         Raises:
             ShapeError: the output of the generator has another shape than the target.
