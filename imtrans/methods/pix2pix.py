@@ -118,7 +118,7 @@ class Pix2Pix(nn.Module):
         Source: Isola et al. 2017, section 3.3; the discriminator's objective is halved.
         """
         source, target = batch["source"], batch["target"]
-        fake = self.generator(source)
+        fake = self.translated(source)
         _check_output(source, fake, target)
         losses: dict[str, Tensor] = {}
         adversarial = fake.new_zeros(())
@@ -152,6 +152,11 @@ class Pix2Pix(nn.Module):
                 real = discriminator.features(real_pair)
         matching = feature_matching_loss(real, fake, weight=self.feature_weight)
         return {"G_gan": self.gan_loss.generator(logits_of(fake)), "G_features": matching}
+
+    def translated(self, source: Tensor) -> Tensor:
+        """Return the image that the losses see: the output of the generator, unless overridden."""
+        fake: Tensor = self.generator(source)
+        return fake
 
     def _pair(self, source: Tensor, image: Tensor) -> Tensor:
         return torch.cat([source, image], dim=1) if self.conditional else image

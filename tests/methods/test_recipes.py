@@ -9,7 +9,9 @@ import torch
 from imtrans import (
     Colorization,
     CycleGAN,
+    DerivedPairs,
     GANLoss,
+    Inpainting,
     LabFacades,
     PatchDiscriminator,
     Pix2Pix,
@@ -26,7 +28,12 @@ from imtrans.errors import ArgumentError
 from imtrans.hub.saved_model import CONFIG
 from imtrans.methods.recipes import RECIPES
 
-DATA = {Pix2Pix: ProceduralFacades, Colorization: LabFacades, CycleGAN: UnpairedFacades}
+DATA = {
+    Pix2Pix: ProceduralFacades,
+    Colorization: LabFacades,
+    Inpainting: lambda length, size: DerivedPairs(ProceduralFacades(length, size=size), "holes"),
+    CycleGAN: UnpairedFacades,
+}
 EVERY = [(name, method) for name, methods in RECIPES.items() for method in methods]
 
 
