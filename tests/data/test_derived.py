@@ -26,7 +26,7 @@ from imtrans.data.crop_dataset import Jitter
 from imtrans.data.derivations import DERIVATIONS, Derivation
 from imtrans.data.images import read_image, resized, to_image, to_tensor
 from imtrans.data.loader import EpochDataset, batches
-from imtrans.errors import ArgumentError, DataError, ShapeError
+from imtrans.errors import ArgumentError, CheckpointError, DataError, ShapeError
 from imtrans.training.resume import data_config
 
 CPU = torch.device("cpu")
@@ -220,10 +220,10 @@ def test_bad_photos_are_an_error_or_left_out(folder, tmp_path):
 
 
 def test_a_run_on_derived_pairs_resumes_to_the_uninterrupted_one(folder, tmp_path):
-    def trainer(out, **settings):
+    def trainer(out, source="edges", **settings):
         torch.manual_seed(0)
         method = Pix2Pix(UNetGenerator(1, 3, base_channels=4, depth=3), None)
-        data = DerivedPairs(folder, "edges", size=16, load_size=20)
+        data = DerivedPairs(folder, source, size=16, load_size=20)
         return Trainer(method, data, out=out, epochs=2, device="cpu", precision="fp32", progress=False, **settings)
 
     whole = trainer(None)
@@ -232,10 +232,8 @@ def test_a_run_on_derived_pairs_resumes_to_the_uninterrupted_one(folder, tmp_pat
     resumed = trainer(tmp_path)
     resumed.fit(resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.method.parameters(), resumed.method.parameters(), strict=True))
-    other = trainer(tmp_path)
-    other.train_data = DerivedPairs(folder, Edges(threshold=0.1), size=16, load_size=20)
-    with pytest.raises(Exception, match="threshold"):
-        other.fit(resume=True)
+    with pytest.raises(CheckpointError, match=r"threshold=0\.1"):
+        trainer(tmp_path, Edges(threshold=0.1)).fit(resume=True)
 
 
 # Derivations
