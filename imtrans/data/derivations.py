@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -199,15 +198,18 @@ class Holes(Derivation):
 
     def apply(self, photos: Tensor, params: Tensor) -> Tensor:
         height, width = photos.shape[-2:]
+        rows = torch.arange(height, device=photos.device)[:, None] + 0.5
+        columns = torch.arange(width, device=photos.device) + 0.5
         units = params.new_tensor([height, width, height, width, min(height, width)])
-        y0, x0, y1, x1, half = rearrange(params.unflatten(1, (-1, 5)) * units, "b line value -> value b line 1 1")
-        down = torch.arange(height, device=photos.device)[:, None] + 0.5 - y0
-        along = torch.arange(width, device=photos.device) + 0.5 - x0
-        dy, dx = y1 - y0, x1 - x0
-        part = ((down * dy + along * dx) / (dy**2 + dx**2).clamp_min(1e-12)).clamp(0, 1)
-        down, along = (down - part * dy).abs(), (along - part * dx).abs()
-        distance = (down**2 + along**2).sqrt() if self.kind == "strokes" else torch.maximum(down, along)
-        alpha = torch.where((distance < half).any(dim=1)[:, None], -1.0, 1.0)
+        hole = torch.zeros_like(photos[:, :1], dtype=torch.bool)
+        for line in (params.unflatten(1, (-1, 5)) * units).unbind(1):  # all at once would take much memory
+            y0, x0, y1, x1, half = line[:, :, None, None, None].unbind(1)
+            down, along, dy, dx = rows - y0, columns - x0, y1 - y0, x1 - x0
+            nearest = ((down * dy + along * dx) / (dy**2 + dx**2).clamp_min(1e-12)).clamp(0, 1)
+            down, along = (down - nearest * dy).abs(), (along - nearest * dx).abs()
+            distance = torch.hypot(down, along) if self.kind == "strokes" else torch.maximum(down, along)
+            hole |= distance < half
+        alpha = torch.where(hole, -1.0, 1.0)
         return RGBA.split(torch.cat([photos, alpha], dim=1))[0]
 
 
@@ -375,9 +377,9 @@ def _most(strength: Strength) -> float:
     return max(strength) if isinstance(strength, tuple) else strength
 
 
-def _gaussian(sigma: Tensor, largest: float) -> list[Tensor]:
-    """Return the weights of a Gaussian for each `sigma` ``(b,)``, up to `largest`: tensors ``(b, 1, 1, 1)``."""
-    radius = math.ceil(3 * largest)
+def _gaussian(sigma: Tensor, highest: float) -> list[Tensor]:
+    """Return the weights of a Gaussian for each `sigma` ``(b,)``, up to `highest`: tensors ``(b, 1, 1, 1)``."""
+    radius = math.ceil(3 * highest)
     values = [torch.exp(-(k**2) / (2 * sigma**2)) for k in range(-radius, radius + 1)]
     total = sum(values[1:], values[0])
     return [(value / total)[:, None, None, None] for value in values]
