@@ -119,8 +119,8 @@ class Edges(Derivation):
     Source: Canny 1986, "A Computational Approach to Edge Detection".
     """
 
-    threshold: Strength = (0.05, 0.25)
-    sigma: Strength = (0.7, 1.7)
+    threshold: Strength = (0.03, 0.15)
+    sigma: Strength = (0.6, 1.4)
     channels = 1
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from imtrans.data.images import read_image, to_image, to_tensor
 
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 EXAMPLES = {
-    "edges2photo.py": ((1, 3), "Edges(threshold=(0.05, 0.25), sigma=(0.7, 1.7))", {"--threshold", "--sigma"}),
+    "edges2photo.py": ((1, 3), "Edges(threshold=(0.03, 0.15), sigma=(0.6, 1.4))", {"--threshold", "--sigma"}),
     "inpaint.py": ((4, 3), "Holes(kind='squares', size=0.5)", {"--holes", "--hole-size"}),
     "superres.py": ((3, 3), "Small(factor=4)", {"--factor"}),
 }
