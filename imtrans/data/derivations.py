@@ -200,15 +200,15 @@ class Holes(Derivation):
         height, width = photos.shape[-2:]
         rows = torch.arange(height, device=photos.device)[:, None] + 0.5
         columns = torch.arange(width, device=photos.device) + 0.5
-        units = params.new_tensor([height, width, height, width, min(height, width)])
         hole = torch.zeros_like(photos[:, :1], dtype=torch.bool)
-        for line in (params.unflatten(1, (-1, 5)) * units).unbind(1):  # all at once would take much memory
+        for line in params.unflatten(1, (-1, 5)).unbind(1):  # all at once would take much memory
             y0, x0, y1, x1, half = line[:, :, None, None, None].unbind(1)
-            down, along, dy, dx = rows - y0, columns - x0, y1 - y0, x1 - x0
+            down, along = rows - height * y0, columns - width * x0
+            dy, dx = height * (y1 - y0), width * (x1 - x0)
             nearest = ((down * dy + along * dx) / (dy**2 + dx**2).clamp_min(1e-12)).clamp(0, 1)
             down, along = (down - nearest * dy).abs(), (along - nearest * dx).abs()
             distance = torch.hypot(down, along) if self.kind == "strokes" else torch.maximum(down, along)
-            hole |= distance < half
+            hole |= distance < half * min(height, width)
         alpha = torch.where(hole, -1.0, 1.0)
         return RGBA.split(torch.cat([photos, alpha], dim=1))[0]
 

@@ -147,6 +147,16 @@ def test_the_global_random_state_is_left_alone(folder):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in DERIVATIONS.values() if kind is not Jpeg])
+def test_on_the_device_no_value_is_read(kind):
+    """The meta device has no values."""
+    made, photos = kind(), torch.rand(2, 3, 24, 24, device="meta")
+    params = torch.tensor([made.draw(np.random.default_rng(0), vary=True)] * 2).to("meta")
+    source, target = made.pair(photos, params)
+    assert source.shape == (2, made.channels, 24, 24)
+    assert source.device == target.device == torch.device("meta")
+
+
 # Photos
 
 
