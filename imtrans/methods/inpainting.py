@@ -19,7 +19,9 @@ class Inpainting(Pix2Pix):
     Args:
         generator: maps RGB and alpha ``(b, 4, h, w)`` to RGB ``(b, 3, h, w)``. Its output counts in the holes only.
         discriminator: of `Pix2Pix`; it sees 7 channels, or with ``conditional=False`` 3.
-        **options: keyword arguments of `Pix2Pix`.
+        l1_weight: weight of the L1 term, a mean over the whole picture. It is ten times the default of `Pix2Pix`, because
+            holes are about a tenth of the picture.
+        **options: other keyword arguments of `Pix2Pix`.
 
     Raises:
         ArgumentError: a generator of imtrans with other channels, or as for `Pix2Pix`.
@@ -28,8 +30,10 @@ class Inpainting(Pix2Pix):
     et al. 2017, "Globally and Locally Consistent Image Completion", section 3.4 (known pixels are restored).
     """
 
-    def __init__(self, generator: nn.Module, discriminator: nn.Module | None, **options: Any) -> None:
-        super().__init__(generator, discriminator, **options)
+    def __init__(
+        self, generator: nn.Module, discriminator: nn.Module | None, *, l1_weight: float = 1000.0, **options: Any
+    ) -> None:
+        super().__init__(generator, discriminator, l1_weight=l1_weight, **options)
         cast(Any, generator).colours = RGBA.name
 
     def translated(self, source: Tensor) -> Tensor:
