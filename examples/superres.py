@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> None:
     trainer = train_paired(args, train, val, group)
     if val is not None and group.is_rank0:
         for name, network in (("bicubic", torch.nn.Identity()), ("output", trainer.method.generator)):
-            scores = evaluate(network, val, metrics=("l1", "psnr", "ssim"))
-            print(f"{name:<10} L1 {scores['l1']:.3f}   PSNR {scores['psnr']:5.2f}   SSIM {scores['ssim']:.3f}")
+            scores = evaluate(network, val, metrics=("l1", "psnr", "ssim", "swd"))
+            print(f"{name:<10}", "   ".join(f"{metric.upper()} {score:.3f}" for metric, score in scores.items()))
 
 
 if __name__ == "__main__":

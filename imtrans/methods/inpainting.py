@@ -19,8 +19,8 @@ class Inpainting(Pix2Pix):
     Args:
         generator: maps RGB and alpha ``(b, 4, h, w)`` to RGB ``(b, 3, h, w)``. Its output counts in the holes only.
         discriminator: of `Pix2Pix`; it sees 7 channels, or with ``conditional=False`` 3.
-        l1_weight: weight of the L1 term, a mean over the whole picture. It is ten times the default of `Pix2Pix`, because
-            holes are about a tenth of the picture.
+        l1_weight: weight of the L1 term, a mean over the whole picture. The default is ten times the one of `Pix2Pix`,
+            because holes are about a tenth of the picture.
         **options: other keyword arguments of `Pix2Pix`.
 
     Raises:

@@ -133,5 +133,5 @@ def test_superres_compares_with_bicubic(tmp_path):
     output = succeeded("superres.py", *TINY, "--max-steps", 1, cwd=tmp_path)
     rows = {row[0]: [float(x) for x in row[2::2]] for row in map(str.split, output.splitlines()[-2:])}
     assert list(rows) == ["bicubic", "output"]
-    assert all(0 < l1 < 1 < psnr < 60 and -1 < ssim < 1 for l1, psnr, ssim in rows.values())
+    assert all(0 < l1 < 1 < psnr < 60 < swd and -1 < ssim < 1 for l1, psnr, ssim, swd in rows.values())
     assert rows["bicubic"] != rows["output"]
