@@ -1,18 +1,20 @@
-"""Draw the figures of the docs from trained generators.
+"""Draw the figures of the docs from trained generators and run folders.
 
 python examples/pix2pix_facades.py --recipe paper --out runs/paper
 python examples/pix2pix_facades.py --recipe sharp --out runs/sharp
 python docs/figures.py runs/paper/generator runs/sharp/generator
 
-Of the page on diversity, with the runs that it names:
+Of the page on diversity, with the runs that it names, and of the examples:
 
 python docs/figures.py --diversity runs/without runs/weight-1
+python docs/figures.py --strips runs/edges2photo runs/inpaint runs/superres
 """
 
 import argparse
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from imtrans import ProceduralFacades, load_pretrained, translate
 from imtrans.data.loader import batches
@@ -24,24 +26,33 @@ ROWS = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paper", nargs="?", help="generator of the recipe paper")
-    parser.add_argument("sharp", nargs="?", help="generator of the recipe sharp")
-    parser.add_argument(
-        "--diversity",
-        nargs=2,
-        type=Path,
-        metavar="RUN",
-        help="runs without and with a diversity term: its figure alone",
-    )
+    parser.add_argument("recipes", nargs="*", metavar="GENERATOR", help="of the recipe paper, and of the recipe sharp")
+    parser.add_argument("--diversity", nargs=2, type=Path, metavar="RUN", help="runs without and with a diversity term")
+    parser.add_argument("--strips", nargs="*", default=[], type=Path, metavar="RUN", help="run folders of examples")
     args = parser.parse_args()
+    if args.recipes:
+        compare_recipes(*args.recipes)
     if args.diversity:
         diversity(*args.diversity)
-        return
+    for run in args.strips:
+        strip(run).save(IMAGES / f"{run.name}.jpg", quality=90)
+
+
+def strip(run: Path, rows: int = 3, gap: int = 4) -> Image.Image:
+    """Lay out the first rows of the newest sample grid of a run in one row: source, output and target of each."""
+    grid = Image.open(max((run / "samples").glob("*.png"))).convert("RGB")
+    height, step = (grid.height + gap) // ROWS, grid.width + 3 * gap
+    made = Image.new("RGB", (rows * step - 3 * gap, height - gap), "white")
+    for row in range(rows):
+        made.paste(grid.crop((0, row * height, grid.width, (row + 1) * height - gap)), (row * step, 0))
+    return made
+
+
+def compare_recipes(*generators: str) -> None:
     unseen = next(iter(batches(ProceduralFacades(ROWS, size=128, seed=1, augment=False), ROWS)))
     source, target = unseen["source"], unseen["target"]
     paper, sharp = (
-        torch.stack([translate(load_pretrained(folder), image) for image in source])
-        for folder in (args.paper, args.sharp)
+        torch.stack([translate(load_pretrained(folder), image) for image in source]) for folder in generators
     )
     columns = {"source": source, "paper": paper, "sharp": sharp, "target": target}
     (IMAGES / "recipes.png").write_bytes(image_grid_png(columns))

@@ -12,8 +12,10 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from imtrans import (
+    DerivedPairs,
     PatchDiscriminator,
     PixelDiscriminator,
+    ProceduralFacades,
     ResnetGenerator,
     Trainer,
     UNetGenerator,
@@ -348,6 +350,45 @@ def set_defaults(args: argparse.Namespace, **values: Any) -> None:
     """Give the flags that are not set these values."""
     for name, value in values.items():
         setattr(args, name, given(getattr(args, name), value))
+
+
+def photo_parser(description: str | None, method: type, *, out: str) -> argparse.ArgumentParser:
+    """Return the parser of an example whose sources are made from photos, with all flags that these share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of photos, or with train/ and, for validation, val/ or test/")
+    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
+    add_data_flags(parser, procedural_size=128)
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
+    parser.add_argument("--out", type=Path, default=Path(out))
+    add_flags(parser)
+    add_network_flags(parser, method, norm="batch", dropout=True)
+    return parser
+
+
+def parse_photo_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    args = parser.parse_args()
+    if not args.data:
+        check_procedural(parser, args)
+    return args
+
+
+def photo_pairs(args: argparse.Namespace, source: Any) -> tuple[DerivedPairs, DerivedPairs | None]:
+    """Make pairs for training and validation from the photos of --data, or of procedural facades.
+
+    `source` is as for `imtrans.DerivedPairs`. Flags for size, width and epochs that are not set get their defaults.
+    """
+    if args.data is None:
+        set_defaults(args, size=128, base_channels=32, epochs=5)
+        train = ProceduralFacades(400, size=args.size, seed=2 * args.seed)
+        val = ProceduralFacades(20, size=args.size, seed=2 * args.seed + 1, augment=False)
+        return DerivedPairs(train, source), DerivedPairs(val, source)
+    set_defaults(args, size=256, base_channels=64, epochs=200)
+    settings = {"seed": args.seed, **data_arguments(args, args.size)}
+    if not (args.data / "train").is_dir():
+        return DerivedPairs(args.data, source, **settings), None
+    folder = held_out(args.data)
+    pairs = DerivedPairs(args.data / "train", source, **settings)
+    return pairs, None if folder is None else DerivedPairs(folder, source, augment=False, **settings)
 
 
 def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:

@@ -12,6 +12,7 @@ from imtrans.version import __version__ as __version__
 if TYPE_CHECKING:
     from imtrans.convert import load_pretrained as load_pretrained
     from imtrans.convert import published_weights as published_weights
+    from imtrans.data import DerivedPairs as DerivedPairs
     from imtrans.data import LabFacades as LabFacades
     from imtrans.data import LabImages as LabImages
     from imtrans.data import PairedImages as PairedImages
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from imtrans.methods import Colorization as Colorization
     from imtrans.methods import CycleGAN as CycleGAN
     from imtrans.methods import ImagePool as ImagePool
+    from imtrans.methods import Inpainting as Inpainting
     from imtrans.methods import Pix2Pix as Pix2Pix
     from imtrans.methods import recipe as recipe
     from imtrans.modes import running_as as running_as
@@ -58,11 +60,11 @@ if TYPE_CHECKING:
 else:  # type checkers must not see __getattr__: it would allow any name
     _NAMES = {
         "convert": "load_pretrained published_weights",
-        "data": "LabFacades LabImages PairedImages ProceduralFacades UnpairedFacades UnpairedImages "
+        "data": "DerivedPairs LabFacades LabImages PairedImages ProceduralFacades UnpairedFacades UnpairedImages "
         "colours_from_ids ids_from_colours one_hot",
         "evaluation": "evaluate fcn_score frechet_distance sliced_wasserstein",
         "inference": "Translator translate",
-        "methods": "Colorization CycleGAN ImagePool Pix2Pix recipe",
+        "methods": "Colorization CycleGAN ImagePool Inpainting Pix2Pix recipe",
         "modes": "running_as",
         "nn": "ConvNormAct DownBlock GANLoss LocalEnhancer MultiscaleDiscriminator PatchDiscriminator "
         "PixelDiscriminator ResidualBlock ResnetGenerator SelfAttention UNetGenerator UpBlock "

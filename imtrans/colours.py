@@ -198,28 +198,69 @@ def join_lab(lightness: Tensor, ab: Tensor) -> Tensor:
     return lab_to_rgb(decode_lab(torch.cat([lightness, ab.to(lightness)], dim=-3)))
 
 
+def split_holes(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Split RGBA images with transparent holes into the source for a network that fills them, and RGB.
+
+    A pixel is in a hole if its alpha is 0 or less. In the source, holes are 0 in RGB and -1 in alpha, and alpha is 1
+    elsewhere: it does not depend on the colours that a file has where it is transparent.
+
+    Shape: ``(b, 4, h, w)`` in [-1, 1] -> ``(b, 4, h, w)`` and ``(b, 3, h, w)``.
+    """
+    rgb, alpha = image.split([3, 1], dim=-3)
+    known = alpha > 0
+    return torch.cat([rgb.where(known, 0.0), torch.where(known, 1.0, -1.0).to(rgb)], dim=-3), rgb
+
+
+def fill_holes(source: Tensor, output: Tensor) -> Tensor:
+    """Return the source with its holes filled from `output`, on the device of the source. Other pixels are kept.
+
+    Shape: ``(b, 4, h, w)`` as of `split_holes`, and ``(b, 3, h, w)`` -> ``(b, 3, h, w)``.
+
+    >>> source, _ = split_holes(torch.tensor([[0.5, -0.5], [0.5, -0.5], [0.5, -0.5], [1.0, -1.0]])[None, :, None])
+    >>> fill_holes(source, torch.full((1, 3, 1, 2), 0.25))[0, 0]
+    tensor([[0.5000, 0.2500]])
+    """
+    rgb, alpha = source.split([3, 1], dim=-3)
+    return torch.where(alpha > 0, rgb, output.to(source))
+
+
 @dataclass(frozen=True)
 class ColourSpace:
-    """A split of RGB images into the source and the target of a network, and its inverse.
+    """A split of images into the source and the target of a network, and its inverse.
 
     Args:
         name: the value of a network's attribute `colours`.
         source: names of the source channels.
         target: names of the target channels.
-        split: from images ``(b, 3, h, w)`` to source ``(b, len(source), h, w)`` and target ``(b, len(target), h, w)``;
-            all in [-1, 1].
-        join: from a source and the output of a network to images; the inverse of `split`.
+        channels: the numbers of channels that an image may have. `split` gets the last; grey images are repeated.
+        split: from images ``(b, channels[-1], h, w)`` to source ``(b, len(source), h, w)`` and target
+            ``(b, len(target), h, w)``; all in [-1, 1].
+        join: from a source and the output of a network to RGB images; the inverse of `split`.
+        purpose: the task of a network, for error texts: "the generator ...".
+        card: a sentence for the model card.
     """
 
     name: str
     source: tuple[str, ...]
     target: tuple[str, ...]
+    channels: tuple[int, ...]
     split: Callable[[Tensor], tuple[Tensor, Tensor]]
     join: Callable[[Tensor, Tensor], Tensor]
+    purpose: str
+    card: str
 
 
-LAB = ColourSpace("lab", ("lightness",), ("a", "b"), split_lab, join_lab)
-COLOUR_SPACES = {space.name: space for space in (LAB,)}
+LAB = ColourSpace(
+    "lab", ("lightness",), ("a", "b"), (1, 3), split_lab, join_lab,
+    "adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the lightness)",
+    "It gives colours to a grey picture, and to the lightness of a coloured one.",
+)  # fmt: skip
+RGBA = ColourSpace(
+    "rgba", ("red", "green", "blue", "alpha"), ("red", "green", "blue"), (4,), split_holes, fill_holes,
+    "fills the holes of an image of 4 channels (RGBA, whose alpha is 0 in the holes)",
+    "It fills the transparent part of a picture, and keeps the other pixels.",
+)  # fmt: skip
+COLOUR_SPACES = {space.name: space for space in (LAB, RGBA)}
 
 
 def colour_space(network: nn.Module) -> ColourSpace | None:

@@ -196,10 +196,10 @@ def test_what_is_no_picture_is_refused(function):
 
 @pytest.mark.parametrize("space", COLOUR_SPACES.values(), ids=lambda space: space.name)
 def test_a_colour_space_takes_images_apart_and_joins_them(space):
-    image = torch.rand(2, 3, 4, 5) * 2 - 1
+    image = torch.rand(2, space.channels[-1], 4, 5) * 2 - 1
     source, target = space.split(image)
     assert (source.shape[1], target.shape[1]) == (len(space.source), len(space.target))
-    torch.testing.assert_close(space.join(source, target), image, atol=1e-3, rtol=0)
+    torch.testing.assert_close(space.join(source, target), image[:, :3], atol=1e-3, rtol=0)
 
 
 def test_the_colour_space_of_a_network_is_what_its_colours_name():

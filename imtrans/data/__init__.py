@@ -3,6 +3,15 @@
 A data set returns dicts of tensors in [-1, 1]. What a network computes from them does not belong here.
 """
 
+from imtrans.data.derivations import Blur as Blur
+from imtrans.data.derivations import Edges as Edges
+from imtrans.data.derivations import Grey as Grey
+from imtrans.data.derivations import Holes as Holes
+from imtrans.data.derivations import Jpeg as Jpeg
+from imtrans.data.derivations import Lab as Lab
+from imtrans.data.derivations import Noise as Noise
+from imtrans.data.derivations import Small as Small
+from imtrans.data.derived import DerivedPairs as DerivedPairs
 from imtrans.data.facades.datasets import LabFacades as LabFacades
 from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
 from imtrans.data.facades.datasets import UnpairedFacades as UnpairedFacades

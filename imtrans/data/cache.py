@@ -47,9 +47,13 @@ class ImageCache:
         params = [[self.data.crop_params(index, epoch) for index in batch] for batch in batches]
         # One transfer for the whole epoch: with one for each batch, the host would wait for the device.
         flat = torch.tensor([sample for batch in params for sample in batch]).reshape(-1, len(self._sources), 4)
-        on_device = flat.to(self.device).split([len(batch) for batch in batches])
-        for indices, batch, device_params in zip(batches, params, on_device, strict=True):
-            crops: Batch = {}
+        lengths = [len(batch) for batch in batches]
+        on_device = flat.to(self.device).split(lengths)
+        more = [self.data.sample_params(index, epoch) for batch in batches for index in batch]
+        stacked = {name: torch.stack([each[name] for each in more]) for name in (more[0] if more else ())}
+        more_on_device = {name: values.to(self.device).split(lengths) for name, values in stacked.items()}
+        for number, (indices, batch, device_params) in enumerate(zip(batches, params, on_device, strict=True)):
+            crops: Batch = {name: values[number] for name, values in more_on_device.items()}
             for i, source in enumerate(self._sources):
                 for name, pixels in source.take([sample[i][0] for sample in batch], device_params[:, i, 0]):
                     crops[name] = self.data.jitter.crop(pixels, device_params[:, i, 1:], whole=self.data.whole)
@@ -101,7 +105,7 @@ def make_cache(data: object, device: torch.device) -> ImageCache | None:
     kind = type(data)
     if kind.draw is not CropDataset.draw or kind.__getitem__ is not CropDataset.__getitem__:
         return None
-    if data.transform is not None:  # it takes samples on the CPU
+    if data.on_cpu:
         device = torch.device("cpu")
     needed = sum(len(source) * sum(pixels.nbytes for pixels in source.load(0).values()) for source in data.sources)
     for store in dict.fromkeys([device, torch.device("cpu")]):

@@ -14,7 +14,7 @@ from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor, nn
 
-from imtrans.colours import colour_space
+from imtrans.colours import ColourSpace, colour_space
 from imtrans.data.arrays import ARRAY_SUFFIXES, image_ids, load_array, read_ids
 from imtrans.data.images import ValueRange, converted, open_image, unit_values, upright
 from imtrans.data.labels import Palette, one_hot, one_hot_from_colours
@@ -64,8 +64,8 @@ def decode_for(owner: str, image: Picture, network: nn.Module, instances: Pictur
     space = colour_space(network)
     if space is None:
         return decode(owner, image, cast(int, network.in_channels), value_range)
-    decoded = decode(owner, image, _grey_or_colour(owner, image), value_range)
-    source, _ = space.split(decoded.tensor.expand(-1, 3, -1, -1))
+    decoded = decode(owner, image, _image_channels(owner, image, space), value_range)
+    source, _ = space.split(decoded.tensor.expand(-1, space.channels[-1], -1, -1))
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
 
 
@@ -122,13 +122,13 @@ def _channels(image: Picture) -> int:
     return image.shape[-3 if isinstance(image, Tensor) else -1] if image.ndim > 2 else 1
 
 
-def _grey_or_colour(owner: str, image: Picture) -> int:
+def _image_channels(owner: str, image: Picture, space: ColourSpace) -> int:
+    """Return the channels to decode: of an array or tensor its own, of a PIL image the most."""
+    if not isinstance(image, (np.ndarray, Tensor)):
+        return space.channels[-1]
     channels = _channels(image)
-    if isinstance(image, (np.ndarray, Tensor)) and channels not in (1, 3):
-        raise ShapeError(
-            f"{owner}: the generator adds colour to an image of 1 channel (grey) or 3 (RGB, of which it uses the "
-            f"lightness), got shape {tuple(image.shape)}."
-        )
+    if channels not in space.channels:
+        raise ShapeError(f"{owner}: the generator {space.purpose}, got shape {tuple(image.shape)}.")
     return channels
 
 

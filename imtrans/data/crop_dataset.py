@@ -117,7 +117,7 @@ class ImageSource(Protocol):
 class CropDataset(Dataset[Batch], ABC):
     """Base class of data sets whose samples are crops of images that never change.
 
-    Only `crop_params` is random, so that `imtrans.data.cache.make_cache` can cache the images.
+    Only `crop_params` and `sample_params` are random, so that `imtrans.data.cache.make_cache` can cache the images.
     """
 
     jitter: Jitter
@@ -140,12 +140,21 @@ class CropDataset(Dataset[Batch], ABC):
     def crop_params(self, index: int, epoch: int) -> list[CropParams]:
         """Return the crop parameters of sample `index` in `epoch`, one entry for each source."""
 
+    def sample_params(self, index: int, epoch: int) -> Batch:
+        """Return further random parameters of sample `index` in `epoch`, which `sample` gets with the crops."""
+        return {}
+
     def sample(self, crops: Batch) -> Batch:
         """Make a sample, or a batch of them, from its crops, floats in [-1, 1]; returns `crops` unless overridden.
 
-        It runs on the training device. It must treat each crop alone, with any axes before ``c h w``.
+        It runs on the training device, unless `on_cpu`. It must treat each crop alone, with any axes before ``c h w``.
         """
         return crops
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether samples are computed on the CPU."""
+        return self.transform is not None
 
     def transformed(self, sample: Batch, index: int, epoch: int) -> Batch:
         """Apply `transform` to sample `index` of `epoch`, seeded by (seed, epoch, index)."""
@@ -185,7 +194,7 @@ class CropDataset(Dataset[Batch], ABC):
         for source, (image, *crop) in zip(self.sources, self.crop_params(index, epoch), strict=True):
             for name, pixels in source.load(image).items():
                 crops[name] = self.jitter.crop(pixels[None], torch.tensor([crop]), whole=self.whole)[0]
-        return self.transformed(self.sample(crops), index, epoch)
+        return self.transformed(self.sample({**crops, **self.sample_params(index, epoch)}), index, epoch)
 
     def __getitem__(self, index: int) -> Batch:
         return self.draw(index, epoch=0)
@@ -205,6 +214,10 @@ class SingleSourceDataset(CropDataset):
     def sources(self) -> "Sequence[ImageSource]":
         """The data set itself."""
         return (self,)
+
+    def describe_images(self) -> str:
+        """Return the part of the ``repr`` about the images: all of it, unless overridden."""
+        return repr(self)
 
     def crop_params(self, index: int, epoch: int) -> list[CropParams]:
         """Return `index` and a crop that `Jitter.random_crop` draws."""

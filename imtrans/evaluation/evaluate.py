@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``; runs on its device, and is left unchanged. If its
-            attribute `colours` is ``"lab"``, metrics are computed on RGB images.
+            attribute `colours` is set, metrics are computed on RGB images.
         data: samples ``{"source": (c, h, w), "target": (c', h, w)}`` in [-1, 1], usually without augmentation.
         metrics: names from this list:
 

@@ -32,7 +32,7 @@ def model_card(
         validation: what `imtrans.evaluation.evaluate.compare_modes` returned. The metrics of the network's own mode are
             in the metadata too.
         columns: titles of the columns of `SAMPLES`; empty if the folder of the card has no `SAMPLES`. It then has a
-            `SOURCE` too, unless the network `takes_ids`.
+            `SOURCE` too, unless the network `takes_no_picture`.
         subfolder: subfolder of the repo.
         local: whether `name` is a folder.
     """
@@ -48,7 +48,7 @@ def model_card(
         blocks.append(_code(*description["how_to_load"]))
         blocks.append(f"Its best inference mode is `{description['inference_mode']}`, see `imtrans.running_as`.")
     elif {"in_channels", "out_channels"} <= arguments.keys():
-        pictures = bool(columns) and not takes_ids(description)
+        pictures = bool(columns) and not takes_no_picture(description)
         blocks.append(_snippet(name, subfolder, arguments["in_channels"], pictures, local))
         blocks += _inputs(description)
         blocks.append(f"Its default inference mode is `{description['inference_mode']}`.")
@@ -63,16 +63,16 @@ def model_card(
     return "\n\n".join(blocks) + "\n"
 
 
-def takes_ids(description: Mapping[str, Any]) -> bool:
-    """Whether the network takes ids, for which there is no `SOURCE` to show."""
-    return bool(description.get("num_labels") or description.get("instances"))
+def takes_no_picture(description: Mapping[str, Any]) -> bool:
+    """Whether no `SOURCE` shows the input of the network: it takes ids, or transparent holes."""
+    return bool(description.get("num_labels") or description.get("instances") or description.get("colours") == "rgba")
 
 
 def _inputs(description: Mapping[str, Any]) -> list[str]:
     """Describe inputs other than 8-bit images."""
     notes = []
     if description.get("colours") in COLOUR_SPACES:
-        notes.append("It gives colours to a grey picture, and to the lightness of a coloured one.")
+        notes.append(COLOUR_SPACES[description["colours"]].card)
     if description.get("palette"):
         notes.append("It takes label maps, painted in the colours of the palette in config.json.")
     if description.get("num_labels"):

@@ -81,10 +81,12 @@ class Pretrained(nn.Module):
 
     @property
     def colours(self) -> str | None:
-        """Meaning of the channels: None for images, or ``"lab"``. Saved.
+        """Meaning of the channels: None for images, ``"lab"`` or ``"rgba"``. Saved.
 
-        A ``"lab"`` network maps lightness (1 channel) to a and b (2 channels), scaled as `imtrans.colours.split_lab`
-        does. `imtrans.translate` joins them to an image.
+        - A ``"lab"`` network maps lightness (1 channel) to a and b (2 channels), scaled as `imtrans.colours.split_lab`
+          does. `imtrans.translate` joins them to an image.
+        - An ``"rgba"`` network maps an image with transparent holes (4 channels, see `imtrans.colours.split_holes`) to
+          RGB. `imtrans.translate` takes from it only the holes.
         """
         return self._colours
 
@@ -96,7 +98,7 @@ class Pretrained(nn.Module):
             space = COLOUR_SPACES[one_of(owner, "colours", colours, COLOUR_SPACES)]
             if found != [len(space.source), len(space.target)]:
                 raise ArgumentError(
-                    f"{owner}: colours={colours!r} is for a network from {len(space.source)} channel "
+                    f"{owner}: colours={colours!r} is for a network from {counted(len(space.source), 'channel')} "
                     f"({' and '.join(space.source)}) to {len(space.target)} ({' and '.join(space.target)}), and this "
                     f"one has in_channels={found[0]}, out_channels={found[1]}. Build it with {len(space.source)} and "
                     f"{len(space.target)}."

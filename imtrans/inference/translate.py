@@ -45,6 +45,8 @@ def translate(
 
     - `colours` is ``"lab"`` (see `imtrans.Colorization`): it uses the lightness of grey or colour images; the output
       has three channels and that lightness.
+    - `colours` is ``"rgba"`` (see `imtrans.Inpainting`): it fills the transparent part of an image of four channels and
+      keeps the other pixels; the output has three. An image file or PIL image without transparency comes back as it is.
     - `palette`: it takes painted label maps, of three channels.
     - `num_labels`: it takes maps of class ids, and gives 8-bit images: grey images, images with a colour table, or
       arrays of integers, ``h w``, ``h w 1`` or ``b h w 1``. Tensors are one-hot already.

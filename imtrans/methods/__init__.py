@@ -8,6 +8,7 @@ from imtrans.methods.base import Translation as Translation
 from imtrans.methods.colorization import Colorization as Colorization
 from imtrans.methods.cyclegan import CycleGAN as CycleGAN
 from imtrans.methods.image_pool import ImagePool as ImagePool
+from imtrans.methods.inpainting import Inpainting as Inpainting
 from imtrans.methods.pix2pix import Pix2Pix as Pix2Pix
 from imtrans.methods.recipes import Recipe as Recipe
 from imtrans.methods.recipes import recipe as recipe

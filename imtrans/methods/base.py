@@ -52,7 +52,7 @@ class Translation:
         if self.target in batch:
             columns[self.target] = batch[self.target]
         if (space := colour_space(unwrap(self.network))) is not None:
-            columns[self.source] = torch.zeros_like(source).expand(-1, len(space.target), -1, -1)
+            columns[self.source] = source.new_zeros(len(source), len(space.target), *source.shape[2:])
             for name in columns.keys() & {self.source, self.output, self.target}:
                 columns[name] = space.join(source, columns[name])
         network = unwrap(self.network)

@@ -163,9 +163,9 @@ class Pix2Pix(nn.Module):
     def _translate(self, source: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the output, and with a `diversity_weight` the loss ``G_diversity``, of a second output."""
         if self.diversity_weight == 0:
-            return self.generator(source), {}  # a generator with noise draws it
+            return self.translated(source), {}  # a generator with noise draws it
         noises = [draw_noise(source, noise_channels(self.generator)) for _ in range(2)]
-        fake, other = (self.generator(source, noise) for noise in noises)
+        fake, other = (self.translated(source, noise) for noise in noises)
         return fake, {"G_diversity": self.diversity_weight * mode_seeking_loss(fake, other, *noises)}
 
     def _generator_losses(self, fake_pair: Tensor, real_pair: Tensor) -> dict[str, Tensor]:
@@ -178,6 +178,11 @@ class Pix2Pix(nn.Module):
                 real = discriminator.features(real_pair)
         matching = feature_matching_loss(real, fake, weight=self.feature_weight)
         return {"G_gan": self.gan_loss.generator(logits_of(fake)), "G_features": matching}
+
+    def translated(self, source: Tensor, *noise: Tensor) -> Tensor:
+        """Return the image that the losses see: the output of the generator, unless overridden."""
+        fake: Tensor = self.generator(source, *noise)
+        return fake
 
     def _pair(self, source: Tensor, image: Tensor) -> Tensor:
         return torch.cat([source, image], dim=1) if self.conditional else image

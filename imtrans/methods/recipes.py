@@ -11,6 +11,7 @@ from imtrans.data.crop_dataset import Size, height_and_width
 from imtrans.errors import ArgumentError, join_names
 from imtrans.methods.colorization import Colorization
 from imtrans.methods.cyclegan import CycleGAN
+from imtrans.methods.inpainting import Inpainting
 from imtrans.methods.pix2pix import Pix2Pix
 from imtrans.nn.init import init_net
 from imtrans.nn.patchgan import PatchDiscriminator
@@ -28,15 +29,12 @@ class Settings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
+_SHARP = Settings(
+    generator={"upsample": "nearest"}, discriminator={"spectral_norm": True}, method={"feature_weight": 10.0}
+)
 RECIPES: dict[str, dict[type[nn.Module], Settings]] = {
-    "paper": {Pix2Pix: Settings(), Colorization: Settings(), CycleGAN: Settings()},
-    "sharp": {
-        Pix2Pix: Settings(
-            generator={"upsample": "nearest"},
-            discriminator={"spectral_norm": True},
-            method={"feature_weight": 10.0},
-        ),
-    },
+    "paper": {Pix2Pix: Settings(), Colorization: Settings(), Inpainting: Settings(), CycleGAN: Settings()},
+    "sharp": {Pix2Pix: _SHARP, Inpainting: _SHARP},
 }
 """The settings of each recipe, by the class of the method."""
 
@@ -62,18 +60,18 @@ def recipe(
     """Make the networks and the method of a recipe, with initial weights, and the arguments of its trainer.
 
     - ``"paper"``: the defaults of the classes, which follow the papers.
-    - ``"sharp"``, for `Pix2Pix`: the decoder resizes by nearest neighbour instead of deconvolving, the PatchGAN has
-      spectral norm, and the generator matches its features.
+    - ``"sharp"``, for `Pix2Pix` and `Inpainting`: the decoder resizes by nearest neighbour instead of deconvolving, the
+      PatchGAN has spectral norm, and the generator matches its features.
 
-    `Pix2Pix` and `Colorization` get a `UNetGenerator`, `CycleGAN` two `ResnetGenerator`.
+    `CycleGAN` gets two `ResnetGenerator`, the other methods a `UNetGenerator`.
 
     Args:
         name: ``"paper" | "sharp"``.
-        method: `Pix2Pix`, `Colorization` or `CycleGAN`.
+        method: `Pix2Pix`, `Colorization`, `Inpainting` or `CycleGAN`.
         size: height and width of the images: a number, or ``(height, width)``. It sets the depth of the U-Net, and
             the number of residual blocks.
         base_channels: width of all networks.
-        in_channels: channels of the source; None for 3, and 1 for `Colorization`.
+        in_channels: channels of the source; None for 3, 1 for `Colorization`, and 4 for `Inpainting`.
         out_channels: channels of the target; None for 3, and 2 for `Colorization`.
         seed: seed of the initial weights, and of the trainer.
         device: of the networks, see `imtrans.init_net`.
@@ -101,9 +99,10 @@ def recipe(
     settings = by_method[method]
     for side in height_and_width(size):
         at_least("recipe", "size", side, 4)
-    lab = method is Colorization
-    source = (1 if lab else 3) if in_channels is None else in_channels
-    target = (2 if lab else 3) if out_channels is None else out_channels
+    usual: dict[type[nn.Module], tuple[int, int]] = {Colorization: (1, 2), Inpainting: (4, 3)}
+    source, target = usual.get(method, (3, 3))
+    source = source if in_channels is None else in_channels
+    target = target if out_channels is None else out_channels
 
     def generator(from_channels: int, to_channels: int, offset: int) -> nn.Module:
         own = {"base_channels": base_channels, **settings.generator}

@@ -13,7 +13,7 @@ from imtrans.errors import SavedModelError
 from imtrans.files import write_atomic
 from imtrans.hub.client import push
 from imtrans.hub.foreign import describe
-from imtrans.hub.model_card import CARD, SAMPLES, SOURCE, model_card, run_card, takes_ids
+from imtrans.hub.model_card import CARD, SAMPLES, SOURCE, model_card, run_card, takes_no_picture
 from imtrans.hub.pretrained import Pretrained
 from imtrans.hub.saved_model import write_saved, writing
 from imtrans.methods.base import Method
@@ -72,7 +72,7 @@ def publish(
     )
     with writing(folder):
         if images:
-            if not takes_ids(description):
+            if not takes_no_picture(description):
                 to_image(columns[source][0]).save(folder / SOURCE)
             write_atomic(folder / SAMPLES, image_grid_png(columns))
         write_atomic(folder / CARD, card.encode())

@@ -9,7 +9,9 @@ import torch
 from imtrans import (
     Colorization,
     CycleGAN,
+    DerivedPairs,
     GANLoss,
+    Inpainting,
     LabFacades,
     PatchDiscriminator,
     Pix2Pix,
@@ -26,7 +28,12 @@ from imtrans.errors import ArgumentError
 from imtrans.hub.saved_model import CONFIG
 from imtrans.methods.recipes import RECIPES
 
-DATA = {Pix2Pix: ProceduralFacades, Colorization: LabFacades, CycleGAN: UnpairedFacades}
+DATA = {
+    Pix2Pix: ProceduralFacades,
+    Colorization: LabFacades,
+    Inpainting: lambda length, size: DerivedPairs(ProceduralFacades(length, size=size), "holes"),
+    CycleGAN: UnpairedFacades,
+}
 EVERY = [(name, method) for name, methods in RECIPES.items() for method in methods]
 
 
@@ -101,11 +108,11 @@ def test_each_recipe_trains_and_its_run_names_it(tmp_path, name, method):
         ({"name": "sharp", "size": 3}, "recipe: size must be a whole number >= 4, got 3."),
         (
             {"name": "sharp", "method": torch.nn.Linear},
-            "recipe 'sharp' is for Pix2Pix, got the method 'Linear'.",
+            "recipe 'sharp' is for Pix2Pix, Inpainting, got the method 'Linear'.",
         ),
         (
             {"name": "paper", "method": "cyclegan"},
-            "is for Pix2Pix, Colorization, CycleGAN, got the method 'cyc",
+            "is for Pix2Pix, Colorization, Inpainting, CycleGAN, got the method 'cyc",
         ),
     ],
 )

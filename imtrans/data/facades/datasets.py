@@ -4,9 +4,9 @@ from PIL import Image
 
 from imtrans.checks import at_least, one_of
 from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
+from imtrans.data.derived import DerivedPairs
 from imtrans.data.facades.plan import draw_facade
 from imtrans.data.images import resized
-from imtrans.data.lab_images import LabDataset
 from imtrans.data.paired import DIRECTIONS
 from imtrans.data.unpaired import Unpaired
 from imtrans.errors import counted
@@ -32,8 +32,6 @@ class ProceduralFacades(SingleSourceDataset):
     (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
 
-    _shown = "labels to pictures"
-
     def __init__(self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True) -> None:
         self.length = at_least("ProceduralFacades", "length", length, 1)
         self.jitter = Jitter(at_least("ProceduralFacades", "size", size, 16))
@@ -58,25 +56,26 @@ class ProceduralFacades(SingleSourceDataset):
             self._drawn[index] = {"source": source, "target": target}
         return self._drawn[index]
 
+    def describe_images(self) -> str:
+        """Return the part of the ``repr`` about the facades."""
+        return f"{counted(self.length, 'procedural facade')} of seed {self.seed}"
+
     def __repr__(self) -> str:
-        return (
-            f"{counted(self.length, 'procedural facade')} of seed {self.seed}, {self._shown}, {self._describe_crops()}"
-        )
+        return f"{self.describe_images()}, labels to pictures, {self._describe_crops()}"
 
 
-class LabFacades(LabDataset, ProceduralFacades):
+class LabFacades(DerivedPairs):
     """The pictures of `ProceduralFacades` in CIE Lab; samples as in `imtrans.data.lab_images.LabImages`.
+
+    Arguments and errors are as for `ProceduralFacades`.
 
     >>> sample = LabFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
     (torch.Size([1, 32, 32]), torch.Size([2, 32, 32]))
     """
 
-    _shown = "grey to colour"
-
-    def load(self, index: int) -> Batch:
-        """Return the picture of facade `index` in RGB."""
-        return {"rgb": super().load(index)["target"]}
+    def __init__(self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True) -> None:
+        super().__init__(ProceduralFacades(length, size=size, seed=seed, augment=augment), "lab")
 
 
 class UnpairedFacades(Unpaired):

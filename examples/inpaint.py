@@ -1,0 +1,52 @@
+"""Train pix2pix to fill holes in photos, on a folder of photos or on procedural facades.
+
+The generator gets the photo with holes and their mask as a fourth channel. Only its output in the holes is used: the
+other pixels are kept, in training and in `imtrans.translate`. To fill a part of a picture, make it transparent:
+
+python examples/inpaint.py                              # procedural facades, a few minutes on a laptop
+python examples/inpaint.py --data DIR --holes strokes   # DIR/*.jpg, or DIR/train/*.jpg and DIR/val/*.jpg
+python examples/translate.py --weights runs/inpaint/generator --input holes.png --out filled.png
+"""
+
+import argparse
+
+import torch
+from torch import nn
+from training import main, parse_photo_flags, photo_pairs, photo_parser, train_paired
+
+from imtrans import DerivedPairs, Inpainting, translate
+from imtrans.data import Holes
+from imtrans.data.derivations import HOLES
+from imtrans.distributed.process_group import init_process_group
+from imtrans.runtime import pick_device
+
+
+def arguments() -> argparse.Namespace:
+    parser = photo_parser(__doc__, Inpainting, out="runs/inpaint")
+    parser.add_argument("--holes", choices=HOLES, default="squares", help="kind of holes (squares)")
+    parser.add_argument("--hole-size", type=float, default=0.5, help="relative to the image, see Holes (0.5)")
+    return parse_photo_flags(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    group = init_process_group(pick_device(args.device))
+    train, val = photo_pairs(args, Holes(args.holes, args.hole_size))
+    trainer = train_paired(args, train, val, group, channels=(4, 3))
+    if val is not None and group.is_rank0:
+        print("mean L1    in the holes {:.3f}, around them {:.3f}".format(*hole_l1(trainer.method.generator, val)))
+
+
+def hole_l1(generator: nn.Module, data: DerivedPairs) -> tuple[float, float]:
+    """Return the mean L1 of the pixels in the holes and of the others, for images in [0, 1]."""
+    inside, around = [], []
+    for sample in (data[i] for i in range(len(data))):
+        error = (translate(generator, sample["source"]) - sample["target"]).abs().mean(dim=0) / 2
+        hole = sample["source"][3] < 0
+        inside.append(error[hole])
+        around.append(error[~hole])
+    return torch.cat(inside).mean().item(), torch.cat(around).mean().item()
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main(run, arguments()))
