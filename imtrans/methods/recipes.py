@@ -34,7 +34,7 @@ _SHARP = Settings(
 )
 RECIPES: dict[str, dict[type[nn.Module], Settings]] = {
     "paper": {Pix2Pix: Settings(), Colorization: Settings(), Inpainting: Settings(), CycleGAN: Settings()},
-    "sharp": {Pix2Pix: _SHARP, Inpainting: _SHARP},
+    "sharp": {Pix2Pix: _SHARP, Colorization: _SHARP, Inpainting: _SHARP},
 }
 """The settings of each recipe, by the class of the method."""
 
@@ -60,8 +60,8 @@ def recipe(
     """Make the networks and the method of a recipe, with initial weights, and the arguments of its trainer.
 
     - ``"paper"``: the defaults of the classes, which follow the papers.
-    - ``"sharp"``, for `Pix2Pix` and `Inpainting`: the decoder resizes by nearest neighbour instead of deconvolving, the
-      PatchGAN has spectral norm, and the generator matches its features.
+    - ``"sharp"``, for all but `CycleGAN`: the decoder resizes by nearest neighbour instead of deconvolving, the PatchGAN
+      has spectral norm, and the generator matches its features.
 
     `CycleGAN` gets two `ResnetGenerator`, the other methods a `UNetGenerator`.
 

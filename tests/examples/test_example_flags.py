@@ -29,6 +29,10 @@ TESTED = {  # here, in all three scripts
     "--generator", "--norm", "--n-layers", "--init", "--init-gain", "--warm-start", "--gan-mode", "--pool-size", "--lr",
     "--betas", "--load-size", "--no-flip", "--discriminator",
 }  # fmt: skip
+TESTED_PAIRED = {
+    "--recipe", "--no-dropout", "--l1-weight", "--feature-weight", "--pixel-loss", "--d-loss-weight",
+    "--diversity-weight", "--noise-channels", "--noise-at",
+}  # fmt: skip
 CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3)}
 
 
@@ -63,11 +67,11 @@ def networks_of(trainer):
 
 @pytest.mark.parametrize(
     ("script", "name"),
-    [("pix2pix_facades.py", "paper"), ("pix2pix_facades.py", "sharp"), *((script, None) for script in SCRIPTS)],
+    [*((script, name) for script in PAIRED for name in ("paper", "sharp")), *((script, None) for script in SCRIPTS)],
 )
 def test_a_recipe_is_the_one_of_the_library(build, script, name):
     trainer = build(script, *([] if name is None else ["--recipe", name]))
-    default = "sharp" if script == "pix2pix_facades.py" else "paper"
+    default = "paper" if script == "cyclegan.py" else "sharp"
     size = {"size": 32, "base_channels": 4, "device": "cpu"}
     method, arguments = recipe(name or default, type(trainer.method), **size)
     made = [network.config for kinds in networks_of(trainer) for network in kinds]
@@ -144,9 +148,9 @@ def test_the_losses_the_pool_and_the_discriminator(build, script):
 @pytest.mark.parametrize("script", PAIRED)
 @pytest.mark.parametrize("name", ["l1_weight", "feature_weight", "d_loss_weight"])
 def test_weights_of_losses(build, script, name):
-    trainer = build(script, f"--{name.replace('_', '-')}", 0.5)
-    assert getattr(trainer.method, name) == 0.5
-    assert trainer._config()["settings"][name] == 0.5
+    trainer = build(script, f"--{name.replace('_', '-')}", 0.25)
+    assert getattr(trainer.method, name) == 0.25
+    assert trainer._config()["settings"][name] == 0.25
 
 
 @pytest.mark.parametrize("script", PAIRED)

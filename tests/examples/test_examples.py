@@ -15,7 +15,7 @@ import pytest
 import torch
 from example_runs import run_example
 from PIL import Image
-from test_example_flags import TESTED
+from test_example_flags import TESTED, TESTED_PAIRED
 
 from imtrans import UNetGenerator, load_pretrained
 from imtrans.errors import DataError
@@ -126,8 +126,7 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
-        *TESTED, "--recipe", "--l1-weight", "--feature-weight", "--no-dropout", "--value-range", "--labels",
-        "--instances",
+        *TESTED, *TESTED_PAIRED, "--value-range", "--labels", "--instances",
     }  # fmt: skip
     assert {word.strip("[],):") for word in listed.split() if word.strip("[],):").startswith("--")} == tested
 

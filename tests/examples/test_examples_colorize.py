@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import test_examples
 from PIL import Image
-from test_example_flags import TESTED
+from test_example_flags import TESTED, TESTED_PAIRED
 from test_examples import config_of, fill
 
 from imtrans import UNetGenerator, load_pretrained, translate
@@ -77,7 +77,7 @@ def test_every_flag_on_a_folder_with_held_out_photos(tmp_path):
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--resume", "--push-to-hub",
-        *TESTED, "--l1-weight", "--feature-weight", "--no-dropout",
+        *TESTED, *TESTED_PAIRED,
     }  # fmt: skip
     assert {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")} == tested
 

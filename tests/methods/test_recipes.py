@@ -108,7 +108,7 @@ def test_each_recipe_trains_and_its_run_names_it(tmp_path, name, method):
         ({"name": "sharp", "size": 3}, "recipe: size must be a whole number >= 4, got 3."),
         (
             {"name": "sharp", "method": torch.nn.Linear},
-            "recipe 'sharp' is for Pix2Pix, Inpainting, got the method 'Linear'.",
+            "recipe 'sharp' is for Pix2Pix, Colorization, Inpainting, got the method 'Linear'.",
         ),
         (
             {"name": "paper", "method": "cyclegan"},
