@@ -4,6 +4,7 @@ A data set returns dicts of tensors in [-1, 1]. What a network computes from the
 """
 
 from imtrans.data.facades.datasets import LabFacades as LabFacades
+from imtrans.data.facades.datasets import NightFacades as NightFacades
 from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
 from imtrans.data.facades.datasets import UnpairedFacades as UnpairedFacades
 from imtrans.data.lab_images import LabImages as LabImages
