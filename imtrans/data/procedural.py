@@ -15,6 +15,14 @@ Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 """An image, uint8 ``(height, width, 3)``."""
 
 
+def check_drawing(owner: str, *, seed: int, index: int, **size: int) -> None:
+    """Check the arguments of a function that draws picture `index` of the series `seed` in a size of at least 16."""
+    at_least(owner, "seed", seed, 0)
+    at_least(owner, "index", index, 0)
+    for name, value in size.items():
+        at_least(owner, name, value, 16)
+
+
 class ProceduralPairs(SingleSourceDataset):
     """Pairs of pictures, A and B, that `draw_pair` draws from (seed, index).
 

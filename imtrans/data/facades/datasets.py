@@ -8,7 +8,6 @@ from imtrans.data.lab_images import LabDataset
 from imtrans.data.paired import DIRECTIONS
 from imtrans.data.procedural import ProceduralPairs
 from imtrans.data.unpaired import Unpaired
-from imtrans.errors import counted
 
 
 class ProceduralFacades(ProceduralPairs):

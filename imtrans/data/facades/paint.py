@@ -4,7 +4,7 @@ Coordinates are in units of the canvas, x to the right and y down. The canvas is
 separate layer holds the light on each pixel; `Canvas.render` multiplies the picture with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -78,13 +78,13 @@ class Pane(NamedTuple):
 
 
 class Canvas:
-    """The layers of one building: picture, light and labels. `sun` is 1 for light from the left, -1 from the right.
+    """The layers of a drawing: picture, light and labels. `sun` is 1 for light from the left, -1 from the right.
 
     At `night`, the picture has an alpha channel: 0 where the surface shines itself, 255 elsewhere.
     """
 
-    def __init__(self, side: int, sun: int, *, night: bool = False) -> None:
-        self.side, self.sun = side, sun
+    def __init__(self, side: int, sun: int, *, palette: Mapping[str, Colour] = LABELS, night: bool = False) -> None:
+        self.side, self.sun, self.palette = side, sun, palette
         self.picture = Image.new("RGBA" if night else "RGB", (side, side))
         self.light = Image.new("L", (side, side), 255)
         self.labels = Image.new("RGB", (side, side))
@@ -101,7 +101,7 @@ class Canvas:
         self, box: Box, colour: Colour | None = None, *, light: int | None = None, label: str = "", arched: bool = False
     ) -> None:
         """Fill `box` in the layers for which a value is given; light is from 0 to 255."""
-        mark = LABELS[label] if label else None
+        mark = self.palette[label] if label else None
         for draw, value in ((self._draw, colour), (self._light, light), (self._mark, mark)):
             if value is not None:
                 _fill(draw, self.pixels(box), value, arched)
@@ -121,7 +121,7 @@ class Canvas:
         self.box((x0 + left, y0 + depth, x1 - right, y1), light=255, arched=arched)
 
     def paste(self, texture: Image.Image, box: Box, *, arched: bool = False, lit: bool = False) -> None:
-        """Fill `box` with a texture: cropped if it is as wide as the canvas, else resized. `lit`: it shines at night."""
+        """Fill `box` with a texture, cropped if it is as wide as the canvas, else resized; `lit` ones shine at night."""
         x0, y0, x1, y1 = self.pixels(box)
         size = (x1 - x0 + 1, y1 - y0 + 1)
         fits = texture.width == self.side
@@ -138,7 +138,7 @@ class Canvas:
         mask = Image.new("1", texture.size)
         ImageDraw.Draw(mask).polygon(points, fill=1)
         self.picture.paste(texture, (0, 0), mask)
-        self._mark.polygon(points, fill=LABELS[label])
+        self._mark.polygon(points, fill=self.palette[label])
         self._light.polygon(points, fill=255)
 
     def zigzags(self, box: Box, step: float, colour: Colour) -> None:
@@ -166,10 +166,10 @@ class Canvas:
 
 def _glow(alpha: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
     """Return the lamplight ``h w 3`` on each pixel: all of it on surfaces that shine, and a halo around them."""
-    shining = 1 - np.asarray(alpha, np.float32)[..., None] / 255
     halos = [alpha.filter(ImageFilter.GaussianBlur(alpha.width * radius)) for radius in (0.02, 0.08)]
-    halo = sum(1 - np.asarray(each, np.float32)[..., None] / 255 for each in halos)
-    return shining * np.float32((0.8, 0.68, 0.4)) + halo * np.float32((1.0, 0.70, 0.34))
+    shining, near, far = (1 - np.asarray(each, np.float32)[..., None] / 255 for each in (alpha, *halos))
+    lamp, halo = np.asarray(((0.8, 0.68, 0.4), (1.0, 0.7, 0.34)), np.float32)
+    return np.asarray(shining * lamp + (near + far) * halo)
 
 
 def _fill(draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], value: Colour | int, arched: bool) -> None:

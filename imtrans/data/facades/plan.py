@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imtrans.checks import at_least
 from imtrans.data.facades import paint
 from imtrans.data.facades.paint import LABELS as LABELS
 from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Pane, Picture, Weather, tone
+from imtrans.data.procedural import check_drawing
 
 DOORS = ((34, 62, 54), (112, 32, 36), (30, 46, 78), (86, 54, 38), (44, 46, 50))
 SHUTTERS = ((84, 120, 106), (92, 118, 146), (124, 84, 62), (110, 134, 92))
@@ -104,7 +104,7 @@ def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
     >>> photo.shape, photo.dtype, labels.shape
     ((64, 64, 3), dtype('uint8'), (64, 64, 3))
     """
-    _check("draw_facade", seed, index, size)
+    check_drawing("draw_facade", seed=seed, index=index, size=size)
     rng = np.random.default_rng((seed, index))
     plan = _plan(rng)
     return _drawn(plan, rng, size).render(size, plan.weather)
@@ -118,7 +118,7 @@ def draw_day_and_night(seed: int, index: int, size: int) -> tuple[Picture, Pictu
     Raises:
         ArgumentError: as `draw_facade`.
     """
-    _check("draw_day_and_night", seed, index, size)
+    check_drawing("draw_day_and_night", seed=seed, index=index, size=size)
     lamps = np.random.default_rng((seed, index, 1)).uniform((0.1, 0.6), (0.4, 0.9))
     pictures = []
     for night in (False, True):
@@ -130,11 +130,6 @@ def draw_day_and_night(seed: int, index: int, size: int) -> tuple[Picture, Pictu
             paint.street_lamp(canvas, x)
         pictures.append(canvas.render(size, plan.weather)[0])
     return pictures[0], pictures[1]
-
-
-def _check(owner: str, seed: int, index: int, size: int) -> None:
-    for argument, value, minimum in (("seed", seed, 0), ("index", index, 0), ("size", size, 16)):
-        at_least(owner, argument, value, minimum)
 
 
 def _drawn(plan: Plan, rng: np.random.Generator, size: int) -> Canvas:
