@@ -75,7 +75,10 @@ class ProceduralPairs(SingleSourceDataset):
             self._drawn[index] = {"source": source, "target": target}
         return self._drawn[index]
 
+    def describe_images(self) -> str:
+        """Return the part of the ``repr`` about the pictures."""
+        return f"{counted(self.length, f'procedural {self.subject}')} of seed {self.seed}"
+
     def __repr__(self) -> str:
-        subject = counted(self.length, f"procedural {self.subject}")
         shown = " to ".join(self.content if self.direction == "AtoB" else self.content[::-1])
-        return f"{subject} of seed {self.seed}, {shown}, {self._describe_crops()}"
+        return f"{self.describe_images()}, {shown}, {self._describe_crops()}"

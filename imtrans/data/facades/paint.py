@@ -121,7 +121,7 @@ class Canvas:
         self.box((x0 + left, y0 + depth, x1 - right, y1), light=255, arched=arched)
 
     def paste(self, texture: Image.Image, box: Box, *, arched: bool = False, lit: bool = False) -> None:
-        """Fill `box` with a texture, cropped if it is as wide as the canvas, else resized; `lit` ones shine at night."""
+        """Fill `box` with a texture, cropped if it is as wide as the canvas, else resized. `lit`: shining at night."""
         x0, y0, x1, y1 = self.pixels(box)
         size = (x1 - x0 + 1, y1 - y0 + 1)
         fits = texture.width == self.side
