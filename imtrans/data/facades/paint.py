@@ -168,7 +168,7 @@ def _glow(alpha: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.fl
     """Return the lamplight ``h w 3`` on each pixel: all of it on surfaces that shine, and a halo around them."""
     halos = [alpha.filter(ImageFilter.GaussianBlur(alpha.width * radius)) for radius in (0.02, 0.08)]
     shining, near, far = (1 - np.asarray(each, np.float32)[..., None] / 255 for each in (alpha, *halos))
-    lamp, halo = np.asarray(((0.8, 0.68, 0.4), (1.0, 0.7, 0.34)), np.float32)
+    lamp, halo = np.asarray(((0.8, 0.68, 0.4), (0.75, 0.52, 0.26)), np.float32)
     return np.asarray(shining * lamp + (near + far) * halo)
 
 
