@@ -21,14 +21,14 @@ from imtrans import (
     recipe,
 )
 
-PAIRED = ("pix2pix_facades.py", "colorize.py")
+PAIRED = ("pix2pix_facades.py", "colorize.py", "day2night.py")
 SCRIPTS = (*PAIRED, "cyclegan.py")
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 TESTED = {  # here, in all three scripts
     "--generator", "--norm", "--n-layers", "--init", "--init-gain", "--warm-start", "--gan-mode", "--pool-size", "--lr",
     "--betas", "--load-size", "--no-flip", "--discriminator",
 }  # fmt: skip
-CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3)}
+CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3), "day2night.py": (3, 3)}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def networks_of(trainer):
 )
 def test_a_recipe_is_the_one_of_the_library(build, script, name):
     trainer = build(script, *([] if name is None else ["--recipe", name]))
-    default = "sharp" if script == "pix2pix_facades.py" else "paper"
+    default = "paper" if script in ("colorize.py", "cyclegan.py") else "sharp"
     size = {"size": 32, "base_channels": 4, "device": "cpu"}
     method, arguments = recipe(name or default, type(trainer.method), **size)
     made = [network.config for kinds in networks_of(trainer) for network in kinds]
