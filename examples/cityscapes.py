@@ -34,9 +34,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with leftImg8bit/ and gtFine/, each with train/ and val/")
     parser.add_argument("--epochs", type=int, help="total (200; 3 for procedural streets)")
-    parser.add_argument(
-        "--segmenter-epochs", type=int, help="of the segmenter (60; 6 for procedural streets)"
-    )
+    parser.add_argument("--segmenter-epochs", type=int, help="of the segmenter (60; 6 for procedural streets)")
     add_data_flags(parser, procedural_size=128)
     parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural streets)")
     parser.add_argument("--out", type=Path, default=Path("runs/cityscapes"))
