@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -81,6 +82,7 @@ class _Scene:
         self._draw, self._mark = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.labels)
         self.middle = float(rng.uniform(0.9, 1.1))  # of the picture, in heights: where the street ends
         self.sun = int(rng.choice((-1, 1)))  # -1: from the left
+        self._things: list[tuple[float, Callable[[], None]]] = []
 
     def project(self, x: float, y: float, z: float) -> tuple[float, float]:
         """Return a point in pixels."""
@@ -126,14 +128,17 @@ class _Scene:
     def draw(self) -> None:
         """Draw the whole scene."""
         self._sky_and_ground()
-        things: list[tuple[float, Callable[[], None]]] = []
         for sign in (-1, 1):
-            things += self._row_of_houses(sign)
-            things += self._kerbside(sign)
-        things += self._traffic()
-        for _, draw in sorted(things, key=lambda thing: -thing[0]):
+            self._row_of_houses(sign)
+            self._kerbside(sign)
+        self._traffic()
+        for _, draw in sorted(self._things, key=lambda thing: -thing[0]):
             draw()
         self._ego_vehicle()
+
+    def _add(self, z: float, draw: Callable[..., None], *arguments: Any) -> None:
+        """Have ``draw(*arguments)`` called after all that is farther than `z`."""
+        self._things.append((float(z), partial(draw, *arguments)))
 
     def _sky_and_ground(self) -> None:
         rng, width = self.rng, 2 * self.height
@@ -153,19 +158,14 @@ class _Scene:
         for z in np.arange(NEAR + rng.uniform(0, 4), 80, 6):
             self.floor((-0.08, 0.08), (z, z + 3), (216, 216, 212))
 
-    def _row_of_houses(self, sign: int) -> list[tuple[float, Callable[[], None]]]:
-        """Return houses, and gaps with trees behind a fence or a wall, on one side of the street."""
+    def _row_of_houses(self, sign: int) -> None:
+        """Add houses, and gaps with trees behind a fence or a wall, on one side of the street."""
         rng, z = self.rng, float(self.rng.uniform(1, 5))
-        row: list[tuple[float, Callable[[], None]]] = []
         while z < FAR:
             depth = float(rng.uniform(8, 16))
             lot = sign, (max(z, NEAR), z + depth)
-            if rng.random() < 0.78:
-                row.append((z + depth, self._house(*lot)))
-            else:
-                row.append((z + depth, self._garden(*lot)))
+            self._add(z + depth, self._house(*lot) if rng.random() < 0.78 else self._garden(*lot))
             z += depth
-        return row
 
     def _house(self, sign: int, z: tuple[float, float]) -> Callable[[], None]:
         rng = self.rng
@@ -178,16 +178,9 @@ class _Scene:
         def draw() -> None:
             self.front(_ordered(x, x + sign * 12), (0, height), z[0], tone(wall, 0.84), "building")
             self.side(x, (0, height), z, wall, "building")
-            self.shape(
-                [
-                    (x, height, z[0]),
-                    (x, height, z[1]),
-                    (x + sign * 2, height + 1.8, z[1]),
-                    (x + sign * 2, height + 1.8, z[0]),
-                ],
-                roof,
-                "building",
-            )
+            ridge = x + sign * 2
+            eaves = [(x, height, z[0]), (x, height, z[1])]
+            self.shape([*eaves, (ridge, height + 1.8, z[1]), (ridge, height + 1.8, z[0])], roof, "building")
             self.side(x, (height - 0.35, height), z, tone(wall, 1.12))
             self.side(x, (0, 0.6), z, tone(wall, 0.8))
             if z[0] > 55:
@@ -228,49 +221,37 @@ class _Scene:
 
         return draw
 
-    def _kerbside(self, sign: int) -> list[tuple[float, Callable[[], None]]]:
-        """Return parked cars, trees, poles, signs, bicycles and people on one side of the street."""
+    def _kerbside(self, sign: int) -> None:
+        """Add parked cars, trees, poles, signs, bicycles and people on one side of the street."""
         rng = self.rng
-        found: list[tuple[float, Callable[[], None]]] = []
-
-        def add(z: float, draw: Callable[..., None], *arguments: object) -> None:
-            found.append((float(z), partial(draw, *arguments)))
-
         planted, parked = rng.random() < 0.6, rng.random() < 0.75
         for z in np.arange(rng.uniform(7, 14), 80, 11):
             if planted and rng.random() < 0.8:
-                add(
-                    z,
-                    self._tree,
-                    sign * (ROAD + 0.7),
-                    z,
-                    rng.uniform(0.7, 1.0),
-                )
+                self._add(z, self._tree, sign * (ROAD + 0.7), z, rng.uniform(0.7, 1.0))
             elif rng.random() < 0.6:
-                add(z, self._pole, sign * (ROAD + 0.5), z, sign, int(rng.integers(3)))
+                self._add(z, self._pole, sign * (ROAD + 0.5), z, sign, int(rng.integers(3)))
         for z in np.arange(rng.uniform(6, 11), 80, 6):
             if parked and rng.random() < 0.7:
-                add(z, self._car, sign * (ROAD - 1.15), z, PAINTS[rng.integers(len(PAINTS))], bool(sign > 0))
+                self._add(z, self._car, sign * (ROAD - 1.15), z, PAINTS[rng.integers(len(PAINTS))], bool(sign > 0))
         for z in rng.uniform(6, 40, rng.integers(0, 5)):
-            add(z, self._person, sign * rng.uniform(ROAD + 1.2, PAVE - 0.5), z, CLOTHES[rng.integers(len(CLOTHES))])
+            self._add(
+                z, self._person, sign * rng.uniform(ROAD + 1.2, PAVE - 0.5), z, CLOTHES[rng.integers(len(CLOTHES))]
+            )
         if rng.random() < 0.25:
             z = rng.uniform(7, 20)
-            add(z, self._bicycle, sign * (ROAD + 1.0), z, False)
-        return found
+            self._add(z, self._bicycle, sign * (ROAD + 1.0), z, False)
 
-    def _traffic(self) -> list[tuple[float, Callable[[], None]]]:
-        """Return the vehicles on the road."""
+    def _traffic(self) -> None:
+        """Add the vehicles on the road."""
         rng = self.rng
-        found: list[tuple[float, Callable[[], None]]] = []
         for lane in (-1.9, 1.9):
             for z in np.arange(rng.uniform(9, 24), 85, 15):
                 colour, kind = PAINTS[rng.integers(len(PAINTS))], rng.random()
                 draw = self._car if kind < 0.72 else self._truck if kind < 0.84 else self._bus if kind < 0.94 else None
                 if draw is not None and rng.random() < 0.55:
-                    found.append((float(z), partial(draw, lane, float(z), colour, lane > 0)))
+                    self._add(z, draw, lane, z, colour, lane > 0)
                 elif rng.random() < 0.2:
-                    found.append((float(z), partial(self._bicycle, 1.4 * lane, float(z), True)))
-        return found
+                    self._add(z, self._bicycle, 1.4 * lane, z, True)
 
     def _tree(self, x: float, z: float, scale: float) -> None:
         rng = self.rng
@@ -306,20 +287,15 @@ class _Scene:
         self.side(inner * 0.99, (0.88, 1.44), (z + 0.75, z + 3.4), tone(colour, 0.9), "car")
         self.side(inner * 0.99, (0.94, 1.36), (z + 0.9, z + 3.2), GLASS)
         self.floor((x - half, x + half), (z, z + long), tone(colour, 1.1), "car", y=0.92)
-        cabin = [
-            (x - 0.82, 0.9, z + 0.2),
-            (x + 0.82, 0.9, z + 0.2),
-            (x + 0.64, 1.46, z + 0.8),
-            (x - 0.64, 1.46, z + 0.8),
-        ]
-        self.shape(cabin, tone(colour, 0.96), "car")
-        glass = [
-            (x - 0.7, 0.96, z + 0.2),
-            (x + 0.7, 0.96, z + 0.2),
-            (x + 0.56, 1.38, z + 0.7),
-            (x - 0.56, 1.38, z + 0.7),
-        ]
-        self.shape(glass, tone(GLASS, 1.2))
+        for wide, narrow, (y0, y1), far, tint, label in (
+            (0.82, 0.64, (0.9, 1.46), z + 0.8, tone(colour, 0.96), "car"),
+            (0.7, 0.56, (0.96, 1.38), z + 0.7, tone(GLASS, 1.2), ""),
+        ):
+            sill, roof = (
+                ((x - wide, y0, z + 0.2), (x + wide, y0, z + 0.2)),
+                ((x + narrow, y1, far), (x - narrow, y1, far)),
+            )
+            self.shape([*sill, *roof], tint, label)
         for tyre in (x - half, x + half - 0.24):
             self.front((tyre, tyre + 0.24), (0, 0.4), z, (24, 24, 26), "car")
         self.front((x - half, x + half), (0.22, 0.92), z, tone(colour, 0.86), "car")
@@ -332,9 +308,9 @@ class _Scene:
         self._box_on_wheels(x, z, (2.4, 3.2, 7.5), (206, 204, 198) if ahead else colour, "truck")
         self.front((x - 1.0, x + 1.0), (1.2, 3.0) if ahead else (1.6, 2.5), z, (178, 178, 174) if ahead else GLASS)
 
-    def _bus(self, x: float, z: float, colour: Colour, ahead: bool) -> None:
-        paint_of_bus = ((196, 66, 52), (222, 178, 66), (70, 112, 150))[int(z) % 3]
-        self._box_on_wheels(x, z, (2.5, 3.0, 11), paint_of_bus, "bus")
+    def _bus(self, x: float, z: float, _: Colour, ahead: bool) -> None:
+        colour = ((196, 66, 52), (222, 178, 66), (70, 112, 150))[int(z) % 3]
+        self._box_on_wheels(x, z, (2.5, 3.0, 11), colour, "bus")
         inner = x - 1.26 if x > 0 else x + 1.26
         self.side(inner, (1.35, 2.4), (z + 0.3, z + 10.6), GLASS)
         self.front((x - 1.1, x + 1.1), (1.3 if ahead else 1.0, 2.5), z, GLASS)
