@@ -33,10 +33,10 @@ from imtrans.runtime import pick_device
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with leftImg8bit/ and gtFine/, each with train/ and val/")
-    parser.add_argument("--epochs", type=int, help="total (200; 3 for procedural streets)")
-    parser.add_argument("--segmenter-epochs", type=int, help="of the segmenter (60; 6 for procedural streets)")
+    parser.add_argument("--epochs", type=int, help="total (200; 6 for procedural streets)")
+    parser.add_argument("--segmenter-epochs", type=int, help="of the segmenter (60; 4 for procedural streets)")
     add_data_flags(parser, procedural_size=128)
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural streets)")
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 24 for procedural streets)")
     parser.add_argument("--out", type=Path, default=Path("runs/cityscapes"))
     add_flags(parser)
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
@@ -46,8 +46,8 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
     real = args.data is not None
-    set_defaults(args, size=(256, 512) if real else (128, 256), base_channels=64 if real else 32)
-    set_defaults(args, epochs=200 if real else 3, segmenter_epochs=60 if real else 6)
+    set_defaults(args, size=(256, 512) if real else (128, 256), base_channels=64 if real else 24)
+    set_defaults(args, epochs=200 if real else 6, segmenter_epochs=60 if real else 4)
     folder = args.data or group.run_on_rank0(lambda: streets(Path("data", f"streets-{args.seed}"), args.seed))
     settings = data_arguments(args, args.size)
     train = CityscapesImages(folder, seed=args.seed, **settings)

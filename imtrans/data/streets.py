@@ -27,7 +27,7 @@ Point = tuple[float, float, float]
 EGO_VEHICLE = 1  # label id of the car with the camera, which has no class in the benchmark
 ROAD, PAVE = 5.0, 8.5  # x of the kerb and of the house fronts
 HORIZON, FOCAL, EYE = 0.44, 1.15, 1.5  # relative to the height of the picture; and metres
-FAR, NEAR = 95.0, 2.2
+FAR, NEAR, BAY = 95.0, 2.2, 2.5  # BAY: from one window to the next
 ASPHALT, PAVEMENT, GRASS, GLASS = (104, 104, 108), (164, 160, 154), (112, 132, 84), (52, 60, 72)
 LEAVES = ((74, 102, 58), (86, 114, 62), (66, 92, 56), (98, 118, 66))
 PAINTS = ((196, 198, 202), (44, 46, 52), (128, 38, 40), (58, 78, 112), (120, 124, 128), (226, 226, 224))
@@ -155,15 +155,15 @@ class _Scene:
         self.floor((-ROAD, ROAD), (NEAR, 400), ASPHALT, "road")
         for sign in (-1, 1):
             self.floor((sign * ROAD, sign * (ROAD + 0.25)), (NEAR, 400), tone(PAVEMENT, 1.15))
-        for z in np.arange(NEAR + rng.uniform(0, 4), 80, 6):
+        for z in np.arange(3, 80, 6):
             self.floor((-0.08, 0.08), (z, z + 3), (216, 216, 212))
 
     def _row_of_houses(self, sign: int) -> None:
         """Add houses, and gaps with trees behind a fence or a wall, on one side of the street."""
-        rng, z = self.rng, float(self.rng.uniform(1, 5))
+        rng, z = self.rng, 0.0
         while z < FAR:
-            depth = float(rng.uniform(8, 16))
-            lot = sign, (max(z, NEAR), z + depth)
+            depth = BAY * int(rng.integers(3, 7))
+            lot = sign, (max(z, BAY), z + depth)
             self._add(z + depth, self._house(*lot) if rng.random() < 0.78 else self._garden(*lot))
             z += depth
 
@@ -171,7 +171,7 @@ class _Scene:
         rng = self.rng
         family = (PARISIAN, BRICK, PLASTER)[rng.integers(3)]
         wall, roof = (each[rng.integers(len(each))] for each in (family.walls, family.roofs))
-        storeys, bays = int(rng.integers(3, 7)), max(2, round((z[1] - z[0]) / 2.4))
+        storeys, bays = int(rng.integers(3, 7)), round((z[1] - z[0]) / BAY)
         shop, x = bool(rng.random() < 0.4), sign * PAVE
         awning, height = CLOTHES[rng.integers(len(CLOTHES))], 3.1 * storeys + 0.9
 
@@ -185,13 +185,12 @@ class _Scene:
             self.side(x, (0, 0.6), z, tone(wall, 0.8))
             if z[0] > 55:
                 return
-            step = (z[1] - z[0]) / bays
             for storey in range(storeys):
                 for bay in range(bays):
-                    near = z[0] + (bay + 0.26) * step
-                    across, up = (near, near + 0.48 * step), (3.1 * storey + 1.0, 3.1 * storey + 2.7)
+                    near = z[0] + (bay + 0.26) * BAY
+                    across, up = (near, near + 0.48 * BAY), (3.1 * storey + 1.0, 3.1 * storey + 2.7)
                     if storey == 0 and shop:
-                        across, up = (near - 0.18 * step, near + 0.66 * step), (0.5, 2.5)
+                        across, up = (near - 0.18 * BAY, near + 0.66 * BAY), (0.5, 2.5)
                     self.side(x, (up[0] - 0.15, up[1] + 0.15), (across[0] - 0.12, across[1] + 0.12), tone(wall, 1.14))
                     self.side(x, up, across, GLASS)
                     if storey or not shop:
