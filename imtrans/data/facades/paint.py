@@ -40,6 +40,7 @@ class Weather(NamedTuple):
     shade: tuple[float, float, float]
     lit: float
     night: bool = False  # windows with curtains are lit
+    closed: bool = False  # curtains are closed
 
 
 class Courses(NamedTuple):
@@ -231,6 +232,7 @@ def glass(rng: np.random.Generator, weather: Weather) -> Iterator[Pane]:
         if lit:
             pane = np.asarray(LAMP, np.float32) * (1.08 - 0.5 * np.hypot(x - 0.5, y - 0.35))
         if curtains:
+            open_to = 0.0 if weather.closed else open_to
             folds = 0.74 + 0.1 * np.sin(x * 60) - 0.25 * y
             drawn = (np.abs(x - 0.5) > open_to + 0.12 * (1 - y)) * 0.85
             pane = pane + (np.asarray(CREAM, np.float32) * folds - pane) * drawn
@@ -334,10 +336,10 @@ def shop(canvas: Canvas, box: Box, look: Look) -> None:
 def street_lamp(canvas: Canvas, x: float) -> None:
     """Paint a lamp post on the pavement; its lantern shines at night."""
     iron, foot, top = (38, 42, 44), 0.985, 0.79
-    for half, y0, y1 in ((0.004, top, foot), (0.008, foot - 0.05, foot), (0.012, foot - 0.014, foot)):
+    for half, y0, y1 in ((0.006, top, foot), (0.009, foot - 0.05, foot), (0.013, foot - 0.014, foot)):
         canvas.box((x - half, y0, x + half, y1), iron, light=255)
-    canvas.box((x - 0.016, top - 0.05, x + 0.016, top), iron, light=255)
-    lantern = Image.new("RGB", (1, 1), (252, 240, 208))
-    canvas.paste(lantern, (x - 0.013, top - 0.046, x + 0.013, top - 0.006), lit=True)
-    canvas.box((x - 0.02, top - 0.056, x + 0.02, top - 0.047), iron)
-    canvas.box((x - 0.006, top - 0.066, x + 0.006, top - 0.056), iron)
+    canvas.box((x - 0.023, top - 0.062, x + 0.023, top), iron, light=255)
+    lantern = Image.new("RGB", (1, 1), (255, 244, 214))
+    canvas.paste(lantern, (x - 0.019, top - 0.058, x + 0.019, top - 0.005), lit=True)
+    canvas.box((x - 0.027, top - 0.068, x + 0.027, top - 0.058), iron)
+    canvas.box((x - 0.007, top - 0.079, x + 0.007, top - 0.067), iron)

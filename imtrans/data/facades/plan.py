@@ -111,9 +111,9 @@ def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
 
 
 def draw_day_and_night(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
-    """Draw building `index` of `draw_facade`, with street lamps, by day and by night: uint8 ``(size, size, 3)`` each.
+    """Draw building `index` of `draw_facade`, by day and by night: uint8 ``(size, size, 3)`` each.
 
-    By night, windows with curtains are lit, and so are shops and lamps.
+    There are street lamps, and curtains are closed. By night, windows with curtains are lit, and so are shops and lamps.
 
     Raises:
         ArgumentError: as `draw_facade`.
@@ -124,7 +124,8 @@ def draw_day_and_night(seed: int, index: int, size: int) -> tuple[Picture, Pictu
     for night in (False, True):
         rng = np.random.default_rng((seed, index))
         plan = _plan(rng)
-        plan = plan._replace(weather=NIGHT._replace(lit=plan.weather.lit) if night else plan.weather)
+        weather = NIGHT._replace(lit=plan.weather.lit) if night else plan.weather
+        plan = plan._replace(weather=weather._replace(closed=True))
         canvas = _drawn(plan, rng, size)
         for x in lamps:
             paint.street_lamp(canvas, x)
