@@ -113,7 +113,7 @@ def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
 def draw_day_and_night(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
     """Draw building `index` of `draw_facade`, by day and by night: uint8 ``(size, size, 3)`` each.
 
-    There are street lamps, and curtains are closed. By night, windows with curtains are lit, and so are shops and lamps.
+    There are street lamps, and curtains are closed. By night, windows with curtains, shops and lamps are lit.
 
     Raises:
         ArgumentError: as `draw_facade`.
