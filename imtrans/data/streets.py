@@ -18,7 +18,7 @@ from imtrans.colours import Colour
 from imtrans.data.cityscapes import LABEL_IDS, LABELS, PHOTO
 from imtrans.data.facades import paint
 from imtrans.data.facades.paint import tone
-from imtrans.data.facades.plan import BRICK, PARISIAN, PLASTER, WEATHERS
+from imtrans.data.facades.plan import WEATHERS
 from imtrans.data.procedural import Picture, check_drawing
 
 Ids = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
@@ -30,7 +30,10 @@ HORIZON, FOCAL, EYE = 0.44, 1.15, 1.5  # relative to the height of the picture; 
 FAR, NEAR, BAY = 95.0, 2.2, 2.5  # BAY: from one window to the next
 ASPHALT, PAVEMENT, GRASS, GLASS = (104, 104, 108), (164, 160, 154), (112, 132, 84), (52, 60, 72)
 LEAVES = ((74, 102, 58), (86, 114, 62), (66, 92, 56), (98, 118, 66))
-PAINTS = ((196, 198, 202), (44, 46, 52), (128, 38, 40), (58, 78, 112), (120, 124, 128), (226, 226, 224))
+WALLS = ((206, 168, 132), (178, 108, 84), (218, 206, 180), (196, 200, 198))  # of 3 to 6 storeys
+ROOFS = ((176, 98, 70), (120, 112, 106), (104, 112, 124), (98, 104, 112))
+PARKED, MOVING, BUS = (70, 96, 140), (216, 218, 220), (222, 178, 66)
+WEATHER = WEATHERS[0]
 CLOTHES = ((52, 56, 72), (120, 48, 50), (68, 92, 70), (150, 134, 104), (42, 42, 46), (72, 98, 138))
 
 
@@ -76,7 +79,6 @@ class _Scene:
 
     def __init__(self, rng: np.random.Generator, height: int) -> None:
         self.rng, self.height = rng, height
-        self.weather = WEATHERS[rng.integers(3)]
         self.picture = Image.new("RGB", (2 * height, height))
         self.labels = Image.new("L", (2 * height, height))
         self._draw, self._mark = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.labels)
@@ -98,7 +100,7 @@ class _Scene:
 
     def _hazed(self, colour: Colour, z: float) -> Colour:
         haze = 1 - np.exp(-z / 160)
-        r, g, b = (int(c + (far - c) * haze) for c, far in zip(colour, self.weather.horizon, strict=True))
+        r, g, b = (int(c + (far - c) * haze) for c, far in zip(colour, WEATHER.horizon, strict=True))
         return r, g, b
 
     def front(self, x: tuple[float, float], y: tuple[float, float], z: float, colour: Colour, label: str = "") -> None:
@@ -107,7 +109,7 @@ class _Scene:
 
     def side(self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, label: str = "") -> None:
         """Fill a rectangle along the street, brighter if it faces the sun."""
-        lit = 1.06 if (x > 0) == (self.sun < 0) else 0.74
+        lit = 1.04 if (x > 0) == (self.sun < 0) else 0.86
         corners = [(x, y[0], z[0]), (x, y[0], z[1]), (x, y[1], z[1]), (x, y[1], z[0])]
         self.shape(corners, tone(colour, lit), label)
 
@@ -142,7 +144,7 @@ class _Scene:
 
     def _sky_and_ground(self) -> None:
         rng, width = self.rng, 2 * self.height
-        sky = paint.sky(rng, width // 2, self.weather).resize((width, width))
+        sky = paint.sky(rng, width // 2, WEATHER).resize((width, width))
         self.picture.paste(sky)
         self._mark.rectangle((0, 0, width, self.height), fill=LABEL_IDS["sky"])
         grass = bool(rng.random() < 0.4)
@@ -155,7 +157,7 @@ class _Scene:
         self.floor((-ROAD, ROAD), (NEAR, 400), ASPHALT, "road")
         for sign in (-1, 1):
             self.floor((sign * ROAD, sign * (ROAD + 0.25)), (NEAR, 400), tone(PAVEMENT, 1.15))
-        for z in np.arange(3, 80, 6):
+        for z in np.arange(3.0, 80, 6):
             self.floor((-0.08, 0.08), (z, z + 3), (216, 216, 212))
 
     def _row_of_houses(self, sign: int) -> None:
@@ -168,10 +170,10 @@ class _Scene:
             z += depth
 
     def _house(self, sign: int, z: tuple[float, float]) -> Callable[[], None]:
+        """Return what draws a house. The number of storeys decides its colours."""
         rng = self.rng
-        family = (PARISIAN, BRICK, PLASTER)[rng.integers(3)]
-        wall, roof = (each[rng.integers(len(each))] for each in (family.walls, family.roofs))
         storeys, bays = int(rng.integers(3, 7)), round((z[1] - z[0]) / BAY)
+        wall, roof = tone(WALLS[storeys - 3], rng.uniform(0.95, 1.05)), ROOFS[storeys - 3]
         shop, x = bool(rng.random() < 0.4), sign * PAVE
         awning, height = CLOTHES[rng.integers(len(CLOTHES))], 3.1 * storeys + 0.9
 
@@ -231,7 +233,7 @@ class _Scene:
                 self._add(z, self._pole, sign * (ROAD + 0.5), z, sign, int(rng.integers(3)))
         for z in np.arange(rng.uniform(6, 11), 80, 6):
             if parked and rng.random() < 0.7:
-                self._add(z, self._car, sign * (ROAD - 1.15), z, PAINTS[rng.integers(len(PAINTS))], bool(sign > 0))
+                self._add(z, self._car, sign * (ROAD - 1.15), z, PARKED, sign > 0)
         for z in rng.uniform(6, 40, rng.integers(0, 5)):
             self._add(
                 z, self._person, sign * rng.uniform(ROAD + 1.2, PAVE - 0.5), z, CLOTHES[rng.integers(len(CLOTHES))]
@@ -243,12 +245,13 @@ class _Scene:
     def _traffic(self) -> None:
         """Add the vehicles on the road."""
         rng = self.rng
-        for lane in (-1.9, 1.9):
+        for sign in (-1, 1):
+            lane = 1.9 * sign
             for z in np.arange(rng.uniform(9, 24), 85, 15):
-                colour, kind = PAINTS[rng.integers(len(PAINTS))], rng.random()
+                kind = rng.random()
                 draw = self._car if kind < 0.72 else self._truck if kind < 0.84 else self._bus if kind < 0.94 else None
                 if draw is not None and rng.random() < 0.55:
-                    self._add(z, draw, lane, z, colour, lane > 0)
+                    self._add(z, draw, lane, z, MOVING, sign > 0)
                 elif rng.random() < 0.2:
                     self._add(z, self._bicycle, 1.4 * lane, z, True)
 
@@ -269,7 +272,7 @@ class _Scene:
             self.front(_ordered(x, x - 1.4 * sign), (height - 0.1, height), z, (92, 94, 98), "pole")
         elif kind == 1:
             self.ball((x, height, z), 0.42, (214, 216, 218), "traffic sign")
-            self.ball((x, height, z), 0.36, ((40, 84, 160), (186, 40, 40))[int(10 * z) % 2])
+            self.ball((x, height, z), 0.36, (40, 84, 160))
         else:
             self.front((x - 0.2, x + 0.2), (height - 0.95, height), z, (38, 40, 42), "traffic light")
             for y, colour in ((0.17, (196, 50, 44)), (0.47, (98, 84, 40)), (0.77, (46, 92, 62))):
@@ -308,8 +311,7 @@ class _Scene:
         self.front((x - 1.0, x + 1.0), (1.2, 3.0) if ahead else (1.6, 2.5), z, (178, 178, 174) if ahead else GLASS)
 
     def _bus(self, x: float, z: float, _: Colour, ahead: bool) -> None:
-        colour = ((196, 66, 52), (222, 178, 66), (70, 112, 150))[int(z) % 3]
-        self._box_on_wheels(x, z, (2.5, 3.0, 11), colour, "bus")
+        self._box_on_wheels(x, z, (2.5, 3.0, 11), BUS, "bus")
         inner = x - 1.26 if x > 0 else x + 1.26
         self.side(inner, (1.35, 2.4), (z + 0.3, z + 10.6), GLASS)
         self.front((x - 1.1, x + 1.1), (1.3 if ahead else 1.0, 2.5), z, GLASS)
@@ -357,7 +359,7 @@ class _Scene:
         factor = self.height // height
         stains = paint.noise(self.rng, (0.02, 0.02, 0.02, 0.02, 0.025, 0.03))
         light = 1 + np.asarray(stains.resize((2 * height, height), Image.Resampling.BILINEAR))[..., None]
-        picture = np.asarray(self.picture.reduce(factor)) * light * np.asarray(self.weather.sun, np.float32)
+        picture = np.asarray(self.picture.reduce(factor)) * light * np.asarray(WEATHER.sun, np.float32)
         ids = np.asarray(self.labels)[factor // 2 :: factor, factor // 2 :: factor]
         return picture.clip(0, 255).astype(np.uint8), np.ascontiguousarray(ids)
 
