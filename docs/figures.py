@@ -4,10 +4,10 @@ python examples/pix2pix_facades.py --recipe paper --out runs/paper
 python examples/pix2pix_facades.py --recipe sharp --out runs/sharp
 python docs/figures.py runs/paper/generator runs/sharp/generator
 
-Of the page on diversity, with the runs that it names, and of the examples:
+Of the page on diversity, with the runs that it names, and of the examples without further flags:
 
 python docs/figures.py --diversity runs/without runs/weight-1
-python docs/figures.py --strips runs/edges2photo runs/inpaint runs/superres
+python docs/figures.py --samples runs/edges2photo runs/inpaint runs/superres runs/maps runs/day2night runs/cityscapes
 """
 
 import argparse
@@ -22,30 +22,29 @@ from imtrans.training.report.image_grid import image_grid, image_grid_png
 
 IMAGES = Path(__file__).parent / "images"
 ROWS = 4
+GAP = 4  # pixels between the images of a grid
+
+
+def save_samples(run: Path, rows: int = 3) -> None:
+    """Save the first rows of the newest samples of a run, source | output | target, as docs/images/NAME.jpg."""
+    with Image.open(max((run / "samples").glob("*.png"))) as grid:
+        height = (grid.height + GAP) // ROWS * rows - GAP
+        strip = grid.convert("RGB").crop((0, 0, grid.width, height))
+    strip.save(IMAGES / f"{run.name}.jpg", quality=92, subsampling=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="GENERATOR", help="of the recipe paper, and of the recipe sharp")
     parser.add_argument("--diversity", nargs=2, type=Path, metavar="RUN", help="runs without and with a diversity term")
-    parser.add_argument("--strips", nargs="*", default=[], type=Path, metavar="RUN", help="run folders of examples")
+    parser.add_argument("--samples", nargs="*", default=[], type=Path, metavar="RUN", help="run folders of examples")
     args = parser.parse_args()
     if args.recipes:
         compare_recipes(*args.recipes)
     if args.diversity:
         diversity(*args.diversity)
-    for run in args.strips:
-        strip(run).save(IMAGES / f"{run.name}.jpg", quality=90)
-
-
-def strip(run: Path, rows: int = 3, gap: int = 4) -> Image.Image:
-    """Lay out the first rows of the newest sample grid of a run in one row: source, output and target of each."""
-    grid = Image.open(max((run / "samples").glob("*.png"))).convert("RGB")
-    height, step = (grid.height + gap) // ROWS, grid.width + 3 * gap
-    made = Image.new("RGB", (rows * step - 3 * gap, height - gap), "white")
-    for row in range(rows):
-        made.paste(grid.crop((0, row * height, grid.width, (row + 1) * height - gap)), (row * step, 0))
-    return made
+    for run in args.samples:
+        save_samples(run)
 
 
 def compare_recipes(*generators: str) -> None:

@@ -9,7 +9,6 @@ torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # four p
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from training import (
@@ -18,17 +17,16 @@ from training import (
     add_network_flags,
     check_procedural,
     data_arguments,
-    held_out,
     main,
+    pairs_of_folder,
     set_defaults,
     train_paired,
 )
 
-from imtrans import PairedImages, Pix2Pix, ProceduralFacades
+from imtrans import Pix2Pix, ProceduralFacades
 from imtrans.colours import PALETTES
 from imtrans.data.paired import PREPROCESS
 from imtrans.distributed.process_group import init_process_group
-from imtrans.errors import DataError
 from imtrans.hub.download import fetch, unpack_tar
 from imtrans.runtime import pick_device
 
@@ -97,16 +95,8 @@ def run(args: argparse.Namespace) -> None:
     folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
     settings = {**data_arguments(args, args.size), "direction": args.direction, "labels": args.labels}
     settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
-    pairs, held_out_pairs = paired(folder, seed=args.seed, value_range=args.value_range, **settings)
+    pairs, held_out_pairs = pairs_of_folder(folder, seed=args.seed, value_range=args.value_range, **settings)
     train_paired(args, pairs, held_out_pairs, group, channels=(pairs.channels["source"], pairs.channels["target"]))
-
-
-def paired(folder: Path, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
-    if folder.is_dir() and not (folder / "train").is_dir():
-        raise DataError(f"{folder} has no folder train/. Put the training pairs there, and validation pairs in val/.")
-    val = held_out(folder)
-    train = PairedImages(folder / "train", seed=seed, **settings)
-    return train, None if val is None else PairedImages(val, augment=False, **settings)
 
 
 def download(into: Path, sha256: str | None) -> Path:

@@ -140,6 +140,9 @@ def read_palette(path: Path | None) -> Palette:
 
 
 def labels_of(batch: Batch, palette: Palette) -> Tensor:
+    """Return the class ids of the sources: painted label maps, or other than three channels, one for each class."""
+    if batch["source"].shape[1] != 3:
+        return batch["source"].argmax(dim=1)
     return ids_from_colours(batch["source"], [tuple(colour) for colour in palette.values()])
 
 

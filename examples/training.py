@@ -13,7 +13,9 @@ from torch import nn
 
 from imtrans import (
     DerivedPairs,
+    PairedImages,
     PatchDiscriminator,
+    Pix2Pix,
     PixelDiscriminator,
     ProceduralFacades,
     ResnetGenerator,
@@ -24,8 +26,10 @@ from imtrans import (
 )
 from imtrans.convert.published import is_published
 from imtrans.data.crop_dataset import Size
+from imtrans.data.paired import DIRECTIONS
+from imtrans.data.procedural import ProceduralPairs
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import ArgumentError, HubError, ImtransError, SavedModelError, counted, join_names
+from imtrans.errors import ArgumentError, DataError, HubError, ImtransError, SavedModelError, counted, join_names
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import Method
 from imtrans.methods.recipes import RECIPES, Settings, unet_depth
@@ -63,12 +67,12 @@ class SizeAction(argparse.Action):
 def add_data_flags(parser: argparse.ArgumentParser, *, procedural_size: int) -> None:
     size: dict[str, Any] = {"type": int, "nargs": "+", "action": SizeAction, "metavar": ("HEIGHT", "WIDTH")}
     parser.add_argument(
-        "--size", **size, help=f"one number for squares (256; {procedural_size} for procedural facades, only squares)"
+        "--size", **size, help=f"one number for squares (256; {procedural_size} for procedural images, only squares)"
     )
     parser.add_argument(
-        "--load-size", **size, help="that crops of --size are taken from (286 / 256 of it); not for procedural facades"
+        "--load-size", **size, help="that crops of --size are taken from (286 / 256 of it); not for procedural images"
     )
-    parser.add_argument("--no-flip", action="store_true", help="do not mirror images; not for procedural facades")
+    parser.add_argument("--no-flip", action="store_true", help="do not mirror images; not for procedural images")
     parser.add_argument(
         "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
     )
@@ -80,11 +84,45 @@ def data_arguments(args: argparse.Namespace, size: Size) -> dict[str, Any]:
 
 
 def check_procedural(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the script if a flag has no meaning for procedural facades."""
+    """End the script if a flag has no meaning for procedural images."""
     given_flags = {"--size HEIGHT WIDTH": isinstance(args.size, tuple), "--load-size": args.load_size is not None}
     for flag, is_given in {**given_flags, "--no-flip": args.no_flip}.items():
         if is_given:
             parser.error(f"{flag} is for the images of a folder, and there is no --data")
+
+
+def pair_parser(description: str | None, *, out: str, direction: str) -> argparse.ArgumentParser:
+    """Return the parser of an example that trains Pix2Pix on pairs; `direction` says what ``AtoB`` is."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
+    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help=f"AtoB: {direction} (AtoB)")
+    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural images)")
+    add_data_flags(parser, procedural_size=128)
+    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural images)")
+    parser.add_argument("--out", type=Path, default=Path(out))
+    add_flags(parser)
+    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
+    return parser
+
+
+def pairs_of(args: argparse.Namespace, procedural: type[ProceduralPairs], **settings: Any) -> tuple[Any, Any]:
+    """Return pairs for training and validation, from the folder --data with these `settings`, or `procedural` ones."""
+    if args.data is None:
+        set_defaults(args, size=128, base_channels=32, epochs=5)
+        make = partial(procedural, size=args.size, direction=args.direction)
+        return make(400, seed=2 * args.seed), make(20, seed=2 * args.seed + 1, augment=False)
+    set_defaults(args, size=256, base_channels=64, epochs=200)
+    settings = {**data_arguments(args, args.size), "direction": args.direction, **settings}
+    return pairs_of_folder(args.data, seed=args.seed, **settings)
+
+
+def pairs_of_folder(folder: Path, *, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
+    """Return the pairs in train/, and the ones in val/ or test/."""
+    if folder.is_dir() and not (folder / "train").is_dir():
+        raise DataError(f"{folder} has no folder train/. Put the training pairs there, and validation pairs in val/.")
+    val = held_out(folder)
+    train = PairedImages(folder / "train", seed=seed, **settings)
+    return train, None if val is None else PairedImages(val, augment=False, **settings)
 
 
 def add_flags(parser: argparse.ArgumentParser, *, paired: bool = True) -> None:

@@ -12,11 +12,14 @@ from imtrans.version import __version__ as __version__
 if TYPE_CHECKING:
     from imtrans.convert import load_pretrained as load_pretrained
     from imtrans.convert import published_weights as published_weights
+    from imtrans.data import CityscapesImages as CityscapesImages
     from imtrans.data import DerivedPairs as DerivedPairs
     from imtrans.data import LabFacades as LabFacades
     from imtrans.data import LabImages as LabImages
+    from imtrans.data import NightFacades as NightFacades
     from imtrans.data import PairedImages as PairedImages
     from imtrans.data import ProceduralFacades as ProceduralFacades
+    from imtrans.data import ProceduralTowns as ProceduralTowns
     from imtrans.data import UnpairedFacades as UnpairedFacades
     from imtrans.data import UnpairedImages as UnpairedImages
     from imtrans.data import colours_from_ids as colours_from_ids
@@ -60,8 +63,8 @@ if TYPE_CHECKING:
 else:  # type checkers must not see __getattr__: it would allow any name
     _NAMES = {
         "convert": "load_pretrained published_weights",
-        "data": "DerivedPairs LabFacades LabImages PairedImages ProceduralFacades UnpairedFacades UnpairedImages "
-        "colours_from_ids ids_from_colours one_hot",
+        "data": "CityscapesImages DerivedPairs LabFacades LabImages NightFacades PairedImages ProceduralFacades "
+        "ProceduralTowns UnpairedFacades UnpairedImages colours_from_ids ids_from_colours one_hot",
         "evaluation": "evaluate fcn_score frechet_distance sliced_wasserstein",
         "inference": "Translator translate",
         "methods": "Colorization CycleGAN ImagePool Inpainting Pix2Pix recipe",

@@ -57,7 +57,7 @@ class _Side:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The files of a pair: two, or one with both images side by side (`b` is None); and perhaps of instance ids."""
 
     a: Path
@@ -202,7 +202,7 @@ class PairedImages(SingleSourceDataset):
             raise ArgumentError(f"PairedImages: transform must be callable, got {short_repr(transform)}.")
         self.transform = transform
         as_pictures = channels == "rgb" and self.num_labels is None
-        pairs, alone = _find_pairs(self.folder, SUFFIXES if as_pictures else READABLE)
+        pairs, alone = self._find_pairs(SUFFIXES if as_pictures else READABLE)
         if labels is not None and not as_pictures and any(pair.b is None for pair in pairs):
             raise ArgumentError(
                 "PairedImages: side-by-side pairs have label maps in RGB colours, and targets with channels='rgb'. For "
@@ -210,17 +210,17 @@ class PairedImages(SingleSourceDataset):
             )
         reports = [f"{printable(path)} has no partner of the same name." for path in alone]
         if alone and on_bad_image != "skip":
-            reports = [without_partner(self.folder / "A", self.folder / "B", alone)]
+            reports = [without_partner(*self.folders, alone)]
         if instances:
             pairs, without_ids = _with_instances(pairs, self.folder / "instances")
             reports += without_ids
 
-        def check_header(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
+        def check_header(pair: Pair) -> tuple[tuple[int, int], list[_File]]:
             size, files = pair.check_header()
             self._check_crop(pair.a, size)
             return size, files
 
-        def decode(pair: _Pair) -> tuple[tuple[int, int], list[_File]]:
+        def decode(pair: Pair) -> tuple[tuple[int, int], list[_File]]:
             found = check_header(pair)
             self._read_pair(pair, [self._asked or file.channels for file in found[1]])
             return found
@@ -252,10 +252,28 @@ class PairedImages(SingleSourceDataset):
         source, target = self._in_direction(*(side.channels for side in self._sides))
         return {"source": self._classes + self.instances if self._classes else source, "target": target}
 
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """The folders of A and of B, unless each file holds both."""
+        return self.folder / "A", self.folder / "B"
+
+    def _find_pairs(self, suffixes: Collection[str]) -> tuple[list[Pair], list[Path]]:
+        """Return the pairs, sorted by name, and the files without partner."""
+        if any(folder.is_dir() for folder in self.folders):
+            named, alone = like_named(*self.folders, suffixes)
+            return [Pair(a, b) for a, b in named], alone
+        pairs = [Pair(path) for path in image_files(self.folder, suffixes)]
+        if not pairs:
+            raise DataError(
+                f"{printable(self.folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, "
+                f"or two folders, A and B, of files with the same names.{_array_hint(self.folder, suffixes)}"
+            )
+        return pairs, []
+
     def _in_direction(self, a: Any, b: Any) -> tuple[Any, Any]:
         return (a, b) if self.direction == "AtoB" else (b, a)
 
-    def _read_pair(self, pair: _Pair, channels: Sequence[int]) -> tuple[Any, Any, Any]:
+    def _read_pair(self, pair: Pair, channels: Sequence[int]) -> tuple[Any, Any, Any]:
         """Return both images, and the instance ids or None."""
         a, b = pair.read(lambda path, side: self._read(path, side, channels[side]))
         return a, b, None if pair.instances is None else read_ids(pair.instances)
@@ -400,21 +418,7 @@ def _columns(image: Any, left: int, right: int) -> Any:
     return image.crop((left, 0, right, image.height)) if isinstance(image, Image.Image) else image[:, left:right]
 
 
-def _find_pairs(folder: Path, suffixes: Collection[str]) -> tuple[list[_Pair], list[Path]]:
-    """Return the pairs, sorted by name, and the files without partner."""
-    if (folder / "A").is_dir() or (folder / "B").is_dir():
-        named, alone = like_named(folder / "A", folder / "B", suffixes)
-        return [_Pair(a, b) for a, b in named], alone
-    pairs = [_Pair(path) for path in image_files(folder, suffixes)]
-    if not pairs:
-        raise DataError(
-            f"{printable(folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, or two "
-            f"folders, A and B, of files with the same names.{_array_hint(folder, suffixes)}"
-        )
-    return pairs, []
-
-
-def _with_instances(pairs: list[_Pair], folder: Path) -> tuple[list[_Pair], list[str]]:
+def _with_instances(pairs: list[Pair], folder: Path) -> tuple[list[Pair], list[str]]:
     """Return the pairs with a file of instance ids in `folder`, and a report of each other pair."""
     ids = _by_stem(folder, READABLE)
     found = [replace(pair, instances=ids.get(_stem(pair.a))) for pair in pairs]

@@ -60,8 +60,8 @@ def recipe(
     """Make the networks and the method of a recipe, with initial weights, and the arguments of its trainer.
 
     - ``"paper"``: the defaults of the classes, which follow the papers.
-    - ``"sharp"``, for all but `CycleGAN`: the decoder resizes by nearest neighbour instead of deconvolving, the PatchGAN
-      has spectral norm, and the generator matches its features.
+    - ``"sharp"``, for all but `CycleGAN`: the decoder resizes by nearest neighbour instead of deconvolving, the
+      PatchGAN has spectral norm, and the generator matches its features.
 
     `CycleGAN` gets two `ResnetGenerator`, the other methods a `UNetGenerator`.
 

@@ -22,7 +22,7 @@ from imtrans import (
     recipe,
 )
 
-PAIRED = ("pix2pix_facades.py", "colorize.py")
+PAIRED = ("pix2pix_facades.py", "colorize.py", "day2night.py")
 SCRIPTS = (*PAIRED, "cyclegan.py")
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 TESTED = {  # here, in all three scripts
@@ -33,7 +33,7 @@ TESTED_PAIRED = {
     "--recipe", "--no-dropout", "--l1-weight", "--feature-weight", "--pixel-loss", "--d-loss-weight",
     "--diversity-weight", "--noise-channels", "--noise-at",
 }  # fmt: skip
-CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3)}
+CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3), "day2night.py": (3, 3)}
 
 
 @pytest.fixture

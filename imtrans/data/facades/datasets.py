@@ -1,22 +1,19 @@
 """Data sets of procedural facades, which need no download."""
 
-from PIL import Image
-
 from imtrans.checks import at_least, one_of
-from imtrans.data.crop_dataset import Batch, Jitter, SingleSourceDataset
+from imtrans.data.crop_dataset import Batch, SingleSourceDataset
 from imtrans.data.derived import DerivedPairs
-from imtrans.data.facades.plan import draw_facade
-from imtrans.data.images import resized
+from imtrans.data.facades.paint import Picture
+from imtrans.data.facades.plan import draw_day_and_night, draw_facade
 from imtrans.data.paired import DIRECTIONS
+from imtrans.data.procedural import ProceduralPairs
 from imtrans.data.unpaired import Unpaired
-from imtrans.errors import counted
 
 
-class ProceduralFacades(SingleSourceDataset):
+class ProceduralFacades(ProceduralPairs):
     """Label maps in the colours of CMP Facades as sources, and matching pictures as targets.
 
-    A sample is ``{"source": (3, size, size), "target": (3, size, size)}`` in [-1, 1], a function of
-    (seed, epoch, index). Each facade is drawn once and then cached.
+    Samples and errors are as in `imtrans.data.procedural.ProceduralPairs`.
 
     Args:
         length: the number of facades.
@@ -24,44 +21,36 @@ class ProceduralFacades(SingleSourceDataset):
         seed: the seed of the buildings and of the augmentation. Data sets with different seeds share no building.
         augment: whether to crop and flip, as `imtrans.data.paired.PairedImages` does.
 
-    Raises:
-        ArgumentError: a `length` below 1, a `size` below 16, or a negative `seed`.
-
     >>> sample = ProceduralFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
     (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
 
+    subject, content = "facade", ("labels", "pictures")
+
     def __init__(self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True) -> None:
-        self.length = at_least("ProceduralFacades", "length", length, 1)
-        self.jitter = Jitter(at_least("ProceduralFacades", "size", size, 16))
-        self.seed = at_least("ProceduralFacades", "seed", seed, 0)
-        self.augment = augment
-        self._drawn: dict[int, Batch] = {}
+        super().__init__(length, size=size, seed=seed, augment=augment)
 
-    def __len__(self) -> int:
-        return self.length
+    def draw_pair(self, index: int, size: int) -> tuple[Picture, Picture]:
+        """Draw the label map and the picture of facade `index`."""
+        photo, labels = draw_facade(self.seed, index, size)
+        return labels, photo
 
-    def check_index(self, index: int) -> int:
-        """Return `index` if it is from 0 to ``length - 1``."""
-        if not 0 <= index < self.length:
-            raise IndexError(f"ProceduralFacades has {counted(self.length, 'sample')}, no index {index}")
-        return index
 
-    def load(self, index: int) -> Batch:
-        """Return the label map and the picture of facade `index`."""
-        if index not in self._drawn:
-            photo, labels = draw_facade(self.seed, index, self.loaded_size)
-            source, target = (resized(Image.fromarray(pixels), self.loaded_size) for pixels in (labels, photo))
-            self._drawn[index] = {"source": source, "target": target}
-        return self._drawn[index]
+class NightFacades(ProceduralPairs):
+    """Facades by day (A) and the same ones by night (B), with lit windows and street lamps.
 
-    def describe_images(self) -> str:
-        """Return the part of the ``repr`` about the facades."""
-        return f"{counted(self.length, 'procedural facade')} of seed {self.seed}"
+    Arguments, samples and errors are as in `imtrans.data.procedural.ProceduralPairs`.
 
-    def __repr__(self) -> str:
-        return f"{self.describe_images()}, labels to pictures, {self._describe_crops()}"
+    >>> NightFacades(4, size=32)
+    4 procedural facades of seed 0, day to night, as Jitter(size=32, load_size=None, flip=True)
+    """
+
+    subject, content = "facade", ("day", "night")
+
+    def draw_pair(self, index: int, size: int) -> tuple[Picture, Picture]:
+        """Draw facade `index` by day and by night."""
+        return draw_day_and_night(self.seed, index, size)
 
 
 class LabFacades(DerivedPairs):

@@ -4,17 +4,17 @@ Coordinates are in units of the canvas, x to the right and y down. The canvas is
 separate layer holds the light on each pixel; `Canvas.render` multiplies the picture with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from imtrans.colours import Colour as Colour
+from imtrans.data.procedural import Picture as Picture
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
 THIN = 0.0035  # the width of a glazing bar
 LABELS: dict[str, Colour] = {
@@ -31,7 +31,7 @@ CREAM, LAMP, VOID = (240, 232, 214), (255, 206, 128), (34, 38, 46)
 
 
 class Weather(NamedTuple):
-    """Colours of the sky, tints of light and shade, and the fraction of windows that are lit."""
+    """Colours of the sky, tints of light and shade, and the fraction of windows that are lit by day."""
 
     zenith: Colour
     horizon: Colour
@@ -39,6 +39,8 @@ class Weather(NamedTuple):
     sun: tuple[float, float, float]
     shade: tuple[float, float, float]
     lit: float
+    night: bool = False  # windows with curtains are lit
+    closed: bool = False  # curtains are closed
 
 
 class Courses(NamedTuple):
@@ -69,12 +71,22 @@ def tone(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
-class Canvas:
-    """The layers of one building: picture, light and labels. `sun` is 1 for light from the left, -1 from the right."""
+class Pane(NamedTuple):
+    """A window pane, and whether there is light behind it."""
 
-    def __init__(self, side: int, sun: int) -> None:
-        self.side, self.sun = side, sun
-        self.picture = Image.new("RGB", (side, side))
+    image: Image.Image
+    lit: bool
+
+
+class Canvas:
+    """The layers of a drawing: picture, light and labels. `sun` is 1 for light from the left, -1 from the right.
+
+    At `night`, the picture has an alpha channel: 0 where the surface shines itself, 255 elsewhere.
+    """
+
+    def __init__(self, side: int, sun: int, *, palette: Mapping[str, Colour] = LABELS, night: bool = False) -> None:
+        self.side, self.sun, self.palette = side, sun, palette
+        self.picture = Image.new("RGBA" if night else "RGB", (side, side))
         self.light = Image.new("L", (side, side), 255)
         self.labels = Image.new("RGB", (side, side))
         layers = self.picture, self.light, self.labels
@@ -90,7 +102,7 @@ class Canvas:
         self, box: Box, colour: Colour | None = None, *, light: int | None = None, label: str = "", arched: bool = False
     ) -> None:
         """Fill `box` in the layers for which a value is given; light is from 0 to 255."""
-        mark = LABELS[label] if label else None
+        mark = self.palette[label] if label else None
         for draw, value in ((self._draw, colour), (self._light, light), (self._mark, mark)):
             if value is not None:
                 _fill(draw, self.pixels(box), value, arched)
@@ -109,12 +121,14 @@ class Canvas:
         self.box(box, light=70, arched=arched)
         self.box((x0 + left, y0 + depth, x1 - right, y1), light=255, arched=arched)
 
-    def paste(self, texture: Image.Image, box: Box, *, arched: bool = False) -> None:
-        """Fill `box` with a texture: cropped if it is as wide as the canvas, else resized."""
+    def paste(self, texture: Image.Image, box: Box, *, arched: bool = False, lit: bool = False) -> None:
+        """Fill `box` with a texture, cropped if it is as wide as the canvas, else resized. `lit`: shining at night."""
         x0, y0, x1, y1 = self.pixels(box)
         size = (x1 - x0 + 1, y1 - y0 + 1)
         fits = texture.width == self.side
         patch = texture.crop((x0, y0, x1 + 1, y1 + 1)) if fits else texture.resize(size)
+        if lit and self.picture.mode == "RGBA":
+            patch.putalpha(0)
         mask = Image.new("1", size)
         _fill(ImageDraw.Draw(mask), (0, 0, size[0] - 1, size[1] - 1), 1, arched)
         self.picture.paste(patch, (x0, y0), mask)
@@ -125,7 +139,7 @@ class Canvas:
         mask = Image.new("1", texture.size)
         ImageDraw.Draw(mask).polygon(points, fill=1)
         self.picture.paste(texture, (0, 0), mask)
-        self._mark.polygon(points, fill=LABELS[label])
+        self._mark.polygon(points, fill=self.palette[label])
         self._light.polygon(points, fill=255)
 
     def zigzags(self, box: Box, step: float, colour: Colour) -> None:
@@ -139,12 +153,24 @@ class Canvas:
     def render(self, size: int, weather: Weather) -> tuple[Picture, Picture]:
         """Apply the light and downsample; return picture and labels, uint8 ``(size, size, 3)``."""
         factor = self.side // size
-        photo = np.asarray(self.picture.reduce(factor), np.float32)
+        night = self.picture.mode == "RGBA"
+        photo = np.asarray((self.picture.convert("RGB") if night else self.picture).reduce(factor), np.float32)
         light = np.asarray(self.light.reduce(factor), np.float32)[..., None] / 255
         shade, sun = np.asarray((weather.shade, weather.sun), np.float32)
-        photo = photo * ((shade + (1 - shade) * light) * sun)
+        light = (shade + (1 - shade) * light) * sun
+        if night:
+            light = light + _glow(self.picture.getchannel("A").reduce(factor))
+        photo = photo * light
         labels = np.asarray(self.labels)[factor // 2 :: factor, factor // 2 :: factor]
         return np.clip(photo, 0, 255).astype(np.uint8), np.ascontiguousarray(labels)
+
+
+def _glow(alpha: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+    """Return the lamplight ``h w 3`` on each pixel: all of it on surfaces that shine, and a halo around them."""
+    halos = [alpha.filter(ImageFilter.GaussianBlur(alpha.width * radius)) for radius in (0.02, 0.08)]
+    shining, near, far = (1 - np.asarray(each, np.float32)[..., None] / 255 for each in (alpha, *halos))
+    lamp, halo = np.asarray(((0.8, 0.68, 0.4), (0.75, 0.52, 0.26)), np.float32)
+    return np.asarray(shining * lamp + (near + far) * halo)
 
 
 def _fill(draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], value: Colour | int, arched: bool) -> None:
@@ -193,7 +219,7 @@ def sky(rng: np.random.Generator, side: int, weather: Weather) -> Image.Image:
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
 
 
-def glass(rng: np.random.Generator, weather: Weather) -> Iterator[Image.Image]:
+def glass(rng: np.random.Generator, weather: Weather) -> Iterator[Pane]:
     """Yield endless window panes: reflected sky, dark rooms, curtains, lamps."""
     y, x = np.mgrid[0:1:40j, 0:1:28j].astype(np.float32)[..., None]
     near, far = np.asarray(VOID, np.float32), np.asarray(weather.zenith, np.float32)
@@ -201,18 +227,21 @@ def glass(rng: np.random.Generator, weather: Weather) -> Iterator[Image.Image]:
     for _ in range(8):
         slant, open_to = rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.34)
         pane = near + (far - near) * (0.78 - slant * y - 0.25 * x).clip(0.06, 1)
-        if rng.random() < weather.lit:
+        lit, curtains = rng.random() < weather.lit, rng.random() < 0.7
+        lit = lit or (curtains and weather.night)
+        if lit:
             pane = np.asarray(LAMP, np.float32) * (1.08 - 0.5 * np.hypot(x - 0.5, y - 0.35))
-        if rng.random() < 0.7:
+        if curtains:
+            open_to = 0.0 if weather.closed else open_to
             folds = 0.74 + 0.1 * np.sin(x * 60) - 0.25 * y
             drawn = (np.abs(x - 0.5) > open_to + 0.12 * (1 - y)) * 0.85
             pane = pane + (np.asarray(CREAM, np.float32) * folds - pane) * drawn
-        panes.append(Image.fromarray(pane.clip(0, 255).astype(np.uint8)))
+        panes.append(Pane(Image.fromarray(pane.clip(0, 255).astype(np.uint8)), lit))
     while True:
         yield panes[rng.integers(len(panes))]
 
 
-def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool, shutters: bool) -> None:
+def window(canvas: Canvas, box: Box, look: Look, pane: Pane, *, arched: bool, shutters: bool) -> None:
     """Paint and label a window that fills `box`, with its shutters."""
     x0, y0, x1, y1 = box
     canvas.box(box, label="window", arched=arched)
@@ -225,7 +254,7 @@ def window(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: b
         x0, x1 = x0 + leaf, x1 - leaf
     rim = 0.0 if shutters else 2 * THIN
     canvas.relief((x0 - rim, y0 - 2 * THIN, x1 + rim, y1), look.trim, 1.5 * THIN, arched=arched)
-    canvas.paste(pane, (x0, y0, x1, y1), arched=arched)
+    canvas.paste(pane.image, (x0, y0, x1, y1), arched=arched, lit=pane.lit)
     canvas.recess((x0, y0, x1, y1), 3 * THIN, arched=arched)
     middle, transom = (x0 + x1) / 2, y0 + 0.3 * (y1 - y0)
     edge = y0 + (x1 - x0) / 3 if arched else y0
@@ -254,12 +283,12 @@ def balcony(canvas: Canvas, box: Box, look: Look) -> None:
         canvas.box((x0, top, x1, top + 1.3 * THIN), look.iron)
 
 
-def door(canvas: Canvas, box: Box, look: Look, pane: Image.Image, *, arched: bool) -> None:
+def door(canvas: Canvas, box: Box, look: Look, pane: Pane, *, arched: bool) -> None:
     """Paint and label a double door that fills `box`, with a pane above it."""
     x0, y0, x1, y1 = box
     canvas.box(box, label="door", arched=arched)
     canvas.relief((x0 - 0.011, y0 - 0.011, x1 + 0.011, y1), look.trim, 0.008, arched=arched)
-    canvas.paste(pane, box, arched=arched)
+    canvas.paste(pane.image, box, arched=arched, lit=pane.lit)
     canvas.recess(box, 0.012, arched=arched)
     leaf = y0 + 0.27 * (y1 - y0)
     canvas.box((x0, leaf, x1, y1), look.door)
@@ -287,7 +316,7 @@ def shop(canvas: Canvas, box: Box, look: Look) -> None:
     display = Image.fromarray(room.clip(0, 255).astype(np.uint8))
     edges = np.linspace(x0 + 0.01, x1 - 0.01, max(2, round((x1 - x0) / 0.085)) + 1)
     for left, right in zip(edges[:-1] + THIN, edges[1:] - THIN, strict=True):
-        canvas.paste(display, (left, sign + 0.01, right, sill))
+        canvas.paste(display, (left, sign + 0.01, right, sill), lit=True)
         canvas.recess((left, sign + 0.01, right, sill), 0.01)
         canvas.box((left + THIN, sill + 0.007, right - THIN, y1 - 0.007), tone(look.shop, 0.75))
     canvas.relief((x0 - 0.004, y0, x1 + 0.004, sign), look.shop, 0.007)
@@ -302,3 +331,15 @@ def shop(canvas: Canvas, box: Box, look: Look) -> None:
         cloth = tone(look.shop, 1.35) if i % 2 else CREAM
         canvas.box((left, sign, right, hem), cloth)
         canvas.box((left, hem - 0.008, right, hem + 0.004), tone(cloth, 0.86))
+
+
+def street_lamp(canvas: Canvas, x: float) -> None:
+    """Paint a lamp post on the pavement; its lantern shines at night."""
+    iron, foot, top = (38, 42, 44), 0.985, 0.79
+    for half, y0, y1 in ((0.006, top, foot), (0.009, foot - 0.05, foot), (0.013, foot - 0.014, foot)):
+        canvas.box((x - half, y0, x + half, y1), iron, light=255)
+    canvas.box((x - 0.023, top - 0.062, x + 0.023, top), iron, light=255)
+    lantern = Image.new("RGB", (1, 1), (255, 244, 214))
+    canvas.paste(lantern, (x - 0.019, top - 0.058, x + 0.019, top - 0.005), lit=True)
+    canvas.box((x - 0.027, top - 0.068, x + 0.027, top - 0.058), iron)
+    canvas.box((x - 0.007, top - 0.079, x + 0.007, top - 0.067), iron)

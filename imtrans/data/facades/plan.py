@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL.Image import Image
 
-from imtrans.checks import at_least
 from imtrans.data.facades import paint
 from imtrans.data.facades.paint import LABELS as LABELS
-from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Picture, Weather, tone
+from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Pane, Picture, Weather, tone
+from imtrans.data.procedural import check_drawing
 
 DOORS = ((34, 62, 54), (112, 32, 36), (30, 46, 78), (86, 54, 38), (44, 46, 50))
 SHUTTERS = ((84, 120, 106), (92, 118, 146), (124, 84, 62), (110, 134, 92))
@@ -22,6 +21,9 @@ WEATHERS = (
     Weather((128, 158, 196), (244, 214, 178), (255, 238, 214), (1.08, 0.97, 0.82), (0.48, 0.48, 0.62), 0.10),
     Weather((172, 184, 197), (222, 226, 230), (236, 238, 240), (0.95, 0.97, 1.0), (0.70, 0.73, 0.79), 0.06),
     Weather((84, 98, 146), (236, 178, 150), (226, 164, 158), (0.84, 0.77, 0.80), (0.55, 0.53, 0.66), 0.45),
+)
+NIGHT = Weather(
+    (70, 82, 140), (190, 150, 190), (120, 116, 160), (0.28, 0.31, 0.46), (0.78, 0.80, 0.86), 0.0, night=True
 )
 
 
@@ -102,11 +104,38 @@ def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
     >>> photo.shape, photo.dtype, labels.shape
     ((64, 64, 3), dtype('uint8'), (64, 64, 3))
     """
-    for argument, value, minimum in (("seed", seed, 0), ("index", index, 0), ("size", size, 16)):
-        at_least("draw_facade", argument, value, minimum)
+    check_drawing("draw_facade", seed=seed, index=index, size=size)
     rng = np.random.default_rng((seed, index))
     plan = _plan(rng)
-    canvas = Canvas(size * max(2, -(-384 // size)), plan.sun)
+    return _drawn(plan, rng, size).render(size, plan.weather)
+
+
+def draw_day_and_night(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
+    """Draw building `index` of `draw_facade`, by day and by night: uint8 ``(size, size, 3)`` each.
+
+    There are street lamps, and curtains are closed. By night, windows with curtains, shops and lamps are lit.
+
+    Raises:
+        ArgumentError: as `draw_facade`.
+    """
+    check_drawing("draw_day_and_night", seed=seed, index=index, size=size)
+    lamps = np.random.default_rng((seed, index, 1)).uniform((0.1, 0.6), (0.4, 0.9))
+    pictures = []
+    for night in (False, True):
+        rng = np.random.default_rng((seed, index))
+        plan = _plan(rng)
+        weather = NIGHT._replace(lit=plan.weather.lit) if night else plan.weather
+        plan = plan._replace(weather=weather._replace(closed=True))
+        canvas = _drawn(plan, rng, size)
+        for x in lamps:
+            paint.street_lamp(canvas, x)
+        pictures.append(canvas.render(size, plan.weather)[0])
+    return pictures[0], pictures[1]
+
+
+def _drawn(plan: Plan, rng: np.random.Generator, size: int) -> Canvas:
+    """Draw the building on a canvas that is several times as large as `size`."""
+    canvas = Canvas(size * max(2, -(-384 // size)), plan.sun, night=plan.weather.night)
     panes = paint.glass(rng, plan.weather)
     _surroundings(canvas, plan, rng)
     _roof(canvas, plan, rng)
@@ -114,7 +143,7 @@ def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
     _dormers(canvas, plan, panes)
     _floors(canvas, plan, panes)
     _ground_floor(canvas, plan, panes)
-    return canvas.render(size, plan.weather)
+    return canvas
 
 
 def _plan(rng: np.random.Generator) -> Plan:
@@ -222,7 +251,7 @@ def _openings(plan: Plan, storey: int) -> Iterator[Box]:
         yield middle - half, top, middle + half, bottom
 
 
-def _dormers(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
+def _dormers(canvas: Canvas, plan: Plan, panes: Iterator[Pane]) -> None:
     """Paint the windows of a mansard roof, one above each bay."""
     (top, eaves), look = plan.levels[:2], plan.look
     for left, _, right, _ in _openings(plan, 0) if plan.family.dormers else ():
@@ -233,7 +262,7 @@ def _dormers(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
         canvas.relief((x0 - 0.016, y0 - 0.02, x1 + 0.016, y0 - 0.009), tone(look.roof, 0.8), 0.006)
 
 
-def _floors(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
+def _floors(canvas: Canvas, plan: Plan, panes: Iterator[Pane]) -> None:
     """Paint the windows and balconies of the upper floors."""
     arched, shutters = plan.family.arched, plan.family.shutters
     for storey, kind in enumerate(plan.balconies):
@@ -248,7 +277,7 @@ def _floors(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
             paint.balcony(canvas, railing, plan.look)
 
 
-def _ground_floor(canvas: Canvas, plan: Plan, panes: Iterator[Image]) -> None:
+def _ground_floor(canvas: Canvas, plan: Plan, panes: Iterator[Pane]) -> None:
     """Paint the door, with shops or windows on both sides."""
     look, bays, at, (ground, street) = plan.look, plan.bays, plan.door_bay, plan.levels[-2:]
     arched = plan.family.arched or not plan.shops
