@@ -156,7 +156,10 @@ def _to_onnx(network: nn.Module, mode: str, source: torch.Tensor, axes: dict[int
             _forget_unused_statistics(network)
             exported = torch.export.export(network, (source,), dynamic_shapes=shapes, strict=False)
             if (outputs := len(exported.graph_signature.user_outputs)) != 1:
-                raise ArgumentError(f"export_onnx: {name} must return one tensor, the fake, and returns {outputs}.")
+                raise ArgumentError(
+                    f"export_onnx: {name} must return one tensor, the fake, and returns {outputs}. Wrap it in a module "
+                    "that returns the fake alone."
+                )
             model = cast(Any, torch.onnx.export(
                 exported, input_names=["source"], output_names=["fake"], dynamic_shapes=(axes,),
                 opset_version=OPSET, dynamo=True, verbose=False,
@@ -164,9 +167,10 @@ def _to_onnx(network: nn.Module, mode: str, source: torch.Tensor, axes: dict[int
     except ImtransError:
         raise
     except Exception as error:  # the exporter, and the code of a network, can raise any
-        advice = " For images of one size, try size=(height, width) and dynamic=False." if 2 in axes else ""
+        one_size = ", or try size=(height, width) and dynamic=False" if 2 in axes else ""
         raise ArgumentError(
-            f"export_onnx: {name} cannot be exported by torch.onnx.export: {one_line(str(error))}{advice}"
+            f"export_onnx: {name} cannot be exported by torch.onnx.export: {one_line(str(error)).rstrip('.')}. Replace "
+            f"what PyTorch cannot trace{one_size}."
         ) from error
     ClearMetadataAndDocStringPass()(model)
     return model

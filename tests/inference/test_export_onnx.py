@@ -329,7 +329,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch, tmp_pat
         (
             lambda fake: fake * (2 if fake.shape[-1] == 48 else 1),
             {},
-            "For images of one size, try size=(height, width) and",
+            "trace, or try size=(height, width) and dynamic=False.",
         ),
         (lambda fake: [fake, fake], {"size": (8, 8)}, "Own must return one tensor, the fake, and returns 2."),
     ],
