@@ -327,13 +327,19 @@ def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch, tmp_pat
             "cannot be exported by torch.onnx.export: ",
         ),
         (
-            lambda fake: fake * (2 if fake.shape[-1] == 48 else 1),
+            lambda fake: fake * (2 if fake.shape[-1] > 50 else 1),
             {},
             "trace, or try size=(height, width) and dynamic=False.",
         ),
+        (
+            lambda fake: fake * (2 if fake.shape[-1] % 2 else 1),
+            {},
+            "Own decides by the size of the image, and one graph cannot: for 16x32, its output is not the network's. "
+            "Pass size=(height, width).",
+        ),
         (lambda fake: [fake, fake], {"size": (8, 8)}, "Own must return one tensor, the fake, and returns 2."),
     ],
-    ids=["branch", "size", "list"],
+    ids=["branch", "size", "decision", "list"],
 )
 def test_a_generator_that_cannot_be_exported_is_an_error_that_says_so(change, settings, message, tmp_path):
     with pytest.raises(ArgumentError) as caught:
