@@ -104,7 +104,7 @@ def _source_shape(
             "for a file that takes every size."
         )
     unit = _unit(unwrap(generator))
-    # The exporter takes what is so by chance for the example as given: the example needs padding, and is not small.
+    # The exporter keeps decisions that hold for the example: a size that fits, or is small, would be a special case.
     return (batch, channels, 3 * unit - 1, 4 * unit + 3), {**axes, 2: "height", 3: "width"}
 
 
@@ -206,7 +206,7 @@ def _forget_unused_statistics(network: nn.Module) -> None:
 
 @contextmanager
 def _exporter_warnings() -> Iterator[None]:
-    """Context manager that hides two messages of the exporter about PyTorch's own code and about torchvision."""
+    """Context manager that hides two messages of the exporter, on a deprecated call of its own and on torchvision."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
 
     def relevant(record: logging.LogRecord) -> bool:
