@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from imtrans.evaluation import frechet_distance as frechet_distance
     from imtrans.evaluation import sliced_wasserstein as sliced_wasserstein
     from imtrans.inference import Translator as Translator
+    from imtrans.inference import export_onnx as export_onnx
     from imtrans.inference import translate as translate
     from imtrans.methods import Colorization as Colorization
     from imtrans.methods import CycleGAN as CycleGAN
@@ -66,7 +67,7 @@ else:  # type checkers must not see __getattr__: it would allow any name
         "data": "CityscapesImages DerivedPairs LabFacades LabImages NightFacades PairedImages ProceduralFacades "
         "ProceduralTowns UnpairedFacades UnpairedImages colours_from_ids ids_from_colours one_hot",
         "evaluation": "evaluate fcn_score frechet_distance sliced_wasserstein",
-        "inference": "Translator translate",
+        "inference": "Translator export_onnx translate",
         "methods": "Colorization CycleGAN ImagePool Inpainting Pix2Pix recipe",
         "modes": "running_as",
         "nn": "ConvNormAct DownBlock GANLoss LocalEnhancer MultiscaleDiscriminator PatchDiscriminator "

@@ -1,7 +1,8 @@
-"""Inference: `translate` for one image or batch, `Translator` for many images, tiles for large images.
+"""Inference: `translate` for one image or batch, `Translator` for many images, tiles for large images, ONNX files.
 
 Metrics of the results belong in `imtrans.evaluation`.
 """
 
+from imtrans.inference.export_onnx import export_onnx as export_onnx
 from imtrans.inference.translate import translate as translate
 from imtrans.inference.translator import Translator as Translator

@@ -81,21 +81,28 @@ def check_norm_values(owner: str, norm: nn.Module, batch: int, height: int, widt
 
 def round_up_to_multiple(size: int, multiple: int, minimum: int) -> int:
     """The smallest multiple of `multiple` that is at least `size` and at least `minimum`."""
-    return -(-max(size, minimum) // multiple) * multiple
+    # In an export for any size, `size` is a symbol: `max` would decide for all sizes which one is larger.
+    return (torch.sym_max(size, minimum) + multiple - 1) // multiple * multiple
 
 
 def pad_to_fit(owner: str, x: Tensor, multiple: int, minimum: int, odd_sizes: str) -> Tensor:
     """Pad `x` at the right and bottom, by replication, to multiples of `multiple` of at least `minimum` pixels.
 
-    With ``odd_sizes='error'``, raise a ShapeError if `x` would need padding.
+    With ``odd_sizes='error'``, raise a ShapeError if `x` would need padding. An export for any size cannot raise: it
+    always pads, by 0 pixels for a size that fits.
     """
     h, w = x.shape[-2:]
     fit_h, fit_w = round_up_to_multiple(h, multiple, minimum), round_up_to_multiple(w, multiple, minimum)
-    if (h, w) == (fit_h, fit_w):
-        return x
-    if odd_sizes == "error":
-        raise ShapeError(
-            f"{owner}: height and width must be multiples of {multiple} and at least {minimum}, got {h}x{w} "
-            f"(odd_sizes='error'). Use odd_sizes='pad', or pad to {fit_h}x{fit_w} and crop the output back."
-        )
+    if not _has_symbols(h, w):
+        if (h, w) == (fit_h, fit_w):
+            return x
+        if odd_sizes == "error":
+            raise ShapeError(
+                f"{owner}: height and width must be multiples of {multiple} and at least {minimum}, got {h}x{w} "
+                f"(odd_sizes='error'). Use odd_sizes='pad', or pad to {fit_h}x{fit_w} and crop the output back."
+            )
     return F.pad(x, (0, fit_w - w, 0, fit_h - h), mode="replicate")
+
+
+def _has_symbols(*sizes: int) -> bool:
+    return any(isinstance(size, torch.SymInt) for size in sizes)

@@ -190,6 +190,17 @@ class NearestConv(nn.Sequential):
         """
         self._frozen = True
 
+    def folded(self) -> nn.Module:
+        """Return a transposed convolution that computes the same; this module if it cannot be folded."""
+        if not self._can_fold():
+            return self
+        conv = cast(nn.Conv2d, self[1])
+        with torch.no_grad():
+            kernel = fold_nearest(conv.weight).contiguous()
+        up = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, bias=False, device="meta")
+        up.weight, up.bias = nn.Parameter(kernel), conv.bias
+        return up.train(self.training)
+
     def _can_fold(self) -> bool:
         """Whether both layers are as they were made, and no hook waits for their calls."""
         resize, conv = self

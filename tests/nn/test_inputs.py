@@ -76,3 +76,26 @@ def test_a_size_that_does_not_fit_is_refused_with_one_that_does():
         "Owner: height and width must be multiples of 8 and at least 16, got 17x4 (odd_sizes='error'). "
         "Use odd_sizes='pad', or pad to 24x16 and crop the output back."
     )
+
+
+class Padded(nn.Module):
+    def forward(self, x):
+        return 2 * pad_to_fit("Owner", x, 8, 16, "error")
+
+
+def test_an_export_for_every_size_pads_as_pytorch_does():
+    """It cannot raise: 'error' is for sizes that are known."""
+    axes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(Padded(), (torch.zeros(1, 2, 24, 32),), dynamic_shapes=(axes,), strict=False)
+    for height, width in [(24, 32), (17, 40), (3, 5), (16, 16), (64, 9)]:
+        x = torch.randn(1, 2, height, width)
+        assert torch.equal(exported.module()(x), 2 * pad_to_fit("Owner", x, 8, 16, "pad"))
+
+
+def test_compiled_for_changing_sizes_it_still_pads_and_refuses():
+    compiled = torch.compile(Padded(), backend="eager", fullgraph=True, dynamic=True)
+    for height, width in [(16, 24), (24, 16), (32, 40)]:
+        x = torch.randn(1, 2, height, width)
+        assert torch.equal(compiled(x), 2 * x)
+    with pytest.raises(Exception, match="Use odd_sizes='pad', or pad to 24x16"):
+        compiled(torch.zeros(1, 2, 17, 4))

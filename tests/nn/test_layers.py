@@ -348,6 +348,19 @@ def test_a_frozen_kernel_is_folded_once_and_a_trained_one_in_each_call(folds):
         torch.testing.assert_close(up(x), nn.Sequential(*up)(x))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_up_convolution_can_be_replaced_by_a_transposed_one(bias):
+    up = NearestConv(2, 3, bias=bias).eval()
+    one = up.folded()
+    assert type(one) is nn.ConvTranspose2d
+    assert not one.training
+    for size in (1, 4, 16):
+        x = torch.randn(2, 2, size, size + 1)
+        torch.testing.assert_close(one(x), nn.Sequential(*up)(x))
+    up[1].register_forward_hook(lambda *_: None)
+    assert up.folded() is up
+
+
 def test_a_folded_kernel_needs_no_values_and_has_the_same_receptive_field(folded):
     up = NearestConv(2, 3)
     assert receptive_field(up) == receptive_field(nn.Sequential(*up))
