@@ -22,6 +22,7 @@ from imtrans.hub.pretrained import Pretrained
 from imtrans.inference.translate import check_generator
 from imtrans.modes import running_as, unwrap
 from imtrans.nn.layers import NearestConv
+from imtrans.nn.noise import noise_channels
 from imtrans.version import __version__
 
 OPSET = 18  # the exporter's own: other versions are converted from it
@@ -41,7 +42,8 @@ def export_onnx(
 ) -> None:
     """Write a generator as one ONNX file, whose graph computes what the generator does in `mode`.
 
-    The graph maps ``source`` to ``fake``: float32 images ``(batch, c, height, width)`` in [-1, 1]. Padding to the
+    The graph maps ``source`` to ``fake``: float32 images ``(batch, c, height, width)`` in [-1, 1]. A generator with
+    noise has a second input ``noise``, ``(batch, noise_channels)``, from N(0, 1). Padding to the
     generator's `size_multiple` is part of it, and the output is cropped back. It computes in float32 for weights of
     every type, and has opset 18, without custom operators. The generator is left unchanged: a copy is exported, without
     parametrizations such as spectral norm, and with the resizes of `imtrans.nn.layers.NearestConv` folded into kernels.
@@ -76,7 +78,10 @@ def export_onnx(
             'pip install "imtrans[onnx]".'
         )
     network = _exportable(unwrap(generator), mode)
-    model = _to_onnx(network, mode, torch.empty(shape), axes)
+    inputs = {"source": torch.zeros(shape)}
+    if count := noise_channels(network):
+        inputs["noise"] = torch.zeros(shape[0], count)
+    model = _to_onnx(network, mode, inputs, axes)
     model.metadata_props[METADATA] = _facts(unwrap(generator), channels, mode)
     import onnx_ir  # slow to import
 
@@ -145,26 +150,30 @@ def _remove_parametrizations(module: nn.Module) -> None:
         module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
-def _to_onnx(network: nn.Module, mode: str, source: torch.Tensor, axes: dict[int, str]) -> Any:
-    """Return the graph of `network` as an `onnx_ir.Model`, without names of source files."""
+def _to_onnx(network: nn.Module, mode: str, inputs: dict[str, torch.Tensor], axes: dict[int, str]) -> Any:
+    """Return the graph of `network` as an `onnx_ir.Model`, without names of source files.
+
+    `axes` are the ones of the source that may have other sizes. Other inputs have the batch alone.
+    """
     import torch.onnx  # slow to import
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     name = type(network).__name__
-    shapes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
+    all_axes = tuple({axis: axes[axis] for axis in axes if axis < 1 or name == "source"} for name in inputs)
+    shapes = tuple(dict.fromkeys(each, torch.export.Dim.DYNAMIC) for each in all_axes)
     try:
         with torch.no_grad(), running_as(network, mode), _exporter_warnings():
             _forget_unused_statistics(network)
-            exported = torch.export.export(network, (source,), dynamic_shapes=shapes, strict=False)
+            exported = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             if (outputs := len(exported.graph_signature.user_outputs)) != 1:
                 raise ArgumentError(
                     f"export_onnx: {name} must return one tensor, the fake, and returns {outputs}. Wrap it in a module "
                     "that returns the fake alone."
                 )
             if 2 in axes:
-                _check_other_size(network, exported, source.shape[1])
+                _check_other_size(network, exported, inputs)
             model = cast(Any, torch.onnx.export(
-                exported, input_names=["source"], output_names=["fake"], dynamic_shapes=(axes,),
+                exported, input_names=[*inputs], output_names=["fake"], dynamic_shapes=all_axes,
                 opset_version=OPSET, dynamo=True, verbose=False,
             )).model  # fmt: skip
     except ImtransError:
@@ -179,13 +188,16 @@ def _to_onnx(network: nn.Module, mode: str, source: torch.Tensor, axes: dict[int
     return model
 
 
-def _check_other_size(network: nn.Module, exported: torch.export.ExportedProgram, channels: int) -> None:
+def _check_other_size(
+    network: nn.Module, exported: torch.export.ExportedProgram, inputs: dict[str, torch.Tensor]
+) -> None:
     """Raise an ArgumentError if the graph holds a decision of `network` that is wrong for another size of images."""
     unit = _unit(network)
-    shape = (1, channels, unit, 2 * unit)  # fits, as the example does not
+    shape = (1, inputs["source"].shape[1], unit, 2 * unit)  # fits, as the example does not
     source = torch.linspace(-1, 1, shape[1] * shape[2] * shape[3]).reshape(shape)
+    others = [tensor[:1] for name, tensor in inputs.items() if name != "source"]
     # The guards also hold what PyTorch found about the memory of the example, which does not matter.
-    fake, expected = exported.module(check_guards=False)(source), network(source)
+    fake, expected = exported.module(check_guards=False)(source, *others), network(source, *others)
     if fake.shape != expected.shape or not torch.allclose(fake, expected, rtol=1e-3, atol=1e-4):
         raise ArgumentError(
             f"export_onnx: {type(network).__name__} decides by the size of the image, and one graph cannot: for "
@@ -206,7 +218,7 @@ def _forget_unused_statistics(network: nn.Module) -> None:
 
 @contextmanager
 def _exporter_warnings() -> Iterator[None]:
-    """Context manager that hides two messages of the exporter, on a deprecated call of its own and on torchvision."""
+    """Context manager that hides messages of the exporter: its deprecated call, torchvision, and equal batch axes."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
 
     def relevant(record: logging.LogRecord) -> bool:
@@ -216,6 +228,7 @@ def _exporter_warnings() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
             yield
     finally:
         logger.removeFilter(relevant)

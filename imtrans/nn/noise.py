@@ -36,7 +36,7 @@ def draw_noise(source: Tensor, channels: int) -> Tensor:
 
     Shape: ``(b, c, h, w) -> (b, channels)``.
     """
-    return torch.randn(len(source), channels, device=source.device, dtype=source.dtype)
+    return torch.randn(source.shape[0], channels, device=source.device, dtype=source.dtype)
 
 
 def check_noise(owner: str, noise: Tensor | None, source: Tensor, channels: int) -> Tensor | None:
@@ -58,7 +58,7 @@ def check_noise(owner: str, noise: Tensor | None, source: Tensor, channels: int)
             f"{owner}: noise must be a tensor (b, {channels}), got a {type(noise).__name__}. For a NumPy array: "
             "torch.from_numpy(x)."
         )
-    if noise.shape != (len(source), channels):
+    if noise.shape != (source.shape[0], channels):  # a length would be a constant in an exported graph
         raise ShapeError(
             f"{owner}: expects noise ({len(source)}, {channels}), a vector for each image, got a tensor of shape "
             f"{tuple(noise.shape)}. For example torch.randn({len(source)}, {channels})."

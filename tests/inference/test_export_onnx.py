@@ -59,6 +59,22 @@ def run(path, source):
     return torch.from_numpy(session.run(["fake"], {"source": source.numpy()})[0])
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"size": (20, 12)}, {"size": (16, 16), "dynamic": False}], ids=["any", "size", "one"]
+)
+@pytest.mark.parametrize("noise_at", ["input", "bottleneck"])
+def test_noise_is_a_second_input(tmp_path, noise_at, settings):
+    generator = small_unet(noise_channels=2, noise_at=noise_at)
+    export_onnx(generator, tmp_path / "noise.onnx", **settings)
+    session = onnxruntime.InferenceSession(tmp_path / "noise.onnx", providers=["CPUExecutionProvider"])
+    batch = 3 if settings.get("dynamic", True) else 1
+    source, noise = picture(generator, batch, *settings.get("size", (33, 18))), torch.randn(batch, 2)
+    fake = torch.from_numpy(session.run(["fake"], {"source": source.numpy(), "noise": noise.numpy()})[0])
+    with torch.no_grad():
+        torch.testing.assert_close(fake, generator(source, noise), atol=1e-4, rtol=0)
+        assert not torch.allclose(fake, generator(source, -noise), atol=1e-3)
+
+
 def picture(generator, batch, height, width):
     return torch.rand(batch, generator.in_channels, height, width) * 2 - 1
 
