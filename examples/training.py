@@ -390,16 +390,22 @@ def set_defaults(args: argparse.Namespace, **values: Any) -> None:
         setattr(args, name, given(getattr(args, name), value))
 
 
-def photo_parser(description: str | None, method: type, *, out: str) -> argparse.ArgumentParser:
-    """Return the parser of an example whose sources are made from photos, with all flags that these share."""
+def photo_parser(description: str | None, method: type, *, out: str, **procedural: Any) -> argparse.ArgumentParser:
+    """Return the parser of an example whose sources are made from photos, with all flags that these share.
+
+    `procedural` has defaults of flags for procedural facades.
+    """
+    procedural = {"size": 128, "base_channels": 32, "epochs": 5, **procedural}
+    widths = f"64; {procedural['base_channels']} for procedural facades"
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of photos, or with train/ and, for validation, val/ or test/")
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
     add_data_flags(parser, procedural_size=128)
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
+    parser.add_argument("--base-channels", type=int, help=f"width of the networks ({widths})")
     parser.add_argument("--out", type=Path, default=Path(out))
     add_flags(parser)
     add_network_flags(parser, method, norm="batch", dropout=True)
+    parser.set_defaults(procedural=procedural)
     return parser
 
 
@@ -413,10 +419,10 @@ def parse_photo_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def photo_pairs(args: argparse.Namespace, source: Any) -> tuple[DerivedPairs, DerivedPairs | None]:
     """Make pairs for training and validation from the photos of --data, or of procedural facades.
 
-    `source` is as for `imtrans.DerivedPairs`. Flags for size, width and epochs that are not set get their defaults.
+    `source` is as for `imtrans.DerivedPairs`. Flags that are not set get their defaults.
     """
     if args.data is None:
-        set_defaults(args, size=128, base_channels=32, epochs=5)
+        set_defaults(args, **args.procedural)
         train = ProceduralFacades(400, size=args.size, seed=2 * args.seed)
         val = ProceduralFacades(20, size=args.size, seed=2 * args.seed + 1, augment=False)
         return DerivedPairs(train, source), DerivedPairs(val, source)

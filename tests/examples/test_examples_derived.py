@@ -17,7 +17,7 @@ from imtrans.data.images import read_image, to_image, to_tensor
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 EXAMPLES = {
     "edges2photo.py": ((1, 3), "Edges(threshold=(0.03, 0.15), sigma=(0.6, 1.4))", {"--threshold", "--sigma"}),
-    "inpaint.py": ((4, 3), "Holes(kind='squares', size=0.5)", {"--holes", "--hole-size"}),
+    "inpaint.py": ((4, 3), "Holes(kind='strokes', size=0.5)", {"--holes", "--hole-size"}),
     "superres.py": ((3, 3), "Small(factor=4)", {"--factor"}),
 }
 SCRIPT = pytest.mark.parametrize("script", EXAMPLES)
@@ -73,7 +73,7 @@ def test_photos_with_and_without_held_out_ones(tmp_path, script):
     ("script", "flags", "source"),
     [
         ("edges2photo.py", ["--threshold", 0.1, 0.2, "--sigma", 1, 1], "Edges(threshold=(0.1, 0.2), sigma=(1.0, 1.0))"),
-        ("inpaint.py", ["--holes", "strokes", "--hole-size", 0.4], "Holes(kind='strokes', size=0.4)"),
+        ("inpaint.py", ["--holes", "centre", "--hole-size", 0.4], "Holes(kind='centre', size=0.4)"),
         ("superres.py", ["--factor", 2], "Small(factor=2)"),
     ],
 )
