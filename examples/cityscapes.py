@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
     real = args.data is not None
     set_defaults(args, size=(256, 512) if real else (128, 256), base_channels=64 if real else 24)
     set_defaults(args, epochs=200 if real else 6, segmenter_epochs=60 if real else 4)
+    if not real:
+        set_defaults(args, load_size=args.size)  # no jitter but flips
     folder = args.data or group.run_on_rank0(lambda: streets(Path("data", f"streets-{args.seed}"), args.seed))
     settings = data_arguments(args, args.size)
     train = CityscapesImages(folder, seed=args.seed, **settings)

@@ -82,7 +82,7 @@ class _Scene:
         self.picture = Image.new("RGB", (2 * height, height))
         self.labels = Image.new("L", (2 * height, height))
         self._draw, self._mark = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.labels)
-        self.middle = float(rng.uniform(0.9, 1.1))  # of the picture, in heights: where the street ends
+        self.middle = float(rng.uniform(0.95, 1.05))  # of the picture, in heights: where the street ends
         self.sun = int(rng.choice((-1, 1)))  # -1: from the left
         self._things: list[tuple[float, Callable[[], None]]] = []
 

@@ -148,7 +148,8 @@ def test_streets_without_data(cityscapes, tmp_path):
     output = cityscapes(*SMALL, "--max-steps", 2, "--seed", 3)
     assert cityscapes.asked == [(240, "train", 6), (20, "val", 7)]
     found = "pairs in leftImg8bit/{0} and gtFine/{0} in data/streets-3, 64x32 pixels, source of 20 labels, BtoA"
-    assert f"training on   3 {found.format('train')}, as Jitter(size=(128, 256)" in output
+    jitter = "as Jitter(size=(128, 256), load_size=(128, 256), flip=True)"
+    assert f"training on   3 {found.format('train')}, {jitter}" in output
     assert f"validating on 2 {found.format('val')}, resized to 256x128" in output
     scores = scores_of(output)
     assert list(scores) == ["real photos", "output"]
