@@ -120,6 +120,17 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return (torch.where(linear > 0.0031308, bent, 12.92 * linear) * 2 - 1).clamp(-1, 1)
 
 
+def luminance(rgb: Tensor) -> Tensor:
+    """Return 0.299 red + 0.587 green + 0.114 blue, as Pillow converts RGB to grey.
+
+    Shape: ``(b, 3, h, w) -> (b, 1, h, w)``.
+
+    Source: ITU-R BT.601.
+    """
+    red, green, blue = rgb.split(1, dim=-3)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def ciede2000(lab: Tensor, other: Tensor) -> Tensor:
     """Return the colour difference CIEDE2000 of each pixel: about 1 is just noticeable, black and white differ by 100.
 

@@ -93,6 +93,15 @@ def running_as(network: nn.Module, mode: str) -> Iterator[nn.Module]:
             _settings_outside.pop(module, None)  # the garbage collector may have taken it out
 
 
+def has_dropout(network: nn.Module) -> bool:
+    """Whether `network` has dropout, so that its outputs are random in the mode ``"paper"``.
+
+    >>> has_dropout(nn.Sequential(nn.Dropout(0.5))), has_dropout(nn.Sequential(nn.Dropout(0.0)))
+    (True, False)
+    """
+    return any(isinstance(module, _Dropouts) and module.p > 0 for module in network.modules())
+
+
 def settings_of(module: nn.Module) -> dict[str, Any]:
     """Return the attributes of `module`; inside `running_as`, as they are outside of it.
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from imtrans.checks import at_least, in_range, one_of
-from imtrans.colours import LAB, RGBA
+from imtrans.colours import LAB, RGBA, luminance
 from imtrans.data.images import to_image, to_tensor
 from imtrans.errors import ArgumentError, ShapeError, short_repr
 
@@ -70,16 +70,12 @@ class Derivation(ABC):
 
 @dataclass(frozen=True)
 class Grey(Derivation):
-    """The photo in grey, one channel: 0.299 red + 0.587 green + 0.114 blue, as Pillow converts RGB to grey.
-
-    Source: ITU-R BT.601.
-    """
+    """The photo in grey, one channel: its `imtrans.colours.luminance`."""
 
     channels = 1
 
     def apply(self, photos: Tensor, params: Tensor) -> Tensor:
-        red, green, blue = photos.split(1, dim=-3)
-        return 0.299 * red + 0.587 * green + 0.114 * blue
+        return luminance(photos)
 
     def __str__(self) -> str:
         return "grey to RGB"
@@ -132,7 +128,7 @@ class Edges(Derivation):
 
     def apply(self, photos: Tensor, params: Tensor) -> Tensor:
         threshold, weights = params[:, 0, None, None, None], _gaussian(params[:, 1], _most(self.sigma))
-        near = F.pad(_blurred(Grey().apply(photos, params), weights), (1, 1, 1, 1), "replicate")
+        near = F.pad(_blurred(luminance(photos), weights), (1, 1, 1, 1), "replicate")
         # The difference of both neighbours of a step is the two weights in the middle, times its contrast.
         middle = len(weights) // 2
         scale = 1 / (2 * (weights[middle] + weights[middle + 1]))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtrans.checks import one_of
-from imtrans.colours import ciede2000, rgb_to_lab
+from imtrans.colours import ciede2000, luminance, rgb_to_lab
 from imtrans.errors import ArgumentError, ShapeError, counted
 from imtrans.evaluation.frechet_distance import FrechetDistance
 from imtrans.evaluation.sliced_wasserstein import SlicedWasserstein
@@ -108,7 +108,7 @@ def gmsd(fake: Tensor, target: Tensor) -> Tensor:
     Raises:
         ShapeError: height or width is below 4 pixels, or images that are neither grey nor RGB.
 
-    Source: Xue et al. 2014, "Gradient Magnitude Similarity Deviation"; the luminance is the one of ITU-R BT.601.
+    Source: Xue et al. 2014, "Gradient Magnitude Similarity Deviation"; the luminance is `imtrans.colours.luminance`.
     """
     _check_size("gmsd", fake, 4, "for a map of 2x2 values")
     if fake.shape[1] not in (1, 3):
@@ -123,11 +123,10 @@ def gmsd(fake: Tensor, target: Tensor) -> Tensor:
 
 def _gradient(images: Tensor) -> Tensor:
     """Return the gradient magnitude of the luminance at half the size, ``(b, h / 2, w / 2)``."""
-    weights = images.new_tensor([0.299, 0.587, 0.114] if images.shape[1] == 3 else [1.0])
-    luminance = (images * weights[:, None, None]).sum(dim=1, keepdim=True)
+    grey = luminance(images) if images.shape[1] == 3 else images
     prewitt = images.new_tensor([[1, 0, -1]] * 3) / 3
     kernels = torch.stack([prewitt, prewitt.T])[:, None]
-    return torch.linalg.vector_norm(F.conv2d(F.avg_pool2d(luminance, 2), kernels, padding=1), dim=1)
+    return torch.linalg.vector_norm(F.conv2d(F.avg_pool2d(grey, 2), kernels, padding=1), dim=1)
 
 
 def colour_difference(fake: Tensor, target: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from imtrans.errors import ArgumentError, ImtransError, SavedModelError, join_na
 from imtrans.files import disk_errors, write_atomic
 from imtrans.hub.pretrained import Pretrained
 from imtrans.inference.translate import check_generator
-from imtrans.modes import running_as, unwrap
+from imtrans.modes import has_dropout, running_as, unwrap
 from imtrans.nn.layers import NearestConv
 from imtrans.nn.noise import noise_channels
 from imtrans.version import __version__
@@ -115,8 +115,7 @@ def _source_shape(
 
 def _exportable(generator: nn.Module, mode: str) -> nn.Module:
     """Return a copy in float32 on the CPU that computes the same in `mode`, in a form that the exporter takes."""
-    dropouts = [m for m in generator.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
-    if mode == "paper" and dropouts:
+    if mode == "paper" and has_dropout(generator):
         raise ArgumentError(
             f"export_onnx: {type(generator).__name__} has dropout, which is random in mode='paper', and a graph cannot "
             "draw as PyTorch does. Use mode='batch_stats', which is the same without dropout, or mode='eval'."

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from imtrans.checks import at_least
 from imtrans.errors import ArgumentError, ShapeError
-from imtrans.modes import unwrap
+from imtrans.modes import has_dropout, unwrap
 
 
 def noise_channels(network: nn.Module) -> int:
@@ -20,8 +20,7 @@ def check_samples(owner: str, network: nn.Module, mode: str, samples: int, *, mi
     Outputs differ by noise in every mode of `imtrans.modes.running_as`, and by dropout in ``"paper"``.
     """
     at_least(owner, "samples", samples, minimum)
-    drops = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in network.modules())
-    if not any(map(noise_channels, network.modules())) and not (drops and mode == "paper"):
+    if not any(map(noise_channels, network.modules())) and not (mode == "paper" and has_dropout(network)):
         raise ArgumentError(
             f"{owner}: samples={samples} would give equal outputs: {type(unwrap(network)).__name__} takes no noise, "
             f"and no dropout is active with mode={mode!r}. Use UNetGenerator(noise_channels=8), or mode='paper' with a "
