@@ -8,7 +8,7 @@ torchrun --nproc-per-node=4 examples/colorize.py --data DIR             # four p
 import argparse
 
 import torch
-from training import main, parse_photo_flags, photo_pairs, photo_parser, train_paired
+from training import main, parse_flags, photo_pairs, photo_parser, train_paired
 
 from imtrans import Colorization
 from imtrans.distributed.process_group import init_process_group
@@ -16,7 +16,7 @@ from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
-    return parse_photo_flags(photo_parser(__doc__, Colorization, out="runs/colorize"))
+    return parse_flags(photo_parser(__doc__, Colorization, out="runs/colorize"))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ In the data set "night2day" of pix2pix, the night is on the left: from day to ni
 import argparse
 
 import torch
-from training import check_procedural, main, pair_parser, pairs_of, train_paired
+from training import main, pair_parser, pairs_of, parse_flags, train_paired
 
 from imtrans import NightFacades
 from imtrans.distributed.process_group import init_process_group
@@ -18,11 +18,7 @@ from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
-    parser = pair_parser(__doc__, out="runs/day2night", direction="day to night")
-    args = parser.parse_args()
-    if args.data is None:
-        check_procedural(parser, args)
-    return args
+    return parse_flags(pair_parser(__doc__, out="runs/day2night", direction="day to night"))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ python examples/translate.py --weights runs/edges2photo/generator --input drawin
 import argparse
 
 import torch
-from training import main, parse_photo_flags, photo_pairs, photo_parser, train_paired
+from training import main, parse_flags, photo_pairs, photo_parser, train_paired
 
 from imtrans import Pix2Pix
 from imtrans.data import Edges
@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
         low, high = bounds = getattr(default, name)
         help_text = f"{text}; drawn between two numbers ({low} {high})"
         parser.add_argument(f"--{name}", type=float, nargs=2, metavar=("LOW", "HIGH"), default=bounds, help=help_text)
-    return parse_photo_flags(parser)
+    return parse_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:

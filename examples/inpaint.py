@@ -12,7 +12,7 @@ import argparse
 
 import torch
 from torch import nn
-from training import main, parse_photo_flags, photo_pairs, photo_parser, set_defaults, train_paired
+from training import main, parse_flags, photo_pairs, photo_parser, set_defaults, train_paired
 
 from imtrans import DerivedPairs, Inpainting, translate
 from imtrans.data import Holes
@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser = photo_parser(__doc__, Inpainting, out="runs/inpaint", **small)
     parser.add_argument("--holes", choices=HOLES, default="strokes", help="kind of holes (strokes)")
     parser.add_argument("--hole-size", type=float, default=0.5, help="relative to the image, see Holes (0.5)")
-    return parse_photo_flags(parser)
+    return parse_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:

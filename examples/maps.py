@@ -10,7 +10,7 @@ The pairs of the data set "maps" of pix2pix are of 600x600 pixels. They are crop
 import argparse
 
 import torch
-from training import check_procedural, main, pair_parser, pairs_of, train_paired
+from training import main, pair_parser, pairs_of, parse_flags, train_paired
 
 from imtrans import ProceduralTowns
 from imtrans.data.paired import PREPROCESS
@@ -21,9 +21,8 @@ from imtrans.runtime import pick_device
 def arguments() -> argparse.Namespace:
     parser = pair_parser(__doc__, out="runs/maps", direction="aerial photos to maps")
     parser.add_argument("--preprocess", choices=PREPROCESS, help="from image of --data to sample (crop)")
-    args = parser.parse_args()
+    args = parse_flags(parser)
     if args.data is None:
-        check_procedural(parser, args)
         if args.preprocess is not None:
             parser.error("--preprocess is for the images of a folder, and there is no --data")
     elif args.load_size is not None and args.preprocess in (None, "crop", "none"):

@@ -17,6 +17,7 @@ from training import (
     add_network_flags,
     check_procedural,
     data_arguments,
+    drawn,
     main,
     pairs_of_folder,
     set_defaults,
@@ -87,9 +88,7 @@ def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
     if args.data is None and not args.download:
         set_defaults(args, size=128, base_channels=32, epochs=5)
-        train = ProceduralFacades(400, size=args.size, seed=2 * args.seed)
-        val = ProceduralFacades(20, size=args.size, seed=2 * args.seed + 1, augment=False)
-        train_paired(args, train, val, group)
+        train_paired(args, *drawn(args, ProceduralFacades), group)
         return
     set_defaults(args, size=256, base_channels=64, epochs=200)
     folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))

@@ -9,7 +9,7 @@ python examples/superres.py --data DIR --factor 8       # DIR/*.jpg, or DIR/trai
 import argparse
 
 import torch
-from training import main, parse_photo_flags, photo_pairs, photo_parser, train_paired
+from training import main, parse_flags, photo_pairs, photo_parser, train_paired
 
 from imtrans import Pix2Pix, evaluate
 from imtrans.data import Small
@@ -20,7 +20,7 @@ from imtrans.runtime import pick_device
 def arguments() -> argparse.Namespace:
     parser = photo_parser(__doc__, Pix2Pix, out="runs/superres")
     parser.add_argument("--factor", type=int, default=4, help="of the sides of an image (4)")
-    return parse_photo_flags(parser)
+    return parse_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -91,6 +91,14 @@ def check_procedural(parser: argparse.ArgumentParser, args: argparse.Namespace) 
             parser.error(f"{flag} is for the images of a folder, and there is no --data")
 
 
+def parse_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, and end the script if a flag is for a folder and there is no --data."""
+    args = parser.parse_args()
+    if args.data is None:
+        check_procedural(parser, args)
+    return args
+
+
 def pair_parser(description: str | None, *, out: str, direction: str) -> argparse.ArgumentParser:
     """Return the parser of an example that trains Pix2Pix on pairs; `direction` says what ``AtoB`` is."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,11 +117,16 @@ def pairs_of(args: argparse.Namespace, procedural: type[ProceduralPairs], **sett
     """Return pairs for training and validation, from the folder --data with these `settings`, or `procedural` ones."""
     if args.data is None:
         set_defaults(args, size=128, base_channels=32, epochs=5)
-        make = partial(procedural, size=args.size, direction=args.direction)
-        return make(400, seed=2 * args.seed), make(20, seed=2 * args.seed + 1, augment=False)
+        return drawn(args, procedural, direction=args.direction)
     set_defaults(args, size=256, base_channels=64, epochs=200)
     settings = {**data_arguments(args, args.size), "direction": args.direction, **settings}
     return pairs_of_folder(args.data, seed=args.seed, **settings)
+
+
+def drawn(args: argparse.Namespace, procedural: Callable[..., T], **settings: Any) -> tuple[T, T]:
+    """Return 400 `procedural` samples for training and 20 others for validation."""
+    make = partial(procedural, size=args.size, **settings)
+    return make(400, seed=2 * args.seed), make(20, seed=2 * args.seed + 1, augment=False)
 
 
 def pairs_of_folder(folder: Path, *, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
@@ -409,13 +422,6 @@ def photo_parser(description: str | None, method: type, *, out: str, **procedura
     return parser
 
 
-def parse_photo_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    args = parser.parse_args()
-    if not args.data:
-        check_procedural(parser, args)
-    return args
-
-
 def photo_pairs(args: argparse.Namespace, source: Any) -> tuple[DerivedPairs, DerivedPairs | None]:
     """Make pairs for training and validation from the photos of --data, or of procedural facades.
 
@@ -423,8 +429,7 @@ def photo_pairs(args: argparse.Namespace, source: Any) -> tuple[DerivedPairs, De
     """
     if args.data is None:
         set_defaults(args, **args.procedural)
-        train = ProceduralFacades(400, size=args.size, seed=2 * args.seed)
-        val = ProceduralFacades(20, size=args.size, seed=2 * args.seed + 1, augment=False)
+        train, val = drawn(args, ProceduralFacades)
         return DerivedPairs(train, source), DerivedPairs(val, source)
     set_defaults(args, size=256, base_channels=64, epochs=200)
     settings = {"seed": args.seed, **data_arguments(args, args.size)}
