@@ -33,6 +33,11 @@ TESTED_PAIRED = {
     "--recipe", "--no-dropout", "--l1-weight", "--feature-weight", "--pixel-loss", "--d-loss-weight",
     "--diversity-weight", "--noise-channels", "--noise-at",
 }  # fmt: skip
+SHARED_PAIRED = {  # of the examples on pairs and on photos
+    "--help", "--data", "--epochs", "--size", "--base-channels", "--out", "--on-bad-image", "--seed", "--decay-epochs",
+    "--lr-policy", "--warmup-epochs", "--max-steps", "--batch-size", "--precision", "--no-compile", "--device",
+    "--num-workers", "--checkpoint-every", "--resume", "--push-to-hub", "--segmenter", *TESTED, *TESTED_PAIRED,
+}  # fmt: skip
 CHANNELS = {"pix2pix_facades.py": (3, 3), "colorize.py": (1, 2), "cyclegan.py": (3, 3), "day2night.py": (3, 3)}
 
 

@@ -7,7 +7,7 @@ import pytest
 import test_examples
 import torch
 from PIL import Image
-from test_example_flags import TESTED, TESTED_PAIRED
+from test_example_flags import SHARED_PAIRED
 from test_examples import config_of, fill
 
 from imtrans import load_pretrained, translate
@@ -45,14 +45,8 @@ def test_with_no_data_it_trains_on_procedural_facades(tmp_path, script):
     assert "3 steps of batch 1" in succeeded(script, *TINY, "--max-steps", 3, "--resume", cwd=tmp_path)
 
     listed = succeeded(script, "--help", cwd=tmp_path)
-    shared = {
-        *TESTED, "--data", "--epochs", "--size", "--on-bad-image", "--base-channels", "--out", "--decay-epochs",
-        "--lr-policy", "--warmup-epochs", "--max-steps", "--batch-size", "--precision", "--no-compile", "--device",
-        "--seed", "--num-workers", "--checkpoint-every", "--resume", "--push-to-hub", "--help",
-        "--segmenter", *TESTED_PAIRED,
-    }  # fmt: skip
     found = {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")}
-    assert found - {"--weights", "--input"} == shared | own  # two are of translate.py, which the text names
+    assert found - {"--weights", "--input"} == SHARED_PAIRED | own  # two are of translate.py, which the text names
 
 
 @SCRIPT

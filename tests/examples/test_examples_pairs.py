@@ -10,7 +10,7 @@ import pytest
 import test_examples
 from example_runs import EXAMPLES
 from PIL import Image
-from test_example_flags import TESTED, TESTED_PAIRED
+from test_example_flags import SHARED_PAIRED
 from test_examples import config_of, side_by_side
 
 from imtrans import CityscapesImages, load_pretrained
@@ -18,12 +18,7 @@ from imtrans.data.cityscapes import TRAIN_PALETTE
 from imtrans.data.streets import save_streets
 
 TINY = ["--size", 32, "--base-channels", 4, "--device", "cpu"]
-SHARED = {
-    "--help", "--data", "--direction", "--epochs", "--size", "--base-channels", "--out", "--on-bad-image", "--seed",
-    "--decay-epochs", "--lr-policy", "--warmup-epochs", "--max-steps", "--batch-size", "--precision", "--no-compile",
-    "--device", "--num-workers", "--checkpoint-every", "--resume", "--push-to-hub", "--segmenter", *TESTED,
-    *TESTED_PAIRED,
-}  # fmt: skip
+SHARED = SHARED_PAIRED | {"--direction"}
 
 
 def flags_of(text):

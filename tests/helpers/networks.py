@@ -12,8 +12,25 @@ from imtrans import (
     ResnetGenerator,
     UNetGenerator,
 )
+from imtrans.nn.attention import SelfAttention
 from imtrans.nn.layers import group_norm
 from imtrans.nn.skips import AddSkip, GatedSkip
+
+
+def trained(generator):
+    """Give a network statistics and weights in which a mistake shows."""
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.uniform_(-0.5, 0.5)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.weight.data.normal_(0.0, 0.1)
+        elif isinstance(module, SelfAttention):
+            module.gamma.data.fill_(0.5)
+    return generator
+
 
 SMALL = {
     UNetGenerator: {"base_channels": 4, "depth": 3},

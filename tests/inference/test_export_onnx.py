@@ -15,7 +15,6 @@ from torch.nn.utils import parametrizations
 from imtrans import LocalEnhancer, ResnetGenerator, UNetGenerator, export_onnx, one_hot, translate
 from imtrans.colours import CMP_PALETTE
 from imtrans.errors import ArgumentError, SavedModelError, ShapeError
-from imtrans.nn.attention import SelfAttention
 from imtrans.nn.layers import NearestConv
 
 onnx = pytest.importorskip("onnx")
@@ -36,18 +35,7 @@ LIVE_NORMS = [case for case in CASES if case.values[0][1].get("norm") in ("batch
 
 
 def trained(generator):
-    """Statistics and weights in which a mistake shows."""
-    for module in generator.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 2.0)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.uniform_(-0.5, 0.5)
-        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.weight.data.normal_(0.0, 0.1)
-        elif isinstance(module, SelfAttention):
-            module.gamma.data.fill_(0.5)
-    return generator.eval()
+    return networks.trained(generator).eval()
 
 
 def small_unet(**changes):
