@@ -13,11 +13,11 @@ from imtrans.data.derivations import Lab as Lab
 from imtrans.data.derivations import Noise as Noise
 from imtrans.data.derivations import Small as Small
 from imtrans.data.derived import DerivedPairs as DerivedPairs
+from imtrans.data.derived import LabImages as LabImages
 from imtrans.data.facades.datasets import LabFacades as LabFacades
 from imtrans.data.facades.datasets import NightFacades as NightFacades
 from imtrans.data.facades.datasets import ProceduralFacades as ProceduralFacades
 from imtrans.data.facades.datasets import UnpairedFacades as UnpairedFacades
-from imtrans.data.lab_images import LabImages as LabImages
 from imtrans.data.labels import colours_from_ids as colours_from_ids
 from imtrans.data.labels import ids_from_colours as ids_from_colours
 from imtrans.data.labels import one_hot as one_hot

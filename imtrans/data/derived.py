@@ -162,6 +162,30 @@ class DerivedPairs(SingleSourceDataset):
         return f"{self.describe_images()}, {self.derivation}, {self._describe_crops()}"
 
 
+class LabImages(DerivedPairs):
+    """A folder of images in CIE Lab, `DerivedPairs` with the source ``"lab"``; arguments and errors as there.
+
+    A sample is ``{"source": (1, size, size), "target": (2, size, size)}`` in [-1, 1]: L, and a and b, scaled as in
+    `imtrans.colours.split_lab`. It is a function of (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        size: Size = 256,
+        load_size: Size | None = None,
+        augment: bool = True,
+        flip: bool = True,
+        seed: int = 0,
+        on_bad_image: str = "error",
+    ) -> None:
+        super().__init__(
+            folder, "lab", size=size, load_size=load_size, augment=augment, flip=flip, seed=seed,
+            on_bad_image=on_bad_image,
+        )  # fmt: skip
+
+
 def _check_photos(owner: str, photos: SingleSourceDataset, given: dict[str, Any]) -> None:
     if given:
         raise ArgumentError(

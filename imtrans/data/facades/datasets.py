@@ -54,7 +54,7 @@ class NightFacades(ProceduralPairs):
 
 
 class LabFacades(DerivedPairs):
-    """The pictures of `ProceduralFacades` in CIE Lab; samples as in `imtrans.data.lab_images.LabImages`.
+    """The pictures of `ProceduralFacades` in CIE Lab; samples as in `imtrans.data.derived.LabImages`.
 
     Arguments and errors are as for `ProceduralFacades`.
 
