@@ -267,12 +267,15 @@ def test_the_ablations_check_the_size_before_the_first_run(tmp_path):
 
 
 def test_the_speedrun_trains_until_the_scores_are_reached(tmp_path):
-    tiny = ["--size", "32", "--base-channels", "2", "--epochs", "1", "--segmenter-epochs", "1", "--device", "cpu"]
+    tiny = ["--size", "48", "--base-channels", "2", "--epochs", "1", "--segmenter-epochs", "1", "--device", "cpu"]
     done = run_example("speedrun.py", *tiny, "--tries", "1", "--batch-size", "8", "--lr", "0.001", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "runs/speedrun.json").read_text())
     assert (row["seed"], row["recipe"]) == (0, "sharp")
-    assert row["paper"].keys() == row["tries"][0].keys() == {"seconds", "epochs", "iou", "texture", "layout"}
+    assert row["paper"].keys() == row["tries"][0].keys()
+    assert row["paper"].keys() == {"seconds", "small_epochs", "epochs", "iou", "texture", "layout"}
+    assert [(each["small_epochs"], each["epochs"]) for each in (row["paper"], row["tries"][0])] == [(0, 1), (2, 1)]
     assert min(row["paper"]["seconds"], row["tries"][0]["seconds"]) > 0
-    assert "seed 0  paper     1 epochs" in done.stdout
+    assert "seed 0  paper         1 epochs" in done.stdout
+    assert "seed 0  sharp     2 + 1 epochs" in done.stdout
     assert re.search(r"^sharp (reaches|did not reach) the scores of paper in", done.stdout, re.MULTILINE)
