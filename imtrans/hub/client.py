@@ -93,22 +93,24 @@ def push(
     token: str | None = None,
     private: bool | None = None,
     message: str = "Upload with imtrans",
+    space_sdk: str | None = None,
 ) -> str:
     """Upload the files of `folder` to a model repo in one commit. Returns the address of the repo, which may be new.
 
-    Files that the repo has already are not sent; without new files there is no commit. Raises a HubError if the Hub
-    cannot be reached, or refuses.
+    With `space_sdk`, for example "gradio", the repo is a Space. Files that the repo has already are not sent; without
+    new files there is no commit. Raises a HubError if the Hub cannot be reached, or refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     with _hub_errors(repo_id, revision, token, writing=True):
         api = HfApi(token=token)
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        kind = "model" if space_sdk is None else "space"
+        url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=kind, space_sdk=space_sdk)
         if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
+            api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=kind)
         operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
-        api.create_commit(repo_id, operations, revision=revision, commit_message=message)
+        api.create_commit(repo_id, operations, revision=revision, commit_message=message, repo_type=kind)
     return str(url)
 
 

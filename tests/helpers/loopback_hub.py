@@ -218,7 +218,9 @@ class Faults:
 
 Handler = Callable[..., Reply]
 ROUTES: list[tuple[str, re.Pattern[str], Handler]] = []
-REPO, REVISION, MODEL = "(?P<repo>[^/]+(?:/[^/]+)?)", "(?P<revision>[^/]+)", "/api/models/(?P<repo>[^/]+(?:/[^/]+)?)"
+# A Space is the repo spaces/USER/NAME here.
+REPO, REVISION = "(?P<repo>(?:spaces/)?[^/]+(?:/[^/]+)?)", "(?P<revision>[^/]+)"
+MODEL = f"/api/(?:models/|(?=spaces/)){REPO}"
 
 
 def route(methods: str, pattern: str) -> Callable[[Handler], Handler]:
@@ -407,7 +409,8 @@ class LoopbackHub:
     def _create(self, call: Call) -> Reply:
         if self._checked_token(call) != self.token:
             raise Refusal(403 if call.token else 401, "You don't have the rights to create a model here")
-        repo_id = f"{call.json.get('organization') or 'user'}/{call.json['name']}"
+        kind = "spaces/" if call.json.get("type") == "space" else ""
+        repo_id = f"{kind}{call.json.get('organization') or 'user'}/{call.json['name']}"
         url = f"{self.endpoint}/{repo_id}"
         if repo_id in self._repos:
             raise Refusal(409, "You already created this model repo", url=url)

@@ -1,0 +1,158 @@
+"""Serve a page that translates uploaded pictures and drawings with a saved generator, made with Gradio.
+
+pip install -c constraints.txt -e ".[app]"
+python examples/app.py                                        # label maps to facades
+python examples/app.py --weights runs/mine/generator          # a folder, USER/REPO, or a published name
+python examples/app.py --weights NAME --space DIR             # write the folder of a Hugging Face Space
+python examples/app.py --weights NAME --push-space USER/NAME  # push it
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from imtrans import load_pretrained, translate
+from imtrans.checks import at_least
+from imtrans.colours import PALETTES, Colour, check_palette
+from imtrans.errors import ArgumentError, ImtransError
+from imtrans.hub.client import push
+from imtrans.runtime import pick_device
+from imtrans.version import __version__
+
+HERE = Path(__file__).parent
+WEIGHTS = (HERE / "weights", HERE / "weights" / "facades")  # in a Space, and in the repository
+CARD = """---
+title: {title}
+emoji: 🖌️
+colorFrom: indigo
+colorTo: blue
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+tags: [image-to-image, imtrans]
+---
+
+Upload a picture or draw one, and a generator of [imtrans](https://pypi.org/project/imtrans/) translates it.
+"""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", metavar="NAME", help="a folder, USER/REPO, or a name in published_weights()")
+    parser.add_argument("--palette", choices=PALETTES, help="colours to draw with (the generator's own, or facades)")
+    parser.add_argument("--size", type=int, default=256, help="height and width of a drawing (256)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--port", type=int, default=7860, help="of the server (7860)")
+    parser.add_argument("--space", type=Path, metavar="DIR", help="write a folder for a Space, and serve nothing")
+    parser.add_argument("--push-space", metavar="USER/NAME", help="push that folder to the Hugging Face Hub")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    default = next((folder for folder in WEIGHTS if (folder / "config.json").exists()), WEIGHTS[-1])
+    generator = load_pretrained(args.weights or default)
+    if args.push_space:
+        with TemporaryDirectory() as folder:
+            save_space(generator, Path(folder), args.push_space)
+            print(f"space      {push(Path(folder), args.push_space, space_sdk='gradio')}")
+    elif args.space:
+        save_space(generator, args.space, args.space.name)
+        print(f"space      {args.space}")
+    else:
+        app = page(generator.to(pick_device(args.device)), args.palette, at_least("app", "--size", args.size, 1))
+        app.launch(server_port=args.port)
+
+
+def page(generator: nn.Module, palette: str | None = None, size: int = 256) -> Any:
+    """Return the page: a Gradio app with the endpoints ``/translate`` for a picture, and ``/draw`` for a drawing."""
+    gradio = import_gradio()
+    colours = check_palette("app", palette or generator.palette or "facades")
+    noise = getattr(generator, "noise_channels", 0) > 0
+
+    def from_picture(picture: Image.Image | None, seed: float) -> Image.Image | None:
+        if picture is None:
+            return None
+        try:
+            return translate(generator, picture, seed=int(seed))
+        except ImtransError as error:
+            raise gradio.Error(str(error)) from error
+
+    def from_drawing(drawing: dict[str, Any], seed: float) -> Image.Image | None:
+        return from_picture(nearest_colours(drawing["composite"], colours), seed)
+
+    with gradio.Blocks(title="imtrans") as app:
+        gradio.Markdown(f"# {type(generator).__name__}\nUpload a picture or draw one. The translation is on the right.")
+        seed = gradio.Number(0, label="Seed of the noise", precision=0, visible=noise)
+        # A drawing has colours of classes; other spaces of colours, and maps of ids, are for files.
+        with gradio.Tab("Draw", visible=generator.colours is None and generator.num_labels is None), gradio.Row():
+            drawing = gradio.ImageEditor(
+                Image.new("RGB", (size, size), colours[0]),
+                type="pil",
+                label="Drawing",
+                sources=(),
+                layers=False,
+                transforms=(),
+                canvas_size=(size, size),
+                fixed_canvas=True,
+                eraser=False,
+                brush=gradio.Brush(
+                    colors=[f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours],
+                    color_mode="fixed",
+                    default_size=max(1, size // 16),
+                ),
+            )
+            result = gradio.Image(label="Translation", interactive=False, format="png")
+            drawing.change(from_drawing, [drawing, seed], result, api_name="draw", show_progress="hidden")
+        with gradio.Tab("Upload"), gradio.Row():
+            picture = gradio.Image(type="pil", label="Picture", image_mode=None)
+            result = gradio.Image(label="Translation", interactive=False, format="png")
+            picture.change(from_picture, [picture, seed], result, api_name="translate")
+    return app
+
+
+def import_gradio() -> Any:
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio
+    except ModuleNotFoundError:
+        raise ArgumentError('app: gradio is not installed. Run `pip install "imtrans[app]"`.') from None
+    return gradio
+
+
+def nearest_colours(drawing: Image.Image, colours: tuple[Colour, ...]) -> Image.Image:
+    """Give each pixel the nearest of `colours`: a brush blends its colour with the others at the edge of a stroke."""
+    pixels = np.asarray(drawing.convert("RGB"), dtype=np.float32)
+    distances = np.square(pixels[..., None, :] - np.asarray(colours, dtype=np.float32)).sum(-1)
+    return Image.fromarray(np.asarray(colours, dtype=np.uint8)[distances.argmin(-1)])
+
+
+def save_space(generator: nn.Module, folder: Path, name: str) -> None:
+    """Write this script, the weights, the requirements and the card of a Space into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator.save_pretrained(folder / "weights")
+    shutil.copyfile(__file__, folder / "app.py")
+    (folder / "requirements.txt").write_text(f"imtrans[app]=={__version__}\n")
+    (folder / "README.md").write_text(CARD.format(title=name.split("/")[-1], gradio=import_gradio().__version__))
+
+
+def main() -> int:
+    try:
+        run(arguments())
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    raise SystemExit(main())
