@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from train_segmenter import fit, load, pairs, read_palette, score, translations
-from training import given, main
 
 from imtrans import PairedImages, Trainer, frechet_distance, recipe
 from imtrans.checks import at_least
+from imtrans.cli.train.flags import given
+from imtrans.cli.train.run import main
 from imtrans.data.loader import batches
 from imtrans.errors import counted
 from imtrans.methods.recipes import RECIPES

@@ -1,353 +1,58 @@
-"""Shared by the training examples: flags, arguments of the trainer, and the printed report."""
+"""The run that the flags ask for: its trainer, and what is printed about it."""
 
 import argparse
-import inspect
 import shlex
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from torch import nn
 
-from imtrans import (
-    DerivedPairs,
-    PairedImages,
-    PatchDiscriminator,
-    Pix2Pix,
-    PixelDiscriminator,
-    ProceduralFacades,
-    ResnetGenerator,
-    Trainer,
-    UNetGenerator,
-    init_net,
-    load_pretrained,
-)
-from imtrans.convert.published import is_published
-from imtrans.data.crop_dataset import Size
-from imtrans.data.paired import DIRECTIONS
-from imtrans.data.procedural import ProceduralPairs
+from imtrans.cli.train.flags import chosen
+from imtrans.cli.train.networks import init_arguments, settings_of, warm_start
+from imtrans.convert import load_pretrained
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import ArgumentError, DataError, HubError, ImtransError, SavedModelError, counted, join_names
-from imtrans.hub.pretrained import Pretrained
+from imtrans.errors import ImtransError, counted
 from imtrans.methods import Method
-from imtrans.methods.recipes import RECIPES, Settings, unet_depth
-from imtrans.nn.init import SCHEMES
-from imtrans.nn.layers import NORMS
-from imtrans.nn.losses import GAN_MODES, PIXEL_LOSSES
-from imtrans.nn.unet import NOISE_AT
+from imtrans.modes import MODES
 from imtrans.runtime import pick_device
-from imtrans.training.schedule import LR_POLICIES
-
-T = TypeVar("T")
-
-GENERATORS = ("unet_256", "unet_128", "resnet_9blocks", "resnet_6blocks")
-METHOD_FLAGS = {
-    "l1_weight": "weight of the pixel loss",
-    "d_loss_weight": "factor of the discriminator's loss",
-    "source_cycle_weight": "weight of the cycle loss from source to target and back",
-    "target_cycle_weight": "weight of the cycle loss from target to source and back",
-    "identity_weight": "weight of the identity losses, relative to the cycle weights",
-    "feature_weight": "weight of the feature matching loss, unless the recipe sets it",
-    "diversity_weight": "weight of the diversity loss, for --noise-channels",
-    "pool_size": "number of earlier images shown to the discriminator",
-}
+from imtrans.training import Trainer
 
 
-class SizeAction(argparse.Action):
-    """Stores one number as it is, and two as ``(height, width)``."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        if len(values) > 2:
-            parser.error(f"argument {self.option_strings[0]}: give one number, or height and width")
-        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
-
-
-def add_data_flags(parser: argparse.ArgumentParser, *, procedural_size: int) -> None:
-    size: dict[str, Any] = {"type": int, "nargs": "+", "action": SizeAction, "metavar": ("HEIGHT", "WIDTH")}
-    parser.add_argument(
-        "--size", **size, help=f"one number for squares (256; {procedural_size} for procedural images, only squares)"
-    )
-    parser.add_argument(
-        "--load-size", **size, help="that crops of --size are taken from (286 / 256 of it); not for procedural images"
-    )
-    parser.add_argument("--no-flip", action="store_true", help="do not mirror images; not for procedural images")
-    parser.add_argument(
-        "--on-bad-image", choices=["error", "skip"], default="error", help="skip: leave out images that cannot be read"
-    )
+def main(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run a script, print an error of imtrans in one line, and return the exit status."""
+    try:
+        run(args)
+    except ImtransError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
-def data_arguments(args: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """Return the arguments of a data set of files that the flags set."""
-    return {"size": size, "load_size": args.load_size, "flip": not args.no_flip, "on_bad_image": args.on_bad_image}
+def train_method(args: argparse.Namespace, method: nn.Module, train: Any, val: Any, group: ProcessGroup) -> Trainer:
+    """Train a method, and push it if --push-to-hub says so. Prints the data, the plan and a report.
 
-
-def check_procedural(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the script if a flag has no meaning for procedural images."""
-    given_flags = {"--size HEIGHT WIDTH": isinstance(args.size, tuple), "--load-size": args.load_size is not None}
-    for flag, is_given in {**given_flags, "--no-flip": args.no_flip}.items():
-        if is_given:
-            parser.error(f"{flag} is for the images of a folder, and there is no --data")
-
-
-def parse_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line, and end the script if a flag is for a folder and there is no --data."""
-    args = parser.parse_args()
-    if args.data is None:
-        check_procedural(parser, args)
-    return args
-
-
-def pair_parser(description: str | None, *, out: str, direction: str) -> argparse.ArgumentParser:
-    """Return the parser of an example that trains Pix2Pix on pairs; `direction` says what ``AtoB`` is."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
-    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help=f"AtoB: {direction} (AtoB)")
-    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural images)")
-    add_data_flags(parser, procedural_size=128)
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural images)")
-    parser.add_argument("--out", type=Path, default=Path(out))
-    add_flags(parser)
-    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
-    return parser
-
-
-def pairs_of(args: argparse.Namespace, procedural: type[ProceduralPairs], **settings: Any) -> tuple[Any, Any]:
-    """Return pairs for training and validation, from the folder --data with these `settings`, or `procedural` ones."""
-    if args.data is None:
-        set_defaults(args, size=128, base_channels=32, epochs=5)
-        return drawn(args, procedural, direction=args.direction)
-    set_defaults(args, size=256, base_channels=64, epochs=200)
-    settings = {**data_arguments(args, args.size), "direction": args.direction, **settings}
-    return pairs_of_folder(args.data, seed=args.seed, **settings)
-
-
-def drawn(args: argparse.Namespace, procedural: Callable[..., T], **settings: Any) -> tuple[T, T]:
-    """Return 400 `procedural` samples for training and 20 others for validation."""
-    make = partial(procedural, size=args.size, **settings)
-    return make(400, seed=2 * args.seed), make(20, seed=2 * args.seed + 1, augment=False)
-
-
-def pairs_of_folder(folder: Path, *, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
-    """Return the pairs in train/, and the ones in val/ or test/."""
-    if folder.is_dir() and not (folder / "train").is_dir():
-        raise DataError(f"{folder} has no folder train/. Put the training pairs there, and validation pairs in val/.")
-    val = held_out(folder)
-    train = PairedImages(folder / "train", seed=seed, **settings)
-    return train, None if val is None else PairedImages(val, augment=False, **settings)
-
-
-def add_flags(parser: argparse.ArgumentParser, *, paired: bool = True) -> None:
-    parser.add_argument("--decay-epochs", type=int, help="last epochs, with a decaying learning rate (half of them)")
-    parser.add_argument("--lr-policy", choices=LR_POLICIES, default="linear", help="see imtrans.Trainer (linear)")
-    parser.add_argument("--warmup-epochs", type=int, default=0, help="first epochs, with a growing learning rate (0)")
-    parser.add_argument("--max-steps", type=int, help="stop after this many steps")
-    parser.add_argument("--lr", type=float, help="learning rate of Adam (0.0002)")
-    parser.add_argument(
-        "--betas", type=float, nargs=2, metavar=("BETA1", "BETA2"), help="decay rates of Adam's moments (0.5 0.999)"
-    )
-    parser.add_argument("--batch-size", type=int, default=1, help="samples in each process (1)")
-    parser.set_defaults(segmenter=None)
-    if paired:  # without pairs there is no validation
-        text = "of targets, a folder or USER/REPO: the validation adds texture and layout"
-        parser.add_argument("--segmenter", metavar="NAME", help=text)
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
-    parser.add_argument("--no-compile", action="store_true", help="do not capture the step as a CUDA graph")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--num-workers", type=int, default=0, help="loader processes for data that do not fit in memory (0)"
-    )
-    parser.add_argument(
-        "--checkpoint-every",
-        type=int,
-        metavar="N",
-        help="steps between checkpoints (a twentieth of the run, at least 100)",
-    )
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
-    parser.add_argument("--push-to-hub", metavar="USER/REPO", help="push the trained networks at the end")
-
-
-def add_network_flags(parser: argparse.ArgumentParser, method: type, *, norm: str, dropout: bool) -> None:
-    """Add the flags of the networks and of the class `method`; a weight only if the class has it as an argument.
-
-    `norm` is the default of --norm. `dropout` says whether the generators have dropout by default.
+    `args` has a size, a number of base channels and of epochs: see `imtrans.cli.train.flags.set_defaults`.
     """
-    parser.set_defaults(method=method, recipe="paper")
-    if len(names := [name for name, methods in RECIPES.items() if method in methods]) > 1:
-        parser.add_argument("--recipe", choices=names, default="sharp", help="see imtrans.recipe (sharp)")
-    parser.add_argument("--generator", choices=GENERATORS, help="generator of pytorch-CycleGAN-and-pix2pix")
-    parser.add_argument("--norm", choices=sorted(NORMS), default=norm, help=f"norm of all networks ({norm})")
-    parser.add_argument(
-        "--discriminator", choices=["patch", "pixel"], default="patch", help="pixel: judges each pixel alone (patch)"
-    )
-    parser.add_argument("--n-layers", type=int, help="convolutions of stride 2 in a patch discriminator (3)")
-    if dropout:
-        parser.add_argument("--no-dropout", action="store_true", help="no dropout in the generator")
-    parser.set_defaults(no_dropout=not dropout, noise_channels=0, noise_at="input")
-    if "diversity_weight" in _parameters(method):
-        parser.add_argument("--noise-channels", type=int, help="length of the generator's noise, for a U-Net (0)")
-        parser.add_argument("--noise-at", choices=NOISE_AT, help="where the noise enters the U-Net (input)")
-    parser.add_argument(
-        "--init", choices=SCHEMES, default="normal", help="distribution of the initial weights (normal)"
-    )
-    parser.add_argument("--init-gain", type=float, help="standard deviation or gain of the initial weights (0.02)")
-    names = "weights to start from: a folder, USER/REPO, or a name in imtrans.published_weights()"
-    parser.add_argument("--warm-start", metavar="NAME", help=names)
-    parser.add_argument("--gan-mode", choices=GAN_MODES, help=f"adversarial loss ({_default(method, 'gan_loss')})")
-    if "pixel_loss" in _parameters(method):
-        parser.add_argument(
-            "--pixel-loss", choices=PIXEL_LOSSES, help=f"loss of pixels ({_default(method, 'pixel_loss')})"
-        )
-    for name in _method_flags(method):
-        flag, default = f"--{name.replace('_', '-')}", _default(method, name)
-        parser.add_argument(flag, type=type(default), help=f"{METHOD_FLAGS[name]} ({default:g})")
-
-
-def _method_flags(method: type) -> list[str]:
-    return [name for name in METHOD_FLAGS if name in _parameters(method)]
-
-
-def _default(function: Callable[..., Any], argument: str) -> Any:
-    return _parameters(function)[argument].default
-
-
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a function, or of a class and its bases, which may take `**options` for them."""
-    functions = [base.__init__ for base in reversed(function.__mro__)] if isinstance(function, type) else [function]
-    return {name: each for made in functions for name, each in inspect.signature(made).parameters.items()}
-
-
-def method_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of the method that the flags set."""
-    if args.gan_mode == "wgangp" and args.norm == "batch":
-        raise ArgumentError(
-            "--gan-mode wgangp cannot train a discriminator with batch norm: its gradient penalty is for each "
-            "sample alone. Add --norm instance, group or none."
-        )
-    flags = chosen(gan_loss=args.gan_mode, pixel_loss=getattr(args, "pixel_loss", None))
-    flags |= chosen(**{name: getattr(args, name, None) for name in METHOD_FLAGS})
-    return {**settings_of(args).method, **flags}
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings of --recipe."""
-    return RECIPES[args.recipe][args.method]
-
-
-def make_generator(
-    args: argparse.Namespace,
-    default: type[Pretrained],
-    arguments: dict[str, Any],
-    channels: tuple[int, int] = (3, 3),
-    *,
-    base_channels: int,
-    seed: int,
-) -> Pretrained:
-    """Make the generator of --generator, or a `default` with its `arguments`, with initial weights."""
-    settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm, **settings_of(args).generator}
-    if args.generator is None:
-        cls, make = default, partial(default, **arguments)
+    say = print if group.is_rank0 else lambda text: None
+    say(f"training on   {train}")
+    if args.paired:
+        say(f"validating on {val or 'nothing: there is no train/ with val/ or test/ beside it'}")
     else:
-        cls = ResnetGenerator if args.generator.startswith("resnet") else UNetGenerator
-        make = partial(cls.preset, f"junyanz/{args.generator}")
-    if args.noise_channels or args.noise_at != "input":
-        if cls is not UNetGenerator:
-            raise ArgumentError(f"--noise-channels is for U-Nets, and --generator is {args.generator}. Leave it out.")
-        settings |= {"noise_channels": args.noise_channels, "noise_at": args.noise_at}
-    if cls is UNetGenerator and args.no_dropout:
-        settings["dropout"] = ()
-    if cls is ResnetGenerator and not args.no_dropout:
-        settings["dropout"] = 0.5  # as in their pix2pix
-    return _init(args, make(*channels, **settings), seed)
+        say(f"samples of    {val or 'the training data: there is no testA/ with testB/'}")
+    warm_start(args, method, group)
+    trainer = Trainer(cast(Any, method), train, val_data=val, epochs=args.epochs, **trainer_arguments(args))
+    batch = f"batch {args.batch_size}" + (f" in each of {group.world_size} processes" if group.world_size > 1 else "")
+    say(f"{counted(trainer.total_steps, 'step')} of {batch} on {trainer.device} in {trainer.precision}")
+    validation = trainer.fit(resume=args.resume)
+    say(report(validation, args.out, [each.name for each in cast(Method, method).translations()]))
+    if args.push_to_hub:
+        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
+    return trainer
 
 
-def make_discriminator(args: argparse.Namespace, in_channels: int, *, base_channels: int, seed: int) -> Pretrained:
-    """Make the discriminator of --discriminator with initial weights."""
-    settings: dict[str, Any] = {"base_channels": base_channels, "norm": args.norm, **chosen(n_layers=args.n_layers)}
-    settings |= settings_of(args).discriminator
-    if args.discriminator == "patch":
-        return _init(args, PatchDiscriminator(in_channels, **settings), seed)
-    if args.n_layers is not None:
-        raise ArgumentError("--n-layers has no effect with --discriminator pixel, which has no strides. Leave it out.")
-    return _init(args, PixelDiscriminator(in_channels, **settings), seed)
-
-
-def _init(args: argparse.Namespace, network: Pretrained, seed: int) -> Pretrained:
-    return init_net(network, args.device, seed=seed, **_init_arguments(args))
-
-
-def _init_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    if args.init != "kaiming":
-        return {"scheme": args.init, "gain": given(args.init_gain, _default(init_net, "gain"))}
-    if args.init_gain is not None:
-        raise ArgumentError("--init-gain has no effect with --init kaiming, whose gain fits ReLU. Leave it out.")
-    return {"scheme": args.init}
-
-
-def warm_start(args: argparse.Namespace, method: nn.Module, group: ProcessGroup) -> None:
-    """Copy the weights of --warm-start into the networks of `method`, before the trainer sends them to all processes.
-
-    Each generator must be there, in the same sizes. A discriminator that is not there, or of another size, keeps its
-    initial weights. With --resume nothing is copied: the checkpoint holds the weights.
-    """
-    if args.warm_start is not None and not args.resume:
-        lines = group.run_on_rank0(lambda: _copy_all(args.warm_start, method))
-        if group.is_rank0:
-            print("\n".join(lines))
-
-
-def _copy_all(name: str, method: nn.Module) -> list[str]:
-    generators = {each.network: each.name for each in cast(Method, method).translations()}
-    lines = []
-    for part, network in method.named_children():
-        if not isinstance(network, Pretrained):
-            continue
-        folder = generators.get(network, part)
-        nested, required = Path(name, folder).is_dir(), network in generators
-        root = required and len(generators) == 1 and not nested  # the only generator may be at the root
-        if not required and not nested and (Path(name).is_dir() or is_published(name)):
-            note = f"initial weights, because {name} has no folder {folder}"
-        else:
-            try:
-                found = load_pretrained(name, subfolder=None if root else folder)
-                note = _copy(name if root else f"{name}/{folder}", found, network)
-            except (HubError, SizeError) as error:
-                if required:
-                    raise
-                note = f"initial weights, because {error}"
-        lines.append(f"{part}: {note}")
-    return lines
-
-
-class SizeError(SavedModelError):
-    """Saved weights have other sizes than the network."""
-
-
-def _copy(name: str, saved: Pretrained, network: Pretrained) -> str:
-    """Copy the weights of `saved` to `network`. Returns what to print; raises a SizeError."""
-    if type(saved) is type(network):
-        pairs = {argument: (saved.config[argument], value) for argument, value in network.config.items()}
-        differ = [f"{argument}={a!r} instead of {b!r}" for argument, (a, b) in pairs.items() if a != b]
-    else:
-        differ = [f"{type(saved).__name__} instead of {type(network).__name__}"]
-    theirs, ours = saved.state_dict(), network.state_dict()
-    shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
-    wrong = [f"{key} is {a} instead of {b}" for key, (a, b) in shapes.items() if a != b]
-    if alone := len(theirs.keys() ^ ours.keys()):
-        wrong = [f"{counted(alone, 'tensor')} in only one of the two", *wrong]
-    if wrong:
-        raise SizeError(
-            f"--warm-start: {name} has other sizes than the network of this run. Arguments: {join_names(differ)}. "
-            f"Tensors: {join_names(wrong, 3)}. Use the --recipe, --generator, --norm, --size and "
-            "--base-channels of its training."
-        )
-    network.load_state_dict(theirs)
-    return f"weights of {name}" + (f", which has {join_names(differ)}" if differ else "")
-
-
-def trainer_arguments(args: argparse.Namespace, *, size: Size) -> dict[str, Any]:
+def trainer_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `imtrans.Trainer` that the flags set."""
     return {
         "out": args.out,
@@ -367,120 +72,32 @@ def trainer_arguments(args: argparse.Namespace, *, size: Size) -> dict[str, Any]
         "checkpoint_every": args.checkpoint_every,
         "config": {
             "recipe": args.recipe,
-            "size": size,
-            "init": _init_arguments(args),
+            "size": args.size,
+            "init": init_arguments(args),
             **chosen(warm_start=args.warm_start),
-            "command": shlex.join(sys.argv),
+            "command": getattr(args, "command_line", None) or shlex.join(sys.argv),
         },
     }
 
 
-def train_paired(
-    args: argparse.Namespace, train: Any, val: Any, group: ProcessGroup, *, channels: tuple[int, int] = (3, 3)
-) -> Trainer:
-    """Make the networks of the class `args.method` for paired data, train them, and print a report.
-
-    `args` has a size, a number of base channels and of epochs; `channels` are the ones of source and target.
-    """
-    say = print if group.is_rank0 else lambda text: None
-    say(f"training on   {train}\nvalidating on {val or 'nothing: there is no train/ with val/ or test/ beside it'}")
-    unet, seed = {"depth": unet_depth(args.size)}, args.seed
-    generator = make_generator(args, UNetGenerator, unet, channels, base_channels=args.base_channels, seed=seed)
-    discriminator = make_discriminator(args, sum(channels), base_channels=args.base_channels, seed=seed + 1)
-    method = args.method(generator, discriminator, **method_arguments(args))
-    warm_start(args, method, group)
-    trainer = Trainer(method, train, val_data=val, epochs=args.epochs, **trainer_arguments(args, size=args.size))
-    say(plan(trainer, args.batch_size, group))
-    say(report(trainer.fit(resume=args.resume), args.out))
-    if args.push_to_hub:
-        say(f"pushed to  {trainer.push_to_hub(args.push_to_hub)}")
-    return trainer
+def report(validation: Mapping[str, Any] | None, out: Path, generators: list[str]) -> str:
+    """Return the text about a finished run: the scores of each inference mode, the networks and the gallery."""
+    lines = _table(validation) if validation else []
+    label = "generator" if len(generators) == 1 else "generators"
+    folders = "\n           ".join(str(out / name) for name in generators)
+    gallery = (out / "index.html").resolve().as_uri()
+    return "\n".join([*lines, "", f"{label:<10} {folders}", f"gallery    {gallery}"])
 
 
-def set_defaults(args: argparse.Namespace, **values: Any) -> None:
-    """Give the flags that are not set these values."""
-    for name, value in values.items():
-        setattr(args, name, given(getattr(args, name), value))
-
-
-def photo_parser(description: str | None, method: type, *, out: str, **procedural: Any) -> argparse.ArgumentParser:
-    """Return the parser of an example whose sources are made from photos, with all flags that these share.
-
-    `procedural` has defaults of flags for procedural facades.
-    """
-    procedural = {"size": 128, "base_channels": 32, "epochs": 5, **procedural}
-    widths = f"64; {procedural['base_channels']} for procedural facades"
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of photos, or with train/ and, for validation, val/ or test/")
-    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
-    add_data_flags(parser, procedural_size=128)
-    parser.add_argument("--base-channels", type=int, help=f"width of the networks ({widths})")
-    parser.add_argument("--out", type=Path, default=Path(out))
-    add_flags(parser)
-    add_network_flags(parser, method, norm="batch", dropout=True)
-    parser.set_defaults(procedural=procedural)
-    return parser
-
-
-def photo_pairs(args: argparse.Namespace, source: Any) -> tuple[DerivedPairs, DerivedPairs | None]:
-    """Make pairs for training and validation from the photos of --data, or of procedural facades.
-
-    `source` is as for `imtrans.DerivedPairs`. Flags that are not set get their defaults.
-    """
-    if args.data is None:
-        set_defaults(args, **args.procedural)
-        train, val = drawn(args, ProceduralFacades)
-        return DerivedPairs(train, source), DerivedPairs(val, source)
-    set_defaults(args, size=256, base_channels=64, epochs=200)
-    settings = {"seed": args.seed, **data_arguments(args, args.size)}
-    if not (args.data / "train").is_dir():
-        return DerivedPairs(args.data, source, **settings), None
-    folder = held_out(args.data)
-    pairs = DerivedPairs(args.data / "train", source, **settings)
-    return pairs, None if folder is None else DerivedPairs(folder, source, augment=False, **settings)
-
-
-def plan(trainer: Trainer, batch_size: int, group: ProcessGroup) -> str:
-    batch = f"batch {batch_size}" + (f" in each of {group.world_size} processes" if group.world_size > 1 else "")
-    return f"{counted(trainer.total_steps, 'step')} of {batch} on {trainer.device} in {trainer.precision}"
-
-
-def held_out(folder: Path) -> Path | None:
-    """Return the folder of validation data in `folder`: val/ or test/."""
-    return next((folder / name for name in ("val", "test") if (folder / name).is_dir()), None)
-
-
-def chosen(**values: Any) -> dict[str, Any]:
-    """Return the values that are not None."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def given(value: T | None, default: T) -> T:
-    return default if value is None else value
-
-
-def report(validation: dict | None, out: Path) -> str:
-    distances = [name for name in ("texture", "layout") if validation and name in validation["eval"]]
+def _table(validation: Mapping[str, Any]) -> list[str]:
+    distances = [name for name in ("texture", "layout") if name in validation["eval"]]
     columns = "".join(f"{name:>10}" for name in distances)
-    lines = (
-        ["", "validation, images in [0, 1]:", f"    mode           L1    PSNR     SWD{columns}"] if validation else []
-    )
-    for mode in ("eval", "batch_stats", "paper") if validation else ():
+    lines = ["", "validation, images in [0, 1]:", f"    mode           L1    PSNR     SWD{columns}"]
+    for mode in MODES:
         best = "  <- saved with the generator" if mode == validation["best"] else ""
         scores = validation[mode]
         # Images below 16 pixels have none.
         swd = f"{scores['swd']:7.2f}" if "swd" in scores else f"{'-':>7}"
         own = "".join(f"{scores[name]:10.3g}" for name in distances)
         lines.append(f"    {mode:<11} {scores['l1']:.3f}   {scores['psnr']:5.2f} {swd}{own}{best}")
-    gallery = (out / "index.html").resolve().as_uri()
-    return "\n".join([*lines, "", f"generator  {out / 'generator'}", f"gallery    {gallery}"])
-
-
-def main(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run an example, print an error of imtrans in one line, and return the exit code."""
-    try:
-        run(args)
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return lines
