@@ -54,6 +54,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}. See {self.prog} --help.\n")
 
 
+class SizeAction(argparse.Action):
+    """Stores one number as it is, and two as ``(height, width)``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        if len(values) > 2:
+            parser.error(f"argument {self.option_strings[0]}: give one number, or height and width")
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
+
+
 def add_commands(parser: argparse.ArgumentParser, package: str, commands: Mapping[str, str], **options: Any) -> None:
     """Add subcommands to `parser`, each with its help text and a module of its name in `package`."""
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imtrans.cli.command import SizeAction
 from imtrans.data.paired import DIRECTIONS
 from imtrans.methods import Pix2Pix
 from imtrans.methods.recipes import RECIPES
@@ -30,15 +31,6 @@ METHOD_FLAGS = {
     "diversity_weight": "weight of the diversity loss, for --noise-channels",
     "pool_size": "number of earlier images shown to the discriminator",
 }
-
-
-class SizeAction(argparse.Action):
-    """Stores one number as it is, and two as ``(height, width)``."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        if len(values) > 2:
-            parser.error(f"argument {self.option_strings[0]}: give one number, or height and width")
-        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
