@@ -12,7 +12,7 @@ status is then 1.
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain, count, groupby
+from itertools import chain, count, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,7 +160,7 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         return
     for _, group in groupby(items, key=lambda item: (_is_array(item.source), array_header(item.source)[0])):
         for first in group:
-            yield [first, *(item for item, _ in zip(group, range(size - 1), strict=False))]
+            yield [first, *islice(group, size - 1)]
 
 
 def _translate_to_file(generator: nn.Module, args: argparse.Namespace) -> None:
