@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 from train_segmenter import fit, format_scores, load, pairs, read_palette, score, translations
-from training import given, main
 
 from imtrans import (
     PairedImages,
@@ -27,6 +26,8 @@ from imtrans import (
     init_net,
 )
 from imtrans.checks import at_least
+from imtrans.cli.train.flags import given
+from imtrans.cli.train.run import main
 from imtrans.data.loader import Batch, batches
 from imtrans.errors import ArgumentError, DataError, ShapeError, join_names
 from imtrans.methods.recipes import unet_depth

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 from train_segmenter import PALETTE, Palette, fit, format_scores, load, score, translations
-from training import (
+
+from imtrans import CityscapesImages, Pix2Pix, load_pretrained
+from imtrans.cli.train.flags import (
     add_data_flags,
     add_flags,
     add_network_flags,
     data_arguments,
-    main,
+    make_parser,
     set_defaults,
-    train_paired,
 )
-
-from imtrans import CityscapesImages, Pix2Pix, load_pretrained
+from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.run import main, train_method
 from imtrans.data.cityscapes import TRAIN_PALETTE
 from imtrans.data.loader import batches
 from imtrans.data.streets import save_streets
@@ -31,15 +32,13 @@ from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with leftImg8bit/ and gtFine/, each with train/ and val/")
-    parser.add_argument("--epochs", type=int, help="total (200; 6 for procedural streets)")
+    parser = make_parser(__doc__)
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", type=Path, help="folder with leftImg8bit/ and gtFine/, each with train/ and val/")
+    add_data_flags(data, procedural_size=128)
+    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, procedural_width=24)
+    add_flags(parser, out="runs/cityscapes", procedural_epochs=6)
     parser.add_argument("--segmenter-epochs", type=int, help="of the segmenter (60; 4 for procedural streets)")
-    add_data_flags(parser, procedural_size=128)
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 24 for procedural streets)")
-    parser.add_argument("--out", type=Path, default=Path("runs/cityscapes"))
-    add_flags(parser)
-    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
     return parser.parse_args()
 
 
@@ -51,10 +50,10 @@ def run(args: argparse.Namespace) -> None:
     if not real:
         set_defaults(args, load_size=args.size)  # no jitter but flips
     folder = args.data or group.run_on_rank0(lambda: streets(Path("data", f"streets-{args.seed}"), args.seed))
-    settings = data_arguments(args, args.size)
+    settings = data_arguments(args)
     train = CityscapesImages(folder, seed=args.seed, **settings)
     val = CityscapesImages(folder, "val", augment=False, **settings)
-    trainer = train_paired(args, train, val, group, channels=(len(TRAIN_PALETTE), 3))
+    trainer = train_method(args, paired_method(args, (len(TRAIN_PALETTE), 3)), train, val, group)
     if group.is_rank0:
         segmenter, palette = segmenter_of(args, train, trainer.device)
         generator = load_pretrained(args.out / "generator").to(trainer.device)

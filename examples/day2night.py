@@ -10,9 +10,12 @@ In the data set "night2day" of pix2pix, the night is on the left: from day to ni
 import argparse
 
 import torch
-from training import main, pair_parser, pairs_of, parse_flags, train_paired
 
 from imtrans import NightFacades
+from imtrans.cli.train.data import pairs_of
+from imtrans.cli.train.flags import pair_parser, parse_flags
+from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.run import main, train_method
 from imtrans.distributed.process_group import init_process_group
 from imtrans.runtime import pick_device
 
@@ -24,7 +27,7 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
     train, val = pairs_of(args, NightFacades)
-    train_paired(args, train, val, group)
+    train_method(args, paired_method(args), train, val, group)
 
 
 if __name__ == "__main__":

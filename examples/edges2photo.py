@@ -5,15 +5,18 @@ that the generator also takes a drawing by hand:
 
 python examples/edges2photo.py                          # procedural facades, a few minutes on a laptop
 python examples/edges2photo.py --data DIR               # DIR/*.jpg, or DIR/train/*.jpg and DIR/val/*.jpg
-python examples/translate.py --weights runs/edges2photo/generator --input drawing.png --out photo.png
+imtrans translate --weights runs/edges2photo/generator drawing.png --out photo.png
 """
 
 import argparse
 
 import torch
-from training import main, parse_flags, photo_pairs, photo_parser, train_paired
 
 from imtrans import Pix2Pix
+from imtrans.cli.train.data import photo_pairs
+from imtrans.cli.train.flags import parse_flags, photo_parser
+from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.run import main, train_method
 from imtrans.data import Edges
 from imtrans.distributed.process_group import init_process_group
 from imtrans.runtime import pick_device
@@ -33,7 +36,7 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
     train, val = photo_pairs(args, Edges(threshold=tuple(args.threshold), sigma=tuple(args.sigma)))
-    train_paired(args, train, val, group, channels=(1, 3))
+    train_method(args, paired_method(args, (1, 3)), train, val, group)
 
 
 if __name__ == "__main__":

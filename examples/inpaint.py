@@ -5,16 +5,19 @@ other pixels are kept, in training and in `imtrans.translate`. To fill a part of
 
 python examples/inpaint.py                              # procedural facades, a few minutes on a laptop
 python examples/inpaint.py --data DIR --holes centre    # DIR/*.jpg, or DIR/train/*.jpg and DIR/val/*.jpg
-python examples/translate.py --weights runs/inpaint/generator --input holes.png --out filled.png
+imtrans translate --weights runs/inpaint/generator holes.png --out filled.png
 """
 
 import argparse
 
 import torch
 from torch import nn
-from training import main, parse_flags, photo_pairs, photo_parser, set_defaults, train_paired
 
 from imtrans import DerivedPairs, Inpainting, translate
+from imtrans.cli.train.data import photo_pairs
+from imtrans.cli.train.flags import parse_flags, photo_parser, set_defaults
+from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.run import main, train_method
 from imtrans.data import Holes
 from imtrans.data.derivations import HOLES
 from imtrans.distributed.process_group import init_process_group
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
     train, val = photo_pairs(args, Holes(args.holes, args.hole_size))
     set_defaults(args, generator="resnet_9blocks")
-    trainer = train_paired(args, train, val, group, channels=(4, 3))
+    trainer = train_method(args, paired_method(args, (4, 3)), train, val, group)
     if val is not None and group.is_rank0:
         print("mean L1    in the holes {:.3f}, around them {:.3f}".format(*hole_l1(trainer.method.generator, val)))
 

@@ -8,107 +8,30 @@ torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # four p
 """
 
 import argparse
-from pathlib import Path
 
 import torch
-from training import (
-    add_data_flags,
-    add_flags,
-    add_network_flags,
-    check_procedural,
-    data_arguments,
-    drawn,
-    main,
-    pairs_of_folder,
-    set_defaults,
-    train_paired,
-)
 
-from imtrans import Pix2Pix, ProceduralFacades
-from imtrans.colours import PALETTES
-from imtrans.data.paired import PREPROCESS
+from imtrans.cli.train import pix2pix
+from imtrans.cli.train.flags import make_parser, parse_flags
+from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.run import main, train_method
 from imtrans.distributed.process_group import init_process_group
-from imtrans.hub.download import fetch, unpack_tar
 from imtrans.runtime import pick_device
-
-CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
-CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
-    source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
-    parser.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
-    parser.add_argument(
-        "--direction",
-        choices=["AtoB", "BtoA"],
-        default="BtoA",
-        help="BtoA, the default here alone: labels to photos, as in the CMP facades",
-    )
-    parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural facades)")
-    add_data_flags(parser, procedural_size=128)
-    parser.add_argument(
-        "--preprocess", choices=PREPROCESS, default="resize_and_crop", help="from image to sample (resize_and_crop)"
-    )
-    parser.add_argument("--base-channels", type=int, help="width of the networks (64; 32 for procedural facades)")
-    parser.add_argument("--out", type=Path, default=Path("runs/facades"))
-    parser.add_argument(
-        "--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of 16-bit or float files (0 65535)"
-    )
-    parser.add_argument(
-        "--channels",
-        type=lambda text: int(text) if text.isdigit() else text,
-        default="rgb",
-        help='rgb, grey, "as they are" or a number; all but rgb keep 16 bits and read .npy and .npz (rgb)',
-    )
-    parser.add_argument(
-        "--labels",
-        type=lambda text: int(text) if text.isdigit() else text,
-        metavar="|".join([*PALETTES, "NUMBER"]),
-        help="the source is a label map in these colours, or holds the ids of this number of classes",
-    )
-    parser.add_argument(
-        "--instances", action="store_true", help="with --labels: add the edges of the ids in train/instances"
-    )
-    add_flags(parser)
-    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True)
-    args = parser.parse_args()
-    if not (args.data or args.download):
-        check_procedural(parser, args)
-    if args.labels and not (args.data or args.download):
-        parser.error("--labels is for the label maps of --data or --download")
-    if args.sha256 and not args.download:
-        parser.error("--sha256 is of the archive that --download fetches")
-    return args
+    pix2pix.add_arguments(parser := make_parser(__doc__))
+    return parse_flags(parser, pix2pix.check)
 
 
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
-    if args.data is None and not args.download:
-        set_defaults(args, size=128, base_channels=32, epochs=5)
-        train_paired(args, *drawn(args, ProceduralFacades), group)
-        return
-    set_defaults(args, size=256, base_channels=64, epochs=200)
-    folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-    settings = {**data_arguments(args, args.size), "direction": args.direction, "labels": args.labels}
-    settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
-    pairs, held_out_pairs = pairs_of_folder(folder, seed=args.seed, value_range=args.value_range, **settings)
-    train_paired(args, pairs, held_out_pairs, group, channels=(pairs.channels["source"], pairs.channels["target"]))
-
-
-def download(into: Path, sha256: str | None) -> Path:
-    folder, archive = into / "facades", into / "facades.tar.gz"
-    if not folder.is_dir():
-        print(f"fetching {CMP_FACADES}")
-        found = fetch(CMP_FACADES, archive, sha256=sha256, size=CMP_FACADES_SIZE)
-        print(f"sha256   {found}{'' if sha256 else ' (not compared with any: see --sha256)'}")
-        try:
-            unpack_tar(archive, folder, top="facades", max_bytes=2**30)
-        finally:
-            archive.unlink()
-    return folder
+    # Pairs of --data, of the CMP facades, or procedural facades.
+    train, val, channels = pix2pix.load_pairs(args, group)
+    # A U-Net and a PatchGAN with initial weights, and the losses of --recipe.
+    method = paired_method(args, channels)
+    # A Trainer with a progress bar, a gallery, validation and checkpoints.
+    train_method(args, method, train, val, group)
 
 
 if __name__ == "__main__":

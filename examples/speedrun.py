@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from train_segmenter import fit, load, pairs, read_palette, score, translations
-from training import given, main
 
 from imtrans import PairedImages, Trainer, frechet_distance, recipe
 from imtrans.checks import at_least
+from imtrans.cli.train.flags import given
+from imtrans.cli.train.run import main
 from imtrans.data.loader import Batch, batches
 from imtrans.errors import counted
 from imtrans.methods.recipes import RECIPES

@@ -9,9 +9,12 @@ python examples/superres.py --data DIR --factor 8       # DIR/*.jpg, or DIR/trai
 import argparse
 
 import torch
-from training import main, parse_flags, photo_pairs, photo_parser, train_paired
 
 from imtrans import Pix2Pix, evaluate
+from imtrans.cli.train.data import photo_pairs
+from imtrans.cli.train.flags import parse_flags, photo_parser
+from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.run import main, train_method
 from imtrans.data import Small
 from imtrans.distributed.process_group import init_process_group
 from imtrans.runtime import pick_device
@@ -26,7 +29,7 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
     train, val = photo_pairs(args, Small(args.factor))
-    trainer = train_paired(args, train, val, group)
+    trainer = train_method(args, paired_method(args), train, val, group)
     if val is not None and group.is_rank0:
         for name, network in (("bicubic", torch.nn.Identity()), ("output", trainer.method.generator)):
             scores = evaluate(network, val, metrics=("l1", "psnr", "ssim", "swd"))

@@ -18,7 +18,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
-from training import given, main
 
 from imtrans import (
     PairedImages,
@@ -32,6 +31,8 @@ from imtrans import (
     sliced_wasserstein,
 )
 from imtrans.checks import at_least
+from imtrans.cli.train.flags import given
+from imtrans.cli.train.run import main
 from imtrans.data.facades.plan import LABELS
 from imtrans.data.images import image_files, read_image, to_tensor
 from imtrans.data.labels import colours_from_ids, ids_from_colours

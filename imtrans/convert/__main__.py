@@ -1,33 +1,14 @@
-"""Convert a checkpoint of pytorch-CycleGAN-and-pix2pix: ``python -m imtrans.convert latest_net_G.pth OUT_DIR``.
+"""``python -m imtrans.convert``: the same as ``imtrans convert``."""
 
-OUT_DIR is a folder that `load_pretrained` reads.
-"""
-
-import argparse
 import sys
+from collections.abc import Sequence
 
-from imtrans.convert.junyanz import from_junyanz
-from imtrans.errors import ImtransError
-from imtrans.modes import MODES
+from imtrans.cli.command import main as command
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m imtrans.convert", description=__doc__)
-    parser.add_argument("checkpoint", help="a .pth file that pytorch-CycleGAN-and-pix2pix saved")
-    parser.add_argument("out", help="the folder to write")
-    parser.add_argument("--no-dropout", action="store_true", help="the U-Net was trained without dropout")
-    parser.add_argument("--mode", choices=MODES, default="eval", help="how the network is meant to be run (eval)")
-    args = parser.parse_args(arguments)
-    try:
-        network = from_junyanz(args.checkpoint, dropout=not args.no_dropout, mode=args.mode)
-        network.save_pretrained(args.out)
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    settings = ", ".join(f"{k}={v!r}" for k, v in network.config.items() if v not in (None, (), []))
-    print(f"{type(network).__name__}({settings})\nwritten to {args.out}")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `imtrans convert`. Returns its exit status."""
+    return command(["convert", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 if __name__ == "__main__":

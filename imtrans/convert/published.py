@@ -172,6 +172,18 @@ class PublishedModel(SavedModel):
             )
         return config
 
+    def training(self) -> dict[str, Any]:
+        """Return where the weights come from. Raises as `config` does."""
+        weights = self._weights
+        return {
+            "by": "the authors, https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
+            "task": weights.task,
+            "source": weights.source,
+            "target": weights.target,
+            "file": weights.url,
+            "sha256": self._read(RECORD, self._parse_record),
+        }
+
     def _read(self, file: str, parse: Callable[[Path], Any]) -> Any:
         try:
             return parse(self._folder / file)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,7 +18,7 @@ from imtrans.colours import ColourSpace, colour_space
 from imtrans.data.arrays import ARRAY_SUFFIXES, image_ids, load_array, read_ids
 from imtrans.data.images import ValueRange, converted, open_image, unit_values, upright
 from imtrans.data.labels import Palette, one_hot, one_hot_from_colours
-from imtrans.errors import ArgumentError, ShapeError
+from imtrans.errors import ArgumentError, ShapeError, counted, join_names
 from imtrans.modes import unwrap
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -34,8 +34,15 @@ class Decoded:
     encode: Callable[[Tensor], Any]
 
 
-def decode_for(owner: str, image: Picture, network: nn.Module, instances: Picture | None = None) -> Decoded:
-    """Convert an image to a batch with the input channels of `network`; errors as for `decode`.
+def decode_for(
+    owner: str,
+    image: Picture | Sequence[Picture],
+    network: nn.Module,
+    instances: Picture | Sequence[Picture] | None = None,
+) -> Decoded:
+    """Convert an image, or a list of images of one size, to a batch with the input channels of `network`.
+
+    Errors are as for `decode`. For a list, `Decoded.encode` gives a list.
 
     A network with an `imtrans.colours.colour_space` gets the source channels of a grey or RGB image, and
     `Decoded.encode` joins them with the network's output. A network's `value_range` is passed to `decode`.
@@ -44,6 +51,9 @@ def decode_for(owner: str, image: Picture, network: nn.Module, instances: Pictur
     network with `num_labels` gets a map of class ids so, and `Decoded.encode` makes 8-bit images; a tensor is one-hot
     already. Both get the edges of `instances` if they take them.
     """
+    if isinstance(image, (list, tuple)):
+        return _decode_list(owner, image, network, instances)
+    image, instances = cast(Picture, image), cast("Picture | None", instances)
     network = unwrap(network)
     found, palette, num_labels, takes_edges = (
         getattr(network, name, None) for name in ("value_range", "palette", "num_labels", "instances")
@@ -67,6 +77,28 @@ def decode_for(owner: str, image: Picture, network: nn.Module, instances: Pictur
     decoded = decode(owner, image, _image_channels(owner, image, space), value_range)
     source, _ = space.split(decoded.tensor.expand(-1, space.channels[-1], -1, -1))
     return Decoded(source, lambda output: decoded.encode(space.join(source, output)))
+
+
+def _decode_list(owner: str, images: Sequence[Picture], network: nn.Module, instances: Any) -> Decoded:
+    if isinstance(instances, (list, tuple)) and len(instances) != len(images):
+        raise ArgumentError(
+            f"{owner}: {counted(len(images), 'image')} need as many instances, got {len(instances)}. Give one for each."
+        )
+    if not images:
+        raise ArgumentError(f"{owner}: the list of images is empty. Give at least one.")
+    each = instances if isinstance(instances, (list, tuple)) else [instances] * len(images)
+    parts = [decode_for(owner, image, network, objects) for image, objects in zip(images, each, strict=True)]
+    sizes = dict.fromkeys("{}x{}".format(*part.tensor.shape[-2:]) for part in parts)
+    if len(sizes) > 1:
+        raise ShapeError(
+            f"{owner}: the images of a list must have one height and width, got {join_names([*sizes])}. Give lists of "
+            "images of one size, or one image at a time."
+        )
+    counts = [len(part.tensor) for part in parts]
+    return Decoded(
+        torch.cat([part.tensor for part in parts]),
+        lambda batch: [part.encode(made) for part, made in zip(parts, batch.split(counts), strict=True)],
+    )
 
 
 def _check_instances(owner: str, instances: Picture | None, takes_edges: bool) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,17 @@ def model_card(
     if validation:
         blocks += ["## Validation", _metrics(validation)]
     return "\n\n".join(blocks) + "\n"
+
+
+def training_in(card: str) -> dict[str, Any]:
+    """Return the settings of the training in the text of a model card; an empty dict if it has none.
+
+    >>> training_in("## Training\\n\\n|  |  |\\n| --- | --- |\\n| method | Pix2Pix |\\n| steps | 40 |\\n")
+    {'method': 'Pix2Pix', 'steps': 40}
+    """
+    section = re.search(r"^## Training$(.*?)(?=^## |\Z)", card, re.M | re.S)
+    rows = re.findall(r"^\| (.+?) \| (.*) \|$", section[1] if section else "", re.M)
+    return {name: _value(value) for name, value in rows if name != "---"}
 
 
 def takes_no_picture(description: Mapping[str, Any]) -> bool:
@@ -151,6 +163,15 @@ def _metrics(validation: Mapping[str, Any]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _value(cell: str) -> Any:
+    """Return the value of a `_cell`."""
+    text = cell.replace("\\|", "|")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _cell(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Translation of images with a trained generator."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,9 +19,9 @@ from imtrans.runtime import seeded
 @torch.no_grad()
 def translate(
     generator: nn.Module,
-    image: Picture,
+    image: Picture | Sequence[Picture],
     *,
-    instances: Picture | None = None,
+    instances: Picture | Sequence[Picture] | None = None,
     mode: str | None = None,
     tile: int | None = None,
     precision: str | None = None,
@@ -38,10 +39,12 @@ def translate(
     a path to a ``.npy`` or ``.npz`` file      as for an array                  an array of that dtype
     an array ``h w``, ``h w c``, ``b h w c``   uint8, uint16, floats in [0, 1]  an array of that dtype
     a tensor ``c h w``, ``b c h w``            floats in [-1, 1]                a tensor of that dtype
+    a list of these, of one height and width   as for each                      a list
     =========================================  ===============================  =====================
 
-    Height and width are arbitrary. The generator runs on its device and is left unchanged. Its attributes may ask for
-    other values:
+    Height and width are arbitrary. The images of a list are one batch: where norms take their statistics from the
+    batch, an output depends on the other images. The generator runs on its device and is left unchanged. Its attributes
+    may ask for other values:
 
     - `colours` is ``"lab"`` (see `imtrans.Colorization`): it uses the lightness of grey or colour images; the output
       has three channels and that lightness.
@@ -56,7 +59,8 @@ def translate(
         generator: maps ``(b, c, h, w)`` to ``(b, c', h, w)``, with ``c`` in its attribute ``in_channels``.
         image: see the table.
         instances: an id of the object for each pixel, for a generator whose `instances` is True: a path, a grey PIL
-            image, or an array of integers. Its `imtrans.data.labels.edges` are the last channel of the source.
+            image, or an array of integers; for a list of images a list. Its `imtrans.data.labels.edges` are the last
+            channel of the source.
         mode: ``"eval" | "batch_stats" | "paper"``, see `imtrans.modes.running_as`; None for the generator's
             `inference_mode`. With ``"paper"``, dropout is random; see `seed`. Noise is random in every mode.
         tile: size of overlapping tiles, which limit the memory that a large image needs; rounded up to the generator's

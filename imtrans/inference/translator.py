@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -76,9 +76,9 @@ class Translator:
     @torch.no_grad()
     def __call__(
         self,
-        image: Picture,
+        image: Picture | Sequence[Picture],
         *,
-        instances: Picture | None = None,
+        instances: Picture | Sequence[Picture] | None = None,
         samples: int | None = None,
         seed: int | None = None,
     ) -> Any:

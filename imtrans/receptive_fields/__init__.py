@@ -5,3 +5,4 @@ The rules of operations and the arithmetic of spans belong here. Code for partic
 
 from imtrans.receptive_fields.trace import ReceptiveField as ReceptiveField
 from imtrans.receptive_fields.trace import receptive_field as receptive_field
+from imtrans.receptive_fields.trace import receptive_fields as receptive_fields

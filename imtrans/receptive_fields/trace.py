@@ -1,6 +1,7 @@
 """`receptive_field`: run a module on tensors without data and trace the input pixels that its output reads."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -88,6 +89,38 @@ def receptive_field(
     return _summary(type(module).__name__, output, layout)
 
 
+def receptive_fields(
+    module: nn.Module, parts: Mapping[str, nn.Module], *, in_channels: int | None = None, input_size: int = 4096
+) -> dict[str, ReceptiveField | None]:
+    """Return the receptive field of the output of each of the `parts` of a module, in pixels of the module's input.
+
+    A part is None if it is not called, returns no map, or has no fixed receptive field: see `receptive_field`. The
+    forward pass runs once. A part that is called several times counts the first time.
+
+    >>> layers = nn.Sequential(nn.Conv2d(3, 8, 4, stride=2), nn.Conv2d(8, 8, 3), nn.Flatten())
+    >>> fields = receptive_fields(layers, dict(layers.named_children()))
+    >>> [field and field.size for field in fields.values()]
+    [4, 8, None]
+    """
+    mode, found = _Trace(), dict.fromkeys(parts.values())
+
+    def record(part: nn.Module, inputs: object, output: object) -> None:
+        if found[part] is None:
+            layout = mode.layouts.get(output, ()) if isinstance(output, Tensor) else ()
+            with suppress(ArgumentError):
+                found[part] = _summary(type(part).__name__, output, layout)
+
+    hooks = [part.register_forward_hook(record) for part in found]
+    try:
+        # The parts before the operation that has no fixed receptive field have one.
+        with suppress(NoFixedFieldError):
+            _trace(module, (1, _in_channels(module, in_channels), input_size, input_size), mode)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: found[part] for name, part in parts.items()}
+
+
 def _in_channels(module: nn.Module, given: int | None) -> int:
     if given is not None:
         return at_least("receptive_field", "in_channels", given, 1)
@@ -95,13 +128,13 @@ def _in_channels(module: nn.Module, given: int | None) -> int:
     return next((n for n in found if isinstance(n, int) and n > 0), 1)
 
 
-def _trace(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[object, Layout]:
+def _trace(module: nn.Module, shape: tuple[int, int, int, int], mode: "_Trace | None" = None) -> tuple[object, Layout]:
     members = chain(module.named_parameters(), module.named_buffers())
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in members}
     dtypes = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     # Hooks of the older spectral_norm and weight_norm set plain attributes.
     attributes = [(part, dict(vars(part))) for part in module.modules()]
-    mode = _Trace()
+    mode = mode or _Trace()
     try:
         with torch.no_grad(), torch.device("meta"), _CircularAsReplicate(), mode:
             image = torch.empty(shape, dtype=next(dtypes, torch.float32))

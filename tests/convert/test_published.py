@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from authors_server import FACADES, FORMATS, NETWORKS, PATHS, ZEBRA, checkpoint, home_fixture, site_fixture  # noqa: F401
-from example_runs import run_example
+from command_runs import succeeded
 from PIL import Image
 from torch.torch_version import TorchVersion
 
@@ -422,15 +422,14 @@ def test_a_killed_process_leaves_nothing_that_stays(site, home):
     assert [path.parent for path in map(Path, kept(home))] == [Path("weights", FACADES)] * 3
 
 
-# The examples
+# The command
 
 
 def test_translate_takes_a_name(site, tmp_path):
     Image.new("RGB", (40, 30), (0, 85, 255)).save(tmp_path / "labels.png")
-    arguments = ("--weights", FACADES, "--input", "labels.png", "--out", "photo.png", "--device", "cpu")
+    arguments = ("--weights", FACADES, "labels.png", "--out", "photo.png", "--device", "cpu")
     for seed in (0, 0, 1):
-        done = run_example("translate.py", *arguments, "--seed", seed, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (0, "output     photo.png\n")
+        assert succeeded("translate", *arguments, "--seed", seed, cwd=tmp_path) == "output     photo.png\n"
         (tmp_path / "photo.png").rename(tmp_path / f"{len(list(tmp_path.glob('*.png')))}.png")
     first, same, other = (sha256_of(tmp_path / f"{number}.png") for number in (2, 3, 4))
     assert first == same != other  # it runs in its own mode, with dropout

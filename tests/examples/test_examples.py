@@ -18,6 +18,7 @@ from PIL import Image
 from test_example_flags import TESTED, TESTED_PAIRED
 
 from imtrans import UNetGenerator, load_pretrained
+from imtrans.cli.train import pix2pix
 from imtrans.errors import DataError
 from imtrans.runtime import pick_precision
 
@@ -294,9 +295,9 @@ def script(tmp_path, monkeypatch):
     return load()
 
 
-def address_of(script, monkeypatch, address, content):
-    monkeypatch.setattr(script, "CMP_FACADES", address)
-    monkeypatch.setattr(script, "CMP_FACADES_SIZE", len(content))
+def address_of(monkeypatch, address, content):
+    monkeypatch.setattr(pix2pix, "CMP_FACADES", address)
+    monkeypatch.setattr(pix2pix, "CMP_FACADES_SIZE", len(content))
 
 
 @pytest.mark.parametrize("insist", [True, False])
@@ -305,14 +306,14 @@ def test_download_fetches_unpacks_and_trains(script, tmp_path, monkeypatch, caps
     flags = ["--sha256", digest] if insist else []
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--download", *flags, "--out", "run", *TINY])
     with served(WHOLE) as address:
-        address_of(script, monkeypatch, address, WHOLE)
+        address_of(monkeypatch, address, WHOLE)
         assert script.main(script.run, script.arguments()) == 0
     assert files(tmp_path / "data") == ["facades/train/1.jpg", "facades/train/2.jpg", "facades/val/1.jpg"]
     note = "" if insist else " (not compared with any: see --sha256)"
     assert f"fetching {address}\nsha256   {digest}{note}\n" in capsys.readouterr().out
     assert (tmp_path / "run" / "index.html").is_file()
     # What is there is not fetched again: the server is gone.
-    assert script.download(tmp_path / "data", None) == tmp_path / "data" / "facades"
+    assert pix2pix.download(tmp_path / "data", None) == tmp_path / "data" / "facades"
 
 
 BROKEN = {
@@ -330,32 +331,32 @@ BROKEN = {
 def test_a_broken_or_hostile_archive_is_refused_and_leaves_nothing(script, tmp_path, monkeypatch, content):
     into = tmp_path / "deep" / "data"
     with served(content) as address:
-        address_of(script, monkeypatch, address, content)
+        address_of(monkeypatch, address, content)
         with pytest.raises(DataError) as caught:
-            script.download(into, None)
+            pix2pix.download(into, None)
     assert str(caught.value).startswith(str(into / "facades.tar.gz"))
     assert str(caught.value).endswith(". Nothing was unpacked.")
     assert files(tmp_path) == []
     assert list(into.iterdir()) == []
 
     with served(WHOLE) as address:
-        address_of(script, monkeypatch, address, WHOLE)
-        assert len(files(script.download(into, None))) == 3
+        address_of(monkeypatch, address, WHOLE)
+        assert len(files(pix2pix.download(into, None))) == 3
 
 
 def test_an_archive_that_is_not_the_one_of_the_authors(script, tmp_path, monkeypatch):
     with served(WHOLE) as address:
-        monkeypatch.setattr(script, "CMP_FACADES", address)
+        monkeypatch.setattr(pix2pix, "CMP_FACADES", address)
         for digest in (None, "0" * 64):
             with pytest.raises(DataError, match="is not the expected file"):
-                script.download(tmp_path / "data", digest)
-            monkeypatch.setattr(script, "CMP_FACADES_SIZE", len(WHOLE))
+                pix2pix.download(tmp_path / "data", digest)
+            monkeypatch.setattr(pix2pix, "CMP_FACADES_SIZE", len(WHOLE))
     assert files(tmp_path) == []
 
 
 def test_a_server_that_refuses(script, tmp_path, monkeypatch):
     with served(b"gone", status=404) as address:
-        monkeypatch.setattr(script, "CMP_FACADES", address)
+        monkeypatch.setattr(pix2pix, "CMP_FACADES", address)
         with pytest.raises(DataError, match="cannot be fetched: the server answers 404 Not Found"):
-            script.download(tmp_path / "data", None)
+            pix2pix.download(tmp_path / "data", None)
     assert files(tmp_path) == []

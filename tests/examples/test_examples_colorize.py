@@ -1,6 +1,7 @@
 import json
 from functools import partial
 
+import command_runs
 import numpy as np
 import pytest
 import test_examples
@@ -32,8 +33,8 @@ def test_with_no_data_it_trains_on_procedural_facades_and_gives_colours(tmp_path
         assert rows.size == (3 * 36 - 4, 4 * 36 - 4)
 
     Image.new("L", (50, 40), 90).save(tmp_path / "grey.png")
-    flags = ("--weights", out / "generator", "--input", "grey.png", "--out", "made", "--device", "cpu")
-    assert "1 of 1 translated, 0 skipped" in succeeded(*flags, cwd=tmp_path, script="translate.py")
+    flags = ("--weights", out / "generator", "grey.png", "--out", "made", "--device", "cpu")
+    assert "1 of 1 translated, 0 skipped" in command_runs.succeeded("translate", *flags, cwd=tmp_path)
     with Image.open(tmp_path / "made" / "grey.png") as made:
         assert made.mode == "RGB"
         assert np.array_equal(np.asarray(made), np.asarray(translate(generator, tmp_path / "grey.png")))

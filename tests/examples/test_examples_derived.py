@@ -2,6 +2,7 @@
 
 import re
 
+import command_runs
 import numpy as np
 import pytest
 import test_examples
@@ -46,7 +47,7 @@ def test_with_no_data_it_trains_on_procedural_facades(tmp_path, script):
 
     listed = succeeded(script, "--help", cwd=tmp_path)
     found = {word.strip("[],)") for word in listed.split() if word.strip("[],)").startswith("--")}
-    assert found - {"--weights", "--input"} == SHARED_PAIRED | own  # two are of translate.py, which the text names
+    assert found - {"--weights"} == SHARED_PAIRED | own  # it is of `imtrans translate`, which the text names
 
 
 @SCRIPT
@@ -94,8 +95,8 @@ def test_a_drawing_becomes_a_photo(tmp_path):
     Image.fromarray(np.random.default_rng(0).choice([0, 255], (40, 50)).astype(np.uint8)).convert("RGB").save(
         tmp_path / "drawing.png"
     )
-    flags = ["--weights", "runs/edges2photo/generator", "--input", "drawing.png", "--out", "photo.png"]
-    succeeded("translate.py", *flags, "--device", "cpu", cwd=tmp_path)
+    flags = ["--weights", "runs/edges2photo/generator", "drawing.png", "--out", "photo.png"]
+    command_runs.succeeded("translate", *flags, "--device", "cpu", cwd=tmp_path)
     with Image.open(tmp_path / "photo.png") as photo:
         assert (photo.mode, photo.size) == ("RGB", (50, 40))
 
@@ -114,8 +115,8 @@ def test_inpaint_tells_the_error_in_holes_apart_and_fills_a_transparent_part(tmp
     rgb, alpha = to_image(source[:3]), to_image(source[3:]).convert("L")
     rgb.putalpha(alpha)
     rgb.save(tmp_path / "holes.png")
-    flags = ["--weights", "runs/inpaint/generator", "--input", "holes.png", "--device", "cpu"]
-    succeeded("translate.py", *flags, "--out", "filled.png", cwd=tmp_path)
+    flags = ["--weights", "runs/inpaint/generator", "holes.png", "--device", "cpu"]
+    command_runs.succeeded("translate", *flags, "--out", "filled.png", cwd=tmp_path)
     filled, known = to_tensor(read_image(tmp_path / "filled.png")), (source[3] > 0).expand(3, -1, -1)
     assert torch.equal(filled[known], photo[known])
     assert (filled[~known] != source[:3][~known]).any()

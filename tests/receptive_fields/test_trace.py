@@ -518,4 +518,4 @@ def test_in_channels_are_those_of_the_first_module_that_has_any():
 
 
 def test_the_examples_in_the_docstring():
-    assert doctest.testmod(importlib.import_module("imtrans.receptive_fields.trace")) == (0, 3)
+    assert doctest.testmod(importlib.import_module("imtrans.receptive_fields.trace")) == (0, 6)
