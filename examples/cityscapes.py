@@ -15,6 +15,8 @@ from train_segmenter import PALETTE, Palette, fit, format_scores, load, score, t
 
 from imtrans import CityscapesImages, Pix2Pix, load_pretrained
 from imtrans.cli.train.flags import (
+    PROCEDURAL,
+    REAL,
     add_data_flags,
     add_flags,
     add_network_flags,
@@ -30,24 +32,25 @@ from imtrans.data.streets import save_streets
 from imtrans.distributed.process_group import init_process_group
 from imtrans.runtime import pick_device
 
+STREETS = {**PROCEDURAL, "size": (128, 256), "base_channels": 24, "epochs": 6, "segmenter_epochs": 4}
+PHOTOS = {**REAL, "size": (256, 512), "segmenter_epochs": 60}
+
 
 def arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     data = parser.add_argument_group("data")
     data.add_argument("--data", type=Path, help="folder with leftImg8bit/ and gtFine/, each with train/ and val/")
     add_data_flags(data, procedural_size=128)
-    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, procedural_width=24)
-    add_flags(parser, out="runs/cityscapes", procedural_epochs=6)
+    add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, procedural_width=STREETS["base_channels"])
+    add_flags(parser, out="runs/cityscapes", procedural=STREETS)
     parser.add_argument("--segmenter-epochs", type=int, help="of the segmenter (60; 4 for procedural streets)")
     return parser.parse_args()
 
 
 def run(args: argparse.Namespace) -> None:
     group = init_process_group(pick_device(args.device))
-    real = args.data is not None
-    set_defaults(args, size=(256, 512) if real else (128, 256), base_channels=64 if real else 24)
-    set_defaults(args, epochs=200 if real else 6, segmenter_epochs=60 if real else 4)
-    if not real:
+    set_defaults(args, **(STREETS if args.data is None else PHOTOS))
+    if args.data is None:
         set_defaults(args, load_size=args.size)  # no jitter but flips
     folder = args.data or group.run_on_rank0(lambda: streets(Path("data", f"streets-{args.seed}"), args.seed))
     settings = data_arguments(args)

@@ -27,7 +27,7 @@ SCRIPTS = (*PAIRED, "cyclegan.py")
 TINY = ["--size", "32", "--base-channels", "4", "--device", "cpu"]
 TESTED = {  # here, in all three scripts
     "--generator", "--norm", "--n-layers", "--init", "--init-gain", "--warm-start", "--gan-mode", "--pool-size", "--lr",
-    "--betas", "--load-size", "--no-flip", "--discriminator",
+    "--betas", "--load-size", "--no-flip", "--discriminator", "--ema",
 }  # fmt: skip
 TESTED_PAIRED = {
     "--recipe", "--no-dropout", "--l1-weight", "--feature-weight", "--pixel-loss", "--d-loss-weight",
@@ -83,13 +83,26 @@ def test_a_recipe_is_the_one_of_the_library(build, script, name):
     assert made == [network.config for kinds in networks_of(Trainer(method, trainer.train_data)) for network in kinds]
     config = trainer._config()
     assert config["settings"] == method.settings()
-    assert {key: config[key] for key in ("lr", "betas", "lr_policy", "batch_size", "seed")} == {
-        key: arguments[key] for key in ("lr", "betas", "lr_policy", "batch_size", "seed")
-    }
-    assert config["ema"] == arguments.get("ema")
+    short = {"lr": 5e-4, "ema": 0.995} if script in PAIRED else {}  # without --data
+    expected = {"ema": None} | arguments | short
+    keys = ("lr", "betas", "lr_policy", "batch_size", "seed", "ema")
+    assert {key: config[key] for key in keys} == {key: expected[key] for key in keys}
     assert config["recipe"] == (name or default)
     assert config["init"] == {"scheme": "normal", "gain": 0.02}
     assert "warm_start" not in config
+
+
+@pytest.mark.parametrize("script", PAIRED)
+def test_a_folder_trains_at_the_rate_of_the_recipe(build, script, tmp_path):
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    Image.new("RGB", (80, 40)).save(tmp_path / "photos" / "train" / "1.png")
+    config = build(script, "--data", "photos")._config()
+    assert (config["lr"], config["ema"]) == (recipe("sharp").trainer["lr"], None)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_averaged_weights(build, script):
+    assert build(script, "--ema", 0.9)._config()["ema"] == 0.9
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

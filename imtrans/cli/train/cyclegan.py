@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from imtrans.cli.train.flags import (
+    REAL,
     add_data_flags,
     add_flags,
     add_network_flags,
@@ -30,6 +31,9 @@ from imtrans.methods.recipes import resnet_blocks
 from imtrans.nn import ResnetGenerator
 from imtrans.runtime import pick_device
 
+SHORT = {"size": 64, "base_channels": 16, "epochs": 5}
+"""Defaults of flags for procedural facades."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of CycleGAN."""
@@ -40,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-a", type=Path, metavar="DIR", help="folder of images; needs --data-b")
     data.add_argument("--data-b", type=Path, metavar="DIR", help="folder of images; needs --data-a")
     data.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="AtoB: the sources are in A (AtoB)")
-    add_data_flags(data, procedural_size=64)
-    add_network_flags(parser, CycleGAN, norm="instance", dropout=False, procedural_width=16)
-    add_flags(parser, out="runs/cyclegan", paired=False)
+    add_data_flags(data, procedural_size=SHORT["size"])
+    add_network_flags(parser, CycleGAN, norm="instance", dropout=False, procedural_width=SHORT["base_channels"])
+    add_flags(parser, out="runs/cyclegan", procedural=SHORT, paired=False)
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -66,11 +70,11 @@ def load_images(args: argparse.Namespace) -> tuple[Any, Any]:
     Flags that are not set get their defaults.
     """
     if args.data is None and args.data_a is None:
-        set_defaults(args, size=64, base_channels=16, epochs=5)
+        set_defaults(args, **SHORT)
         same: dict[str, Any] = {"size": args.size, "direction": args.direction}
         train = UnpairedFacades(200, seed=2 * args.seed, **same)
         return train, UnpairedFacades(4, seed=2 * args.seed + 1, augment=False, **same)
-    set_defaults(args, size=256, base_channels=64, epochs=200)
+    set_defaults(args, **REAL)
     same = {**data_arguments(args), "direction": args.direction, "seed": args.seed}
     if args.data is None:
         return UnpairedImages(args.data_a, args.data_b, **same), None

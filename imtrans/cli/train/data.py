@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imtrans.cli.train.flags import data_arguments, set_defaults
+from imtrans.cli.train.flags import PROCEDURAL, REAL, data_arguments, set_defaults
 from imtrans.data import DerivedPairs, PairedImages, ProceduralFacades
 from imtrans.data.procedural import ProceduralPairs
 from imtrans.errors import DataError
@@ -17,9 +17,9 @@ T = TypeVar("T")
 def pairs_of(args: argparse.Namespace, procedural: type[ProceduralPairs], **settings: Any) -> tuple[Any, Any]:
     """Return pairs for training and validation, from the folder --data with these `settings`, or `procedural` ones."""
     if args.data is None:
-        set_defaults(args, size=128, base_channels=32, epochs=5)
+        set_defaults(args, **PROCEDURAL)
         return drawn(args, procedural, direction=args.direction)
-    set_defaults(args, size=256, base_channels=64, epochs=200)
+    set_defaults(args, **REAL)
     settings = {**data_arguments(args), "direction": args.direction, **settings}
     return pairs_of_folder(args.data, seed=args.seed, **settings)
 
@@ -42,7 +42,7 @@ def photo_pairs(args: argparse.Namespace, source: Any) -> tuple[DerivedPairs, De
         set_defaults(args, **args.procedural)
         train, val = drawn(args, ProceduralFacades)
         return DerivedPairs(train, source), DerivedPairs(val, source)
-    set_defaults(args, size=256, base_channels=64, epochs=200)
+    set_defaults(args, **REAL)
     settings = {"seed": args.seed, **data_arguments(args)}
     if not (args.data / "train").is_dir():
         return DerivedPairs(args.data, source, **settings), None

@@ -2,7 +2,7 @@
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,12 @@ METHOD_FLAGS = {
 }
 
 
+PROCEDURAL = {"size": 128, "base_channels": 32, "epochs": 5, "lr": 5e-4, "ema": 0.995}
+"""Defaults of flags for 400 procedural samples. In so short a run, a high learning rate and averaged weights pay."""
+REAL = {"size": 256, "base_channels": 64, "epochs": 200}
+"""Defaults of flags for the images of a folder."""
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a training script, whose description is printed as it is."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,14 +64,14 @@ def photo_parser(description: str | None, method: type, *, out: str, **procedura
 
 def add_photo_flags(parser: argparse.ArgumentParser, method: type, *, out: str, **procedural: Any) -> None:
     """Add all flags that the methods on photos share. `procedural` has defaults of flags for procedural facades."""
-    procedural = {"size": 128, "base_channels": 32, "epochs": 5, **procedural}
+    procedural = PROCEDURAL | procedural
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of photos, or with train/ and, for validation, val/ or test/"
     )
     add_data_flags(data, procedural_size=128)
     add_network_flags(parser, method, norm="batch", dropout=True, procedural_width=procedural["base_channels"])
-    add_flags(parser, out=out)
+    add_flags(parser, out=out, procedural=procedural)
     parser.set_defaults(procedural=procedural)
 
 
@@ -84,12 +90,21 @@ def add_data_flags(data: Group, *, procedural_size: int) -> None:
     )
 
 
-def add_flags(parser: argparse.ArgumentParser, *, out: str, procedural_epochs: int = 5, paired: bool = True) -> None:
-    """Add the flags of the schedule, the optimizer and the run, whose folder is `out` by default."""
+def add_flags(
+    parser: argparse.ArgumentParser, *, out: str, procedural: Mapping[str, Any] = PROCEDURAL, paired: bool = True
+) -> None:
+    """Add the flags of the schedule, the optimizer and the run, whose folder is `out` by default.
+
+    `procedural` has defaults of flags for procedural images.
+    """
+
+    def default(name: str, usual: object) -> str:
+        return f"({usual}; {procedural[name]} for procedural images)" if name in procedural else f"({usual})"
+
     parser.usage = "%(prog)s [flags]"
     schedule = parser.add_argument_group("schedule and optimizer")
     schedule.add_argument(
-        "--epochs", type=int, metavar="N", help=f"number of all epochs (200; {procedural_epochs} for procedural images)"
+        "--epochs", type=int, metavar="N", help=f"number of all epochs {default('epochs', REAL['epochs'])}"
     )
     schedule.add_argument(
         "--decay-epochs", type=int, metavar="N", help="last epochs, with a decaying learning rate (half of them)"
@@ -100,7 +115,13 @@ def add_flags(parser: argparse.ArgumentParser, *, out: str, procedural_epochs: i
     )
     schedule.add_argument("--max-steps", type=int, metavar="N", help="stop after this many steps")
     schedule.add_argument("--batch-size", type=int, default=1, metavar="N", help="samples in each process (1)")
-    schedule.add_argument("--lr", type=float, metavar="X", help="learning rate of Adam (0.0002)")
+    schedule.add_argument("--lr", type=float, metavar="X", help=f"learning rate of Adam {default('lr', 0.0002)}")
+    schedule.add_argument(
+        "--ema",
+        type=float,
+        metavar="X",
+        help=f"save averaged weights, with this decay rate of the average {default('ema', 'no average')}",
+    )
     schedule.add_argument(
         "--betas", type=float, nargs=2, metavar=("BETA1", "BETA2"), help="decay rates of Adam's moments (0.5 0.999)"
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 from imtrans.cli.train.data import drawn, pairs_of_folder
 from imtrans.cli.train.flags import (
+    PROCEDURAL,
+    REAL,
     add_data_flags,
     add_flags,
     add_network_flags,
@@ -98,9 +100,9 @@ def load_pairs(args: argparse.Namespace, group: ProcessGroup) -> tuple[Any, Any,
     They are of --data, of the CMP facades, or of procedural facades. Flags that are not set get their defaults.
     """
     if args.data is None and not args.download:
-        set_defaults(args, size=128, base_channels=32, epochs=5)
+        set_defaults(args, **PROCEDURAL)
         return *drawn(args, ProceduralFacades), (3, 3)
-    set_defaults(args, size=256, base_channels=64, epochs=200)
+    set_defaults(args, **REAL)
     folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
     settings = {**data_arguments(args), "direction": args.direction, "labels": args.labels}
     settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}

@@ -62,6 +62,7 @@ def trainer_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "lr_policy": args.lr_policy,
         "warmup_epochs": args.warmup_epochs,
         "max_steps": args.max_steps,
+        "ema": args.ema,
         "batch_size": args.batch_size,
         "precision": args.precision,
         "segmenter": args.segmenter and load_pretrained(args.segmenter).to(pick_device(args.device)),
