@@ -162,9 +162,10 @@ def _changed(facts: Mapping[str, Any]) -> str:
 
 
 def _rows(values: Mapping[str, Any]) -> list[str]:
-    width = max(map(len, values))
     # The text of a model card may hold anything.
-    return [f"  {one_line(name, 40):<{width}}  {one_line(str(value))}".rstrip() for name, value in values.items()]
+    rows = [(one_line(name, 40), one_line(str(value))) for name, value in values.items()]
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name:<{width}}  {value}" for name, value in rows]
 
 
 def _table(levels: list[dict[str, Any]]) -> list[str]:

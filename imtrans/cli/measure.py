@@ -55,7 +55,10 @@ def measure(network: Pretrained, source: Tensor) -> Measurement:
             found.bytes = _memory(network, source)
         except torch.OutOfMemoryError:
             size = "{}x{}".format(*source.shape[-2:])
-            raise ArgumentError(f"an image of {size} is too large for the memory of {source.device}.") from None
+            raise ArgumentError(
+                f"imtrans info: an image of {size} is too large for the memory of {source.device}. Give a smaller "
+                "--size."
+            ) from None
         finally:
             for hook in hooks:
                 hook.remove()

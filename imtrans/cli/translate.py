@@ -159,8 +159,8 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield from ([item] for item in items)
         return
     for _, group in groupby(items, key=lambda item: (_is_array(item.source), array_header(item.source)[0])):
-        for first in group:
-            yield [first, *islice(group, size - 1)]
+        while batch := list(islice(group, size)):
+            yield batch
 
 
 def _translate_to_file(generator: nn.Module, args: argparse.Namespace) -> None:

@@ -70,22 +70,13 @@ def receptive_field(
     >>> receptive_field(nn.MaxPool2d((3, 1)))
     ReceptiveField(size=(3, 1), stride=(3, 1), offset=0)
     """
-    height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
-    for size in (height, width):
-        at_least("receptive_field", "input_size", size, 1)
-    shape = (1, _in_channels(module, in_channels), height, width)
     try:
-        output, layout = _trace(module, shape)
+        output, layout = _run(module, in_channels, input_size, _Trace())
     except NoFixedFieldError as reason:
         raise ArgumentError(
             f"receptive_field: {type(module).__name__} has no fixed receptive field, because {reason}. "
             "Measure the part of the module before that."
         ) from None
-    except Exception as error:
-        raise ArgumentError(
-            f"receptive_field: {type(module).__name__} cannot run on an input of shape {shape} ("
-            f"{type(error).__name__}: {error}). Pass the in_channels and the input_size that it takes."
-        ) from error
     return _summary(type(module).__name__, output, layout)
 
 
@@ -96,6 +87,9 @@ def receptive_fields(
 
     A part is None if it is not called, returns no map, or has no fixed receptive field: see `receptive_field`. The
     forward pass runs once. A part that is called several times counts the first time.
+
+    Raises:
+        ArgumentError: the module cannot run on this input.
 
     >>> layers = nn.Sequential(nn.Conv2d(3, 8, 4, stride=2), nn.Conv2d(8, 8, 3), nn.Flatten())
     >>> fields = receptive_fields(layers, dict(layers.named_children()))
@@ -114,11 +108,30 @@ def receptive_fields(
     try:
         # The parts before the operation that has no fixed receptive field have one.
         with suppress(NoFixedFieldError):
-            _trace(module, (1, _in_channels(module, in_channels), input_size, input_size), mode)
+            _run(module, in_channels, input_size, mode)
     finally:
         for hook in hooks:
             hook.remove()
     return {name: found[part] for name, part in parts.items()}
+
+
+def _run(
+    module: nn.Module, in_channels: int | None, input_size: int | tuple[int, int], mode: "_Trace"
+) -> tuple[object, Layout]:
+    """Trace `module` in `mode`. Raises a NoFixedFieldError, and an ArgumentError if it cannot run."""
+    height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
+    for size in (height, width):
+        at_least("receptive_field", "input_size", size, 1)
+    shape = (1, _in_channels(module, in_channels), height, width)
+    try:
+        return _trace(module, shape, mode)
+    except NoFixedFieldError:
+        raise
+    except Exception as error:
+        raise ArgumentError(
+            f"receptive_field: {type(module).__name__} cannot run on an input of shape {shape} ("
+            f"{type(error).__name__}: {error}). Pass the in_channels and the input_size that it takes."
+        ) from error
 
 
 def _in_channels(module: nn.Module, given: int | None) -> int:

@@ -19,7 +19,7 @@ def progress_text(losses: Mapping[str, float], *, epoch: int, epochs: int, image
 def stopped_text(*, step: int, total_steps: int, out: object, command: object = None, processes: int = 1) -> str:
     """Return the text for a run that a signal stopped: the step saved, and how to resume.
 
-    `command` is the command line of the script, if it takes ``--resume``.
+    `command` is the command line of the script, or of the command `imtrans`, if it takes ``--resume``.
 
     >>> print(stopped_text(step=3, total_steps=9, out="runs/mine", command="train.py --size 64"))
     Stopped after step 3 of 9, saved in runs/mine. Resume with fit(resume=True), or with
@@ -32,5 +32,6 @@ def stopped_text(*, step: int, total_steps: int, out: object, command: object = 
     if not isinstance(command, str) or not command:
         return f"{text}."
     words = command.split()
-    python = "torchrun ... " if processes > 1 else "python " if words[0].endswith(".py") else ""
+    is_script = words[0].endswith(".py")
+    python = f"torchrun ... {'' if is_script else '-m '}" if processes > 1 else "python " if is_script else ""
     return f"{text}, or with\n{python}{command}{'' if '--resume' in words else ' --resume'}"

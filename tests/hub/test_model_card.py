@@ -22,7 +22,7 @@ from imtrans import (
     Trainer,
     UNetGenerator,
 )
-from imtrans.hub.model_card import model_card
+from imtrans.hub.model_card import model_card, training_in
 from imtrans.hub.pretrained import Pretrained
 
 VALIDATION = {
@@ -252,3 +252,11 @@ def test_the_random_state_is_left_alone_by_a_push(hub):
     state = torch.get_rng_state()
     trainer.push_to_hub("user/repo", token=hub.token)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_training_can_be_read_from_a_card():
+    training = {"data": "400 facades | \u00e4", "lr": 2e-4, "steps": 5, "betas": [0.5, 0.999], "ema": None, "on": True}
+    card = card_of(NETWORKS["unet"](), training=training, validation=VALIDATION)
+    assert training_in(card) == training
+    assert training_in(card_of(NETWORKS["unet"](), validation=VALIDATION)) == {}
+    assert training_in("") == {}

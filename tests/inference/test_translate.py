@@ -296,3 +296,63 @@ def test_another_number_of_channels_is_refused(generator):
     with pytest.raises(ShapeError) as caught:
         translate(generator, torch.zeros(4, 16, 16))
     assert str(caught.value) == "translate: expects a tensor (3, h, w) or (b, 3, h, w), got (4, 16, 16)."
+
+
+def test_a_list_is_one_batch_and_gives_a_list(generator, tmp_path):
+    images = [picture(seed=0), picture(seed=1).convert("L"), np.asarray(picture(seed=2)), to_tensor(picture(seed=3))]
+    picture(seed=4).save(tmp_path / "a.png")
+    made = translate(generator, [*images, tmp_path / "a.png"])
+    assert [type(each) for each in made] == [Image.Image, Image.Image, np.ndarray, torch.Tensor, Image.Image]
+    assert made[2].shape == (37, 50, 3)
+    for image, output in zip([*images, tmp_path / "a.png"], made, strict=True):
+        alone = translate(generator, image)
+        if isinstance(output, torch.Tensor):
+            assert torch.allclose(output, alone, atol=1e-5)
+        else:
+            assert np.abs(np.asarray(output).astype(int) - np.asarray(alone).astype(int)).max() <= 1
+    batch = torch.stack([to_tensor(picture(seed=seed)) for seed in (0, 1)])
+    found = translate(generator, [*batch], mode="batch_stats")
+    assert torch.allclose(torch.stack(found), by_hand(generator, batch, "batch_stats"), atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [None, 32])
+def test_a_list_of_maps_of_ids_with_their_instances(tile):
+    network = UNetGenerator(4, 3, base_channels=4, depth=2)
+    network.instances, network.num_labels = True, 3
+    rng = np.random.default_rng(0)
+    ids, objects = ([rng.integers(0, 3, (40, 36), dtype=np.uint8) for _ in range(2)] for _ in range(2))
+    made = translate(network.eval(), ids, instances=objects, tile=tile)
+    for each, labels, instances in zip(made, ids, objects, strict=True):
+        alone = translate(network, labels, instances=instances, tile=tile)
+        assert np.abs(each.astype(int) - alone.astype(int)).max() <= 1
+
+
+def test_a_list_of_grey_images_keeps_their_lightness():
+    network = UNetGenerator(1, 2, base_channels=4, depth=2).eval()
+    network.colours = "lab"
+    images = [picture(seed=0).convert("L"), picture(seed=1)]
+    for image, made in zip(images, translate(network, images), strict=True):
+        assert np.abs(np.asarray(made).astype(int) - np.asarray(translate(network, image)).astype(int)).max() <= 1
+
+
+def test_samples_of_a_list_are_lists():
+    network = UNetGenerator(base_channels=4, depth=2, noise_channels=3).eval()
+    made = translate(network, [picture(seed=0), picture(seed=1)], samples=3, seed=0)
+    assert [[image.size for image in each] for each in made] == [[(50, 37)] * 2] * 3
+
+
+def test_lists_that_are_no_batch_are_refused(generator):
+    with pytest.raises(ArgumentError, match=r"^translate: the list of images is empty\. Give at least one\.$"):
+        translate(generator, [])
+    message = (
+        r"^translate: the images of a list must have one height and width, got 37x50, 50x37\. Give lists of images of "
+        r"one size, or one image at a time\.$"
+    )
+    with pytest.raises(ShapeError, match=message):
+        translate(generator, [picture(), picture(), picture(50, 37)])
+    with pytest.raises(
+        ArgumentError, match=r"^translate: 2 images need as many instances, got 1\. Give one for each\.$"
+    ):
+        translate(generator, [picture(), picture()], instances=[np.zeros((37, 50), np.uint8)])
+    with pytest.raises(ArgumentError, match="cannot take a dict"):
+        translate(generator, [{}])

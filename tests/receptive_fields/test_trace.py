@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from imtrans.errors import ArgumentError
-from imtrans.receptive_fields.trace import ReceptiveField, _trace, receptive_field
+from imtrans.nn import SelfAttention
+from imtrans.receptive_fields.trace import ReceptiveField, _trace, receptive_field, receptive_fields
 
 SIZE = 120
 PROBES = 12
@@ -519,3 +520,39 @@ def test_in_channels_are_those_of_the_first_module_that_has_any():
 
 def test_the_examples_in_the_docstring():
     assert doctest.testmod(importlib.import_module("imtrans.receptive_fields.trace")) == (0, 6)
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.twice, self.unused = nn.Conv2d(1, 2, 4, stride=2), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
+        self.shift, self.attention = nn.Parameter(torch.zeros(1)), SelfAttention(2)
+        self.last = nn.Conv2d(2, 1, 1)
+
+    def forward(self, x):
+        x = self.twice(self.twice(self.down(x) + self.shift))
+        return self.last(self.attention(x))
+
+
+def test_the_fields_of_parts_are_those_of_the_module_up_to_them():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 5), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, dilation=2), nn.Upsample(scale_factor=2)
+    )
+    found = receptive_fields(module, dict(module.named_children()))
+    assert found == {str(i): receptive_field(module[: i + 1]) for i in range(4)}
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_parts_without_a_field_are_none():
+    module = Parts()
+    found = receptive_fields(module, dict(module.named_children()), input_size=64)
+    assert [found[name] and found[name].size for name in ("down", "twice")] == [4, 8]
+    assert [found[name] for name in ("unused", "attention", "last")] == [None] * 3
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_a_module_that_cannot_run_leaves_no_hooks():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(5, 2, 3))
+    with pytest.raises(ArgumentError, match=r"^receptive_field: Sequential cannot run on an input of shape \(1, 1, "):
+        receptive_fields(module, dict(module.named_children()))
+    assert not any(part._forward_hooks for part in module.modules())

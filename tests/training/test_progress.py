@@ -29,6 +29,10 @@ def test_a_bar_of_80_columns_shows_the_losses_of_the_generator(total):
             {"out": "a", "command": "b.py", "processes": 2},
             ", saved in a. Resume with fit(resume=True), or with\ntorchrun ... b.py --resume",
         ),
+        (
+            {"out": "a", "command": "imtrans train b", "processes": 2},
+            ", saved in a. Resume with fit(resume=True), or with\ntorchrun ... -m imtrans train b --resume",
+        ),
         ({"out": "a", "command": "b"}, ", saved in a. Resume with fit(resume=True), or with\nb --resume"),
     ],
 )

@@ -120,22 +120,25 @@ def _copy_all(name: str, method: nn.Module) -> list[str]:
         if not required and not nested and (Path(name).is_dir() or is_published(name)):
             lines.append(f"{part}: initial weights, because {name} has no folder {folder}")
             continue
-        where, found, problem = name if root else f"{name}/{folder}", None, ""
+        where = name if root else f"{name}/{folder}"
         try:
-            found = load_pretrained(name, subfolder=None if root else folder)
-            problem = _other_sizes(where, found, network)
-            if problem and required:
-                raise SavedModelError(problem)
+            saved = load_pretrained(name, subfolder=None if root else folder)
         except HubError as error:
             if required:
                 raise
-            problem = str(error)
-        if found is None or problem:
+            lines.append(f"{part}: initial weights, because {error}")
+            continue
+        problem = _other_sizes(where, saved, network)
+        if problem and required:
+            raise SavedModelError(
+                f"{problem} Use the --recipe, --generator, --norm, --size and --base-channels of its training."
+            )
+        if problem:
             lines.append(f"{part}: initial weights, because {problem}")
-        else:
-            network.load_state_dict(found.state_dict())
-            differ = _other_arguments(found, network)
-            lines.append(f"{part}: weights of {where}" + (f", which has {join_names(differ)}" if differ else ""))
+            continue
+        network.load_state_dict(saved.state_dict())
+        differ = _other_arguments(saved, network)
+        lines.append(f"{part}: weights of {where}" + (f", which has {join_names(differ)}" if differ else ""))
     return lines
 
 
@@ -148,7 +151,7 @@ def _other_arguments(saved: Pretrained, network: Pretrained) -> list[str]:
 
 
 def _other_sizes(name: str, saved: Pretrained, network: Pretrained) -> str:
-    """Return the text of an error, or an empty one if the tensors of `saved` fit `network`."""
+    """Return how the tensors of `saved` differ from the ones of `network`; an empty text if they fit."""
     theirs, ours = saved.state_dict(), network.state_dict()
     shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
     wrong = [f"{key} is {a} instead of {b}" for key, (a, b) in shapes.items() if a != b]
@@ -158,6 +161,5 @@ def _other_sizes(name: str, saved: Pretrained, network: Pretrained) -> str:
         return ""
     return (
         f"--warm-start: {name} has other sizes than the network of this run. Arguments: "
-        f"{join_names(_other_arguments(saved, network))}. Tensors: {join_names(wrong, 3)}. Use the --recipe, "
-        "--generator, --norm, --size and --base-channels of its training."
+        f"{join_names(_other_arguments(saved, network))}. Tensors: {join_names(wrong, 3)}."
     )

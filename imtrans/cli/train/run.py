@@ -1,4 +1,4 @@
-"""The run that the flags ask for: its trainer, and what is printed about it."""
+"""The run that the flags ask for: its trainer, and the texts that it prints."""
 
 import argparse
 import shlex
