@@ -116,19 +116,14 @@ def add_runtime(folder: Path) -> None:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Static files. The headers isolate the page, so that the runtime may use several threads."""
+    """Static files, with the types that browsers insist on: some systems know other ones."""
 
-    extensions_map = {  # noqa: RUF012  # as in the base class; some systems know other types
+    extensions_map = {  # noqa: RUF012  # as in the base class
         **SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
     }
-
-    def end_headers(self) -> None:
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
 
     def log_message(self, *_: object) -> None:
         pass

@@ -415,7 +415,6 @@ function show() {
       throw new Error("The network is not here yet. In a clone of imtrans, run: python examples/draw_a_facade.py");
     const build = await answer.json();
     worker.postMessage({ kind: "start", build });
-    find("#examples").hidden = false;
     find("#examples").append(
       ...build.examples.map((file, index) => {
         const button = document.createElement("button"), image = document.createElement("img");
@@ -456,8 +455,7 @@ function work() {
     const { module, binary, bytes } = build.runtimes[kind];
     const wasmBinary = await download(binary, bytes), ort = await import(new URL(module, BUILD));
     ort.env.logLevel = "error";
-    // Threads need a page that is isolated by headers of its server, which many hosts of static files do not send.
-    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+    ort.env.wasm.numThreads = 1; // more would need headers that many servers of static files do not send
     ort.env.wasm.wasmBinary = wasmBinary.buffer;
     return ort;
   };
