@@ -23,6 +23,7 @@ from imtrans import export_onnx, load_pretrained
 from imtrans.data.facades.plan import draw_facade
 from imtrans.errors import DataError, ImtransError
 from imtrans.files import disk_errors, json_bytes, sha256_of, write_atomic
+from imtrans.modes import DETERMINISTIC
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "demo"
@@ -48,6 +49,7 @@ def arguments() -> argparse.Namespace:
         "--weights", default=str(WEIGHTS), metavar="NAME", help="generator, as for load_pretrained "
         "(examples/weights/facades)"
     )  # fmt: skip
+    parser.add_argument("--mode", choices=DETERMINISTIC, help="how normalisation runs (as saved with the generator)")
     parser.add_argument("--out", type=Path, default=PAGE, metavar="DIR", help="folder of the page (docs/demo)")
     parser.add_argument("--build-only", action="store_true", help="do not serve the page")
     parser.add_argument("--port", type=int, default=8000, help="of http://127.0.0.1 (8000)")
@@ -57,7 +59,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     try:
-        build(args.weights, args.out)
+        build(args.weights, args.mode, args.out)
         if not args.build_only:
             serve(args.out, args.port)
     except ImtransError as error:
@@ -66,7 +68,7 @@ def main() -> int:
     return 0
 
 
-def build(weights: str, out: Path) -> None:
+def build(weights: str, mode: str | None, out: Path) -> None:
     """Write the page to `out`, with all the files that it needs."""
     generator, folder = load_pretrained(weights), out / "build"
     with disk_errors(DataError, f"{out} cannot be written", "Give another folder with --out."):
@@ -78,7 +80,7 @@ def build(weights: str, out: Path) -> None:
         examples = [f"examples/{number}.png" for number, _ in enumerate(EXAMPLES, 1)]
         for name, index in zip(examples, EXAMPLES, strict=True):
             Image.fromarray(draw_facade(1, index, EXAMPLE_SIZE)[1]).save(folder / name)
-    export_onnx(generator, folder / "model.onnx")
+    export_onnx(generator, folder / "model.onnx", mode=mode)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     contents = {
         "name": Path(weights).name,

@@ -180,6 +180,7 @@ function show() {
     showHistory();
   };
   const replace = (after, name) => {
+    stroke.end();
     const before = drawing;
     drawing = after;
     keep(before);
@@ -194,6 +195,11 @@ function show() {
     showHistory();
     paint();
     announce(name);
+  };
+  const resize = (width, height) => {
+    stroke.drop();
+    drawing = resized(drawing, width, height);
+    paint();
   };
   const undo = () => step(past, future, "Undone");
   const redo = () => step(future, past, "Redone");
@@ -346,9 +352,8 @@ function show() {
       find("#model-name").textContent = name;
       find("#sizes").hidden = size !== null;
       const [height, width] = size ?? [find("select").value, find("select").value].map(Number);
-      drawing = resized(drawing, width, height);
       tell(`The network runs on ${NAMES[runtime]}.`);
-      paint();
+      resize(width, height);
     },
     picture({ width, height, pixels, seconds }) {
       busy = false;
@@ -379,10 +384,7 @@ function show() {
     }),
   );
   find("select").append(...SIZES.map(size => new Option(`${size} × ${size}`, size, size === 256, size === 256)));
-  find("select").addEventListener("change", event => {
-    drawing = resized(drawing, Number(event.target.value), Number(event.target.value));
-    paint();
-  });
+  find("select").addEventListener("change", ({ target }) => resize(Number(target.value), Number(target.value)));
 
   // Files of the visitor
   const open = async file => {
@@ -403,6 +405,7 @@ function show() {
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
     document.addEventListener(kind, event => {
+      if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();
       const outside = kind === "drop" || (kind === "dragleave" && !event.relatedTarget);
       document.body.classList.toggle("dropping", !outside);
@@ -418,7 +421,7 @@ function show() {
     find("#examples").append(
       ...build.examples.map((file, index) => {
         const button = document.createElement("button"), image = document.createElement("img");
-        Object.assign(image, { src: new URL(file, BUILD), alt: `Example ${index + 1}` });
+        Object.assign(image, { src: new URL(file, BUILD), alt: `Example ${index + 1}`, draggable: false });
         Object.assign(button, { type: "button" }).append(image);
         button.addEventListener("click", async () =>
           replace(await readDrawing(await (await fetch(image.src)).blob()), image.alt),
