@@ -24,7 +24,8 @@ PHONE = {
 class PageOpener:
     """Opens pages, each in a browser context of its own, and collects their problems.
 
-    `problems` lists errors of the page, errors in its console, and addresses that it requests from a network.
+    `problems` lists errors of the page, errors in its console, and addresses that it requests from a network, except
+    those in the folder of a page that comes from a server itself.
     """
 
     def __init__(self, browser):
@@ -43,13 +44,10 @@ class PageOpener:
         page = context.new_page()
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
-        page.on("request", self._note_request)
+        allowed = ("file:", "data:", "blob:", address[: address.rindex("/") + 1])
+        page.on("request", lambda request: request.url.startswith(allowed) or self.problems.append(request.url))
         page.goto(address)
         return page
-
-    def _note_request(self, request):
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.problems.append(request.url)
 
 
 def wait_until(page, condition):
@@ -60,12 +58,18 @@ def wait_until(page, condition):
     page.wait_for_function(f"() => {condition}")
 
 
-@pytest.fixture(scope="module", name="browser")
-def browser_fixture():
-    """A headless Chromium, as Playwright's ``Browser``."""
+def find_chromium():
+    """The path of the browser of this machine; the test is skipped where there is none."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no browser on this machine: none of {', '.join(NAMES)}")
+    return program
+
+
+@pytest.fixture(scope="module", name="browser")
+def browser_fixture():
+    """A headless Chromium, as Playwright's ``Browser``."""
+    program = find_chromium()
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
     with api.sync_playwright() as playwright, playwright.chromium.launch(executable_path=program) as browser:
         yield browser
