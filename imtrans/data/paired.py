@@ -1,11 +1,10 @@
 """Paired images from folders: source and target show the same scene."""
 
-import unicodedata
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,29 +13,13 @@ from torch import Tensor
 
 from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import Colour, check_palette
-from imtrans.data.arrays import (
-    ARRAY_SUFFIXES,
-    GIVE_RANGE,
-    READABLE,
-    array_header,
-    read_array,
-    read_ids,
-    resized_array,
-    resized_ids,
-)
+from imtrans.data.arrays import GIVE_RANGE, READABLE, read_array, read_ids, resized_array, resized_ids
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
-from imtrans.data.images import (
-    SUFFIXES,
-    ValueRange,
-    image_files,
-    read_image,
-    resized,
-    to_float,
-    warn_of_dark_files,
-)
+from imtrans.data.images import SUFFIXES, ValueRange, image_files, read_image, resized, to_float, warn_of_dark_files
 from imtrans.data.labels import edges, ids_from_colours
-from imtrans.errors import ArgumentError, DataError, counted, join_names, printable, short_repr
+from imtrans.data.pairs import ImageFile, Pair, array_hint, like_named, size_of, with_instances, without_partner
+from imtrans.errors import ArgumentError, DataError, counted, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -44,61 +27,10 @@ RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEA
 CHANNELS = {"rgb": 3, "grey": 1, "as they are": None}
 
 
-class _File(NamedTuple):
-    path: Path
-    channels: int
-    deep: bool  # more than 8 bits
-
-
 @dataclass(frozen=True)
 class _Side:
     channels: int
     deep: bool
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The files of a pair: two, or one with both images side by side (`b` is None); and perhaps of instance ids."""
-
-    a: Path
-    b: Path | None = None
-    instances: Path | None = None
-
-    def read(self, read: Callable[[Path, int], Any]) -> tuple[Any, Any]:
-        """Return both images, PIL images or arrays ``h w c``, as ``read(path, side)`` reads a file of side 0 or 1."""
-        # Sizes are checked here too: a file may have changed since the data set was made.
-        first = read(self.a, 0)
-        second = None if self.b is None else read(self.b, 1)
-        width, _ = self._check_sizes(_size(first), None if second is None else _size(second))
-        if second is not None:
-            return first, second
-        return _columns(first, 0, width), _columns(first, width, 2 * width)
-
-    def check_header(self) -> tuple[tuple[int, int], list[_File]]:
-        """Return width and height of each image, and a `_File` for each side, from the headers."""
-        headers = [(path, *array_header(path)) for path in (self.a, self.b) if path is not None]
-        files = [_File(path, channels, deep) for path, _, channels, deep in headers]
-        size = self._check_sizes(headers[0][1], None if self.b is None else headers[1][1])
-        if self.instances is not None and (found := array_header(self.instances)[0]) != size:
-            raise DataError(
-                f"{printable(self.instances)} is {found[0]}x{found[1]}, and the pair {printable(self.a)} is "
-                f"{size[0]}x{size[1]}. The instance ids of a pair must be of its size."
-            )
-        return size, files
-
-    def _check_sizes(self, a: tuple[int, int], b: tuple[int, int] | None) -> tuple[int, int]:
-        width, height = a
-        if b is None and width % 2:
-            raise DataError(
-                f"{printable(self.a)} is {counted(width, 'pixel')} wide and cannot be halved. A side-by-side pair "
-                "has A in its left half and B in its right half; or put them in two folders, A and B."
-            )
-        if b is not None and a != b:
-            raise DataError(
-                f"{printable(self.a)} is {width}x{height}, its partner {printable(self.b)} is {b[0]}x{b[1]}. "
-                "The two pictures of a pair must be of one size."
-            )
-        return (width // 2, height) if b is None else a
 
 
 class PairedImages(SingleSourceDataset):
@@ -212,15 +144,15 @@ class PairedImages(SingleSourceDataset):
         if alone and on_bad_image != "skip":
             reports = [without_partner(*self.folders, alone)]
         if instances:
-            pairs, without_ids = _with_instances(pairs, self.folder / "instances")
+            pairs, without_ids = with_instances(pairs, self.folder / "instances")
             reports += without_ids
 
-        def check_header(pair: Pair) -> tuple[tuple[int, int], list[_File]]:
+        def check_header(pair: Pair) -> tuple[tuple[int, int], list[ImageFile]]:
             size, files = pair.check_header()
             self._check_crop(pair.a, size)
             return size, files
 
-        def decode(pair: Pair) -> tuple[tuple[int, int], list[_File]]:
+        def decode(pair: Pair) -> tuple[tuple[int, int], list[ImageFile]]:
             found = check_header(pair)
             self._read_pair(pair, [self._asked or file.channels for file in found[1]])
             return found
@@ -266,7 +198,7 @@ class PairedImages(SingleSourceDataset):
         if not pairs:
             raise DataError(
                 f"{printable(self.folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, "
-                f"or two folders, A and B, of files with the same names.{_array_hint(self.folder, suffixes)}"
+                f"or two folders, A and B, of files with the same names.{array_hint(self.folder, suffixes)}"
             )
         return pairs, []
 
@@ -297,7 +229,7 @@ class PairedImages(SingleSourceDataset):
         pair = self.pairs[index]
         with suggest_skip(self.on_bad_image):
             *images, instances = self._read_pair(pair, [side.channels for side in self._sides])
-        shape = self._loaded_shape_of(_size(images[0]))
+        shape = self._loaded_shape_of(size_of(images[0]))
         if shape != self._shapes[index]:
             raise DataError(f"{printable(pair.a)} has another size than when the data set was made.")
         source, target = self._in_direction(*(self._resized(image, side, shape) for side, image in enumerate(images)))
@@ -400,7 +332,7 @@ def _checked_channels(channels: object) -> int | None:
     return at_least("PairedImages", "channels", channels, 1)
 
 
-def _check_same_channels(sides: list[list[_File]]) -> None:
+def _check_same_channels(sides: list[list[ImageFile]]) -> None:
     for side in sides:
         for file in side:
             if file.channels != side[0].channels:
@@ -408,68 +340,3 @@ def _check_same_channels(sides: list[list[_File]]) -> None:
                     f"{printable(side[0].path)} has {counted(side[0].channels, 'channel')}, {printable(file.path)} has "
                     f"{file.channels}. Give channels={side[0].channels} to convert pictures, or take one out."
                 )
-
-
-def _size(image: Any) -> tuple[int, int]:
-    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
-
-
-def _columns(image: Any, left: int, right: int) -> Any:
-    return image.crop((left, 0, right, image.height)) if isinstance(image, Image.Image) else image[:, left:right]
-
-
-def _with_instances(pairs: list[Pair], folder: Path) -> tuple[list[Pair], list[str]]:
-    """Return the pairs with a file of instance ids in `folder`, and a report of each other pair."""
-    ids = _by_stem(folder, READABLE)
-    found = [replace(pair, instances=ids.get(_stem(pair.a))) for pair in pairs]
-    missing = [printable(pair.a) for pair in found if pair.instances is None]
-    return [pair for pair in found if pair.instances is not None], [
-        f"{path} has no file of the same name in {printable(folder)}." for path in missing
-    ]
-
-
-def like_named(
-    folder_a: Path, folder_b: Path, suffixes: Collection[str] = SUFFIXES
-) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Return the pairs of image files with the same name, up to the suffix, and the files without partner.
-
-    Raises:
-        DataError: a missing folder, no images, or two images of one name in a folder.
-    """
-    a, b = _by_stem(folder_a, suffixes), _by_stem(folder_b, suffixes)
-    if not a and not b:
-        raise DataError(
-            f"{printable(folder_a)} and {printable(folder_b)} hold no pictures. Put the two pictures of a pair into "
-            f"both, under one name.{_array_hint(folder_a, suffixes)}"
-        )
-    alone = [a[stem] for stem in sorted(a.keys() - b.keys())] + [b[stem] for stem in sorted(b.keys() - a.keys())]
-    return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
-
-
-def _array_hint(folder: Path, suffixes: Collection[str]) -> str:
-    if set(ARRAY_SUFFIXES) <= set(suffixes) or not image_files(folder, ARRAY_SUFFIXES):
-        return ""
-    return ' Its .npy and .npz files are read with channels="as they are" (--channels "as they are").'
-
-
-def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in image_files(folder, suffixes):
-        stem = _stem(path)
-        if stem in found:
-            raise DataError(f"{printable(found[stem])} and {printable(path)} have the same name. Keep one of them.")
-        found[stem] = path
-    return found
-
-
-def _stem(path: Path) -> str:
-    # Some systems write an umlaut as one code point, others as two.
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def without_partner(folder_a: Path, folder_b: Path, alone: list[Path]) -> str:
-    """Return the error text for files without partner."""
-    return (
-        f"{len(alone)} of the files in {printable(folder_a)} and {printable(folder_b)} have no partner of the same "
-        f"name: {join_names([printable(path) for path in alone])}. Add the missing ones, or take these out."
-    )
