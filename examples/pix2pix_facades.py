@@ -1,8 +1,9 @@
-"""Train pix2pix on facades: image pairs from a folder, the CMP data set, or procedural facades.
+"""Train pix2pix on facades: image pairs from a folder or the Hub, the CMP data set, or procedural facades.
 
 python examples/pix2pix_facades.py                      # procedural facades, a few minutes on a laptop
 python examples/pix2pix_facades.py --data DIR           # DIR/train/*.jpg, or DIR/train/A and DIR/train/B
 python examples/pix2pix_facades.py --data DIR --recipe paper            # as in the paper of 2017
+python examples/pix2pix_facades.py --data hf:huggan/facades             # from the Hub: pip install "imtrans[datasets]"
 python examples/pix2pix_facades.py --download           # the CMP facades, from the authors of pix2pix
 torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # four processes, one GPU each
 """
@@ -15,11 +16,14 @@ from training import (
     add_data_flags,
     add_flags,
     add_network_flags,
+    add_pair_flags,
     check_procedural,
+    check_rows_flags,
     data_arguments,
     drawn,
     main,
     pairs_of_folder,
+    pairs_of_rows,
     set_defaults,
     train_paired,
 )
@@ -38,7 +42,7 @@ CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
+    add_pair_flags(parser, source)
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
     parser.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
     parser.add_argument(
@@ -81,6 +85,9 @@ def arguments() -> argparse.Namespace:
         parser.error("--labels is for the label maps of --data or --download")
     if args.sha256 and not args.download:
         parser.error("--sha256 is of the archive that --download fetches")
+    check_rows_flags(parser, args)
+    if isinstance(args.data, str) and (args.instances or args.channels != "rgb"):
+        parser.error("--instances and --channels are for files, and --data hf:... gives pictures")
     return args
 
 
@@ -91,10 +98,14 @@ def run(args: argparse.Namespace) -> None:
         train_paired(args, *drawn(args, ProceduralFacades), group)
         return
     set_defaults(args, size=256, base_channels=64, epochs=200)
-    folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-    settings = {**data_arguments(args, args.size), "direction": args.direction, "labels": args.labels}
-    settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
-    pairs, held_out_pairs = pairs_of_folder(folder, seed=args.seed, value_range=args.value_range, **settings)
+    settings = {**data_arguments(args, args.size), "labels": args.labels, "preprocess": args.preprocess}
+    settings["value_range"] = args.value_range
+    if isinstance(args.data, str):
+        pairs, held_out_pairs = pairs_of_rows(args, **settings)
+    else:
+        folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
+        settings |= {"direction": args.direction, "channels": args.channels, "instances": args.instances}
+        pairs, held_out_pairs = pairs_of_folder(folder, seed=args.seed, **settings)
     train_paired(args, pairs, held_out_pairs, group, channels=(pairs.channels["source"], pairs.channels["target"]))
 
 

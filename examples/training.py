@@ -4,8 +4,9 @@ import argparse
 import inspect
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,7 +30,16 @@ from imtrans.data.crop_dataset import Size
 from imtrans.data.paired import DIRECTIONS
 from imtrans.data.procedural import ProceduralPairs
 from imtrans.distributed.process_group import ProcessGroup
-from imtrans.errors import ArgumentError, DataError, HubError, ImtransError, SavedModelError, counted, join_names
+from imtrans.errors import (
+    ArgumentError,
+    DataError,
+    HubError,
+    ImtransError,
+    SavedModelError,
+    counted,
+    join_names,
+    one_line,
+)
 from imtrans.hub.pretrained import Pretrained
 from imtrans.methods import Method
 from imtrans.methods.recipes import RECIPES, Settings, unet_depth
@@ -43,6 +53,7 @@ from imtrans.training.schedule import LR_POLICIES
 T = TypeVar("T")
 
 GENERATORS = ("unet_256", "unet_128", "resnet_9blocks", "resnet_6blocks")
+VALIDATION = ("val", "validation", "test")
 METHOD_FLAGS = {
     "l1_weight": "weight of the pixel loss",
     "d_loss_weight": "factor of the discriminator's loss",
@@ -96,13 +107,39 @@ def parse_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     if args.data is None:
         check_procedural(parser, args)
+    if hasattr(args, "splits"):
+        check_rows_flags(parser, args)
     return args
+
+
+def data_source(text: str) -> Path | str:
+    """Return the folder, or the text itself if it begins with hf:."""
+    return text if text.startswith("hf:") else Path(text)
+
+
+def add_pair_flags(parser: argparse.ArgumentParser, source: Any = None) -> None:
+    """Add --data, to the group `source` if there is one, and the flags of its rows."""
+    text = "folder with train/ and, for validation, val/ or test/; or hf:USER/NAME, a data set on the Hub"
+    (source or parser).add_argument("--data", type=data_source, help=text)
+    parser.add_argument(
+        "--splits", nargs="+", metavar=("TRAIN", "VAL"), help="of hf: (train and, if there is one, val... or test)"
+    )
+    parser.add_argument("--columns", nargs=2, metavar=("A", "B"), help="pictures of a row of hf: (imageA imageB)")
+
+
+def check_rows_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the script if a flag for rows is given without --data hf:, or in a wrong form."""
+    for flag in ("splits", "columns"):
+        if getattr(args, flag) is not None and not isinstance(args.data, str):
+            parser.error(f"--{flag} is for the rows of --data hf:USER/NAME")
+    if len(args.splits or ()) > 2:
+        parser.error("argument --splits: give one name, for training, or two, for training and validation")
 
 
 def pair_parser(description: str | None, *, out: str, direction: str) -> argparse.ArgumentParser:
     """Return the parser of an example that trains Pix2Pix on pairs; `direction` says what ``AtoB`` is."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with train/ and, for validation, val/ or test/")
+    add_pair_flags(parser)
     parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help=f"AtoB: {direction} (AtoB)")
     parser.add_argument("--epochs", type=int, help="total (200; 5 for procedural images)")
     add_data_flags(parser, procedural_size=128)
@@ -114,13 +151,15 @@ def pair_parser(description: str | None, *, out: str, direction: str) -> argpars
 
 
 def pairs_of(args: argparse.Namespace, procedural: type[ProceduralPairs], **settings: Any) -> tuple[Any, Any]:
-    """Return pairs for training and validation, from the folder --data with these `settings`, or `procedural` ones."""
+    """Return pairs for training and validation, from --data with these `settings`, or `procedural` ones."""
     if args.data is None:
         set_defaults(args, size=128, base_channels=32, epochs=5)
         return drawn(args, procedural, direction=args.direction)
     set_defaults(args, size=256, base_channels=64, epochs=200)
-    settings = {**data_arguments(args, args.size), "direction": args.direction, **settings}
-    return pairs_of_folder(args.data, seed=args.seed, **settings)
+    settings = {**data_arguments(args, args.size), **settings}
+    if isinstance(args.data, str):
+        return pairs_of_rows(args, **settings)
+    return pairs_of_folder(args.data, seed=args.seed, direction=args.direction, **settings)
 
 
 def drawn(args: argparse.Namespace, procedural: Callable[..., T], **settings: Any) -> tuple[T, T]:
@@ -136,6 +175,48 @@ def pairs_of_folder(folder: Path, *, seed: int, **settings: Any) -> tuple[Paired
     val = held_out(folder)
     train = PairedImages(folder / "train", seed=seed, **settings)
     return train, None if val is None else PairedImages(val, augment=False, **settings)
+
+
+def pairs_of_rows(args: argparse.Namespace, **settings: Any) -> tuple[PairedImages, PairedImages | None]:
+    """Return the pairs in the rows of --data hf:, for training and, if there is such a split, for validation."""
+    splits = load_splits(args.data)
+    a, b = args.columns or ("imageA", "imageB")
+    columns = (a, b) if args.direction == "AtoB" else (b, a)
+
+    def pairs(split: str, **more: Any) -> PairedImages:
+        return PairedImages.from_rows(splits[split], *columns, name=f"{args.data}, {split}", **settings, **more)
+
+    train, val = choose_splits(args.data, splits, args.splits)
+    return pairs(train, seed=args.seed), None if val is None else pairs(val, augment=False)
+
+
+def load_splits(data: str) -> Mapping[str, Any]:
+    """Load the rows of ``hf:NAME`` by split. NAME is a data set on the Hub, or a folder that load_dataset takes."""
+    if find_spec("datasets") is None:
+        raise ArgumentError(
+            f'--data {data} needs datasets, which is not installed. Install it with: pip install "imtrans[datasets]".'
+        )
+    from datasets import load_dataset  # optional, and slow to import
+
+    try:
+        return cast(Mapping[str, Any], load_dataset(data.removeprefix("hf:")))
+    except Exception as error:  # it raises errors of many libraries
+        raise DataError(
+            f"--data {data} cannot be loaded by the datasets library: {one_line(str(error)).rstrip('.')}. Check the "
+            "name and the network."
+        ) from error
+
+
+def choose_splits(data: str, splits: Mapping[str, Any], asked: list[str] | None) -> tuple[str, str | None]:
+    """Return the names of the splits for training and validation; `asked` is --splits."""
+    train, *others = asked or ["train"]
+    held_out = others or ([] if asked else [name for name in VALIDATION if name in splits][:1])
+    if missing := [name for name in (train, *held_out) if name not in splits]:
+        raise DataError(
+            f"--data {data} has no split {missing[0]!r}, but {join_names([repr(name) for name in splits])}. Name the "
+            "ones for training and, if there is one, for validation: --splits TRAIN VAL."
+        )
+    return train, held_out[0] if held_out else None
 
 
 def add_flags(parser: argparse.ArgumentParser, *, paired: bool = True) -> None:

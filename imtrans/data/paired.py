@@ -1,6 +1,6 @@
 """Paired images from folders: source and target show the same scene."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,10 +16,28 @@ from imtrans.colours import Colour, check_palette
 from imtrans.data.arrays import GIVE_RANGE, READABLE, read_array, read_ids, resized_array, resized_ids
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
-from imtrans.data.images import SUFFIXES, ValueRange, image_files, read_image, resized, to_float, warn_of_dark_files
+from imtrans.data.images import (
+    SUFFIXES,
+    ValueRange,
+    as_rgb,
+    image_files,
+    read_image,
+    resized,
+    to_float,
+    warn_of_dark_files,
+)
 from imtrans.data.labels import edges, ids_from_colours
-from imtrans.data.pairs import ImageFile, Pair, array_hint, like_named, size_of, with_instances, without_partner
-from imtrans.errors import ArgumentError, DataError, counted, printable, short_repr
+from imtrans.data.pairs import (
+    ImageFile,
+    Pair,
+    RowPair,
+    array_hint,
+    like_named,
+    size_of,
+    with_instances,
+    without_partner,
+)
+from imtrans.errors import ArgumentError, DataError, counted, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -161,7 +179,7 @@ class PairedImages(SingleSourceDataset):
             "PairedImages", pairs, check_header, decode, on_bad_image=on_bad_image, known=reports
         )
         self.pairs = [pair for pair, _ in good]
-        self.files = [pair.a.name for pair in self.pairs]
+        self.files = [pair.name for pair in self.pairs]
         self.sizes = sorted({size for _, (size, _) in good})
         self._shapes = [self._loaded_shape_of(size) for _, (size, _) in good]
         self.same_size = len(set(self._shapes)) == 1
@@ -174,6 +192,53 @@ class PairedImages(SingleSourceDataset):
             with suggest_skip(on_bad_image):
                 deep = [f.path for side in images for f in side if f.deep and f.path.suffix.lower() in SUFFIXES]
                 warn_of_dark_files("PairedImages", deep)
+
+    @staticmethod
+    def from_rows(
+        rows: Sequence[Mapping[str, Any]],
+        source: str = "imageB",
+        target: str = "imageA",
+        *,
+        name: str = "rows",
+        size: Size = 256,
+        load_size: Size | None = None,
+        augment: bool = True,
+        flip: bool = True,
+        seed: int = 0,
+        on_bad_image: str = "error",
+        value_range: ValueRange | None = None,
+        labels: object = None,
+        transform: Transform | None = None,
+        preprocess: str = "resize_and_crop",
+        resample: str = "bicubic",
+    ) -> "PairedImages":
+        """Make a data set of rows with PIL pictures, such as a split that the ``datasets`` library loads.
+
+        Every row is read once, when the data set is made. `files` has the numbers of the rows, ``"row 0"`` and so on.
+        The other arguments, and the samples, are as for `PairedImages`.
+
+        Args:
+            rows: a sequence of dicts.
+            source: column of the sources. By default, sources and targets are as in huggan/facades: labels to photos.
+            target: column of the targets.
+            name: name of the rows in error texts and in the ``repr``. A run is resumed only with the same name.
+            labels: the palette of the sources; ids are read from files alone.
+
+        Raises:
+            ArgumentError: `rows` is no sequence of dicts, or has no such columns, or `labels` is a number; and as for
+                `PairedImages`.
+            DataError: no rows, a row that cannot be read or holds something else than pictures, or two pictures of
+                different sizes. With ``on_bad_image="skip"`` such rows are left out.
+
+        >>> picture = Image.new("RGB", (70, 50))
+        >>> PairedImages.from_rows([{"imageA": picture, "imageB": picture}], size=32)
+        1 pair of rows in rows, 70x50 pixels, imageB to imageA, as Jitter(size=32, load_size=None, flip=True)
+        """
+        return PairedRows(
+            rows, (source, target), name, size=size, load_size=load_size, augment=augment, flip=flip, seed=seed,
+            on_bad_image=on_bad_image, value_range=value_range, labels=labels, transform=transform,
+            preprocess=preprocess, resample=resample,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -311,7 +376,70 @@ class PairedImages(SingleSourceDataset):
         if self.transform is not None:
             # Not its repr, which may hold an address: a resumed run compares this text.
             kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"
-        return f"{values}{kinds}, {self.direction}, {self._describe_crops()}"
+        return f"{values}{kinds}, {self._order}, {self._describe_crops()}"
+
+    @property
+    def _order(self) -> str:
+        return self.direction
+
+
+class PairedRows(PairedImages):
+    """The data set that `PairedImages.from_rows` makes; `columns` are the ones of source and target."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], name: str, **settings: Any) -> None:
+        _check_rows(rows, columns, name)
+        if isinstance(settings["labels"], int):
+            raise ArgumentError(
+                f"PairedImages.from_rows: labels must be a palette, got {settings['labels']}. Maps of class ids are "
+                "read from files: PairedImages(folder, labels=...)."
+            )
+        self.rows, self.columns = rows, columns
+        super().__init__(name, **settings)
+
+    def _find_pairs(self, suffixes: Collection[str]) -> tuple[list[Pair], list[Path]]:
+        pairs: list[Pair] = []
+        for number in range(len(self.rows)):
+            a, b = (Path(f"{self.folder}, row {number}, {column}") for column in self.columns)
+            pairs.append(RowPair(a, b, rows=self.rows, number=number, columns=self.columns))
+        return pairs, []
+
+    def _read(self, path: Any, side: int, channels: int) -> Any:
+        return as_rgb(path.picture, path.name, self.value_range, way_out=GIVE_RANGE)
+
+    @property
+    def _layout(self) -> str:
+        return "of rows"
+
+    @property
+    def _order(self) -> str:
+        return " to ".join(self.columns)
+
+
+def _check_rows(rows: Any, columns: tuple[str, str], name: str) -> None:
+    """Raise an ArgumentError unless `rows` is a sequence of dicts with the columns, and a DataError if it is empty."""
+    owner = "PairedImages.from_rows"
+    if isinstance(rows, Mapping):
+        raise ArgumentError(
+            f"{owner}: rows is a dict of {join_names([repr(key) for key in rows])}. Give the rows of one of them."
+        )
+    if isinstance(rows, str) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+        raise ArgumentError(
+            f"{owner}: rows must be a sequence of dicts, got a {type(rows).__name__}. The datasets library makes one: "
+            "load_dataset(..., split='train'), without streaming=True."
+        )
+    if len(rows) == 0:
+        raise DataError(f"{printable(name)}: there are no rows.")
+    # A data set of the datasets library knows its columns, so that no picture is decoded.
+    known: list[Any] = list(getattr(rows, "column_names", None) or columns)
+    if isinstance(rows, (list, tuple)):
+        if not isinstance(rows[0], Mapping):
+            raise ArgumentError(f"{owner}: a row must be a dict with PIL pictures, got {short_repr(rows[0])}.")
+        known = list(rows[0])
+    if missing := [column for column in columns if column not in known]:
+        raise ArgumentError(
+            f"{owner}: {printable(name)} has no column {missing[0]!r}. Its columns are "
+            f"{join_names([repr(column) for column in known])}. Name two of them: source=..., target=... (--columns)."
+        )
 
 
 def _checked_labels(labels: object) -> tuple[tuple[Colour, ...] | None, int | None]:

@@ -1,7 +1,7 @@
-"""Pairs of image files: found by their names, and read together."""
+"""Pairs of images: files, found by their names, or the pictures of a row."""
 
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from imtrans.data.arrays import ARRAY_SUFFIXES, READABLE, array_header
-from imtrans.data.images import SUFFIXES, image_files
-from imtrans.errors import DataError, counted, join_names, printable
+from imtrans.data.images import SUFFIXES, image_files, upright
+from imtrans.errors import DataError, counted, join_names, one_line, printable, short_repr
 
 
 class ImageFile(NamedTuple):
@@ -28,6 +28,11 @@ class Pair:
     a: Path
     b: Path | None = None
     instances: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file of A."""
+        return self.a.name
 
     def read(self, read: Callable[[Path, int], Any]) -> tuple[Any, Any]:
         """Return both images, PIL images or arrays ``h w c``, as ``read(path, side)`` reads a file of side 0 or 1."""
@@ -64,6 +69,65 @@ class Pair:
                 "The two pictures of a pair must be of one size."
             )
         return (width // 2, height) if b is None else a
+
+
+class Cell(NamedTuple):
+    """A picture of a row, and its name for error texts."""
+
+    name: Path
+    picture: Image.Image
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowPair(Pair):
+    """The pictures in two `columns` of row `number`. `a` and `b` are no files: they name the pictures in error texts.
+
+    `read` calls ``read(cell, side)`` with a `Cell`.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    number: int
+    columns: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        """The number of the row."""
+        return f"row {self.number}"
+
+    def read(self, read: Callable[[Any, int], Any]) -> tuple[Any, Any]:
+        """Return both images, as ``read(cell, side)`` reads the cell of side 0 or 1."""
+        a, b = (read(cell, side) for side, cell in enumerate(self._cells()))
+        self._check_sizes(size_of(a), size_of(b))
+        return a, b
+
+    def check_header(self) -> tuple[tuple[int, int], list[ImageFile]]:
+        """Return width and height of each picture, and an `ImageFile` for each; decodes the row."""
+        cells = self._cells()
+        size = self._check_sizes(*(cell.picture.size for cell in cells))
+        return size, [ImageFile(cell.name, channels=3, deep=False) for cell in cells]
+
+    def _cells(self) -> list[Cell]:
+        """Decode the row, upright. Any error inside becomes a DataError."""
+        row = str(self.a).removesuffix(f", {self.columns[0]}")
+        try:
+            found = self.rows[self.number]
+            values = [found[column] for column in self.columns]
+            cells = [
+                Cell(Path(f"{row}, {column}"), upright(value) if isinstance(value, Image.Image) else value)
+                for column, value in zip(self.columns, values, strict=True)
+            ]
+        except MemoryError:
+            raise  # not the fault of the row
+        except Exception as error:  # a library that decodes on access raises almost any exception
+            reason = one_line(str(error)).rstrip(".") or type(error).__name__
+            raise DataError(f"{printable(row)} cannot be read ({reason}). Repair the row, or leave it out.") from error
+        for name, value in cells:
+            if not isinstance(value, Image.Image):
+                raise DataError(f"{printable(name)} holds {short_repr(value)}, not a PIL picture. Leave the row out.")
+        return cells
 
 
 def size_of(image: Any) -> tuple[int, int]:
