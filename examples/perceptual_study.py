@@ -21,7 +21,7 @@ from PIL import Image
 
 from imtrans.checks import at_least
 from imtrans.data.images import read_image
-from imtrans.data.paired import like_named, without_partner
+from imtrans.data.pairs import like_named, without_partner
 from imtrans.errors import DataError, ImtransError, counted, printable
 from imtrans.files import json_bytes, write_atomic
 

@@ -1,8 +1,9 @@
-"""Train pix2pix on facades: image pairs from a folder, the CMP data set, or procedural facades.
+"""Train pix2pix on facades: image pairs from a folder or the Hub, the CMP data set, or procedural facades.
 
 python examples/pix2pix_facades.py                      # procedural facades, a few minutes on a laptop
 python examples/pix2pix_facades.py --data DIR           # DIR/train/*.jpg, or DIR/train/A and DIR/train/B
 python examples/pix2pix_facades.py --data DIR --recipe paper            # as in the paper of 2017
+python examples/pix2pix_facades.py --data hf:huggan/facades             # from the Hub: pip install "imtrans[datasets]"
 python examples/pix2pix_facades.py --download           # the CMP facades, from the authors of pix2pix
 torchrun --nproc-per-node=4 examples/pix2pix_facades.py --data DIR      # four processes, one GPU each
 """

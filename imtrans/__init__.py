@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imtrans.nn import ConvNormAct as ConvNormAct
     from imtrans.nn import DownBlock as DownBlock
     from imtrans.nn import GANLoss as GANLoss
+    from imtrans.nn import HugGANGenerator as HugGANGenerator
     from imtrans.nn import LocalEnhancer as LocalEnhancer
     from imtrans.nn import MultiscaleDiscriminator as MultiscaleDiscriminator
     from imtrans.nn import PatchDiscriminator as PatchDiscriminator
@@ -70,8 +71,8 @@ else:  # type checkers must not see __getattr__: it would allow any name
         "inference": "Translator export_onnx translate",
         "methods": "Colorization CycleGAN ImagePool Inpainting Pix2Pix recipe",
         "modes": "running_as",
-        "nn": "ConvNormAct DownBlock GANLoss LocalEnhancer MultiscaleDiscriminator PatchDiscriminator "
-        "PixelDiscriminator ResidualBlock ResnetGenerator SelfAttention UNetGenerator UpBlock "
+        "nn": "ConvNormAct DownBlock GANLoss HugGANGenerator LocalEnhancer MultiscaleDiscriminator "
+        "PatchDiscriminator PixelDiscriminator ResidualBlock ResnetGenerator SelfAttention UNetGenerator UpBlock "
         "feature_matching_loss gradient_penalty init_net init_weights mode_seeking_loss perceptual_loss",
         "receptive_fields": "ReceptiveField receptive_field",
         "training": "Trainer decay_factor",

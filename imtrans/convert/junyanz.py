@@ -49,7 +49,7 @@ def from_junyanz(path: str | PathLike[str], *, dropout: bool = True, mode: str =
         # On the meta device nothing is allocated, and no random number drawn, before the shapes are checked.
         with torch.device("meta"):
             network = _architecture(state, dropout)
-        tensors = _matched(network, state)
+        tensors = match_tensors(network, state, reference_names(network))
     except ImtransError as error:
         raise SavedModelError(f"{path}: {error}") from error
     except (LookupError, ValueError, RuntimeError, OverflowError) as error:
@@ -70,7 +70,7 @@ def load_reference(network: Pretrained, state: State) -> None:
         ArgumentError: the reference implementation has no such network.
         SavedModelError: a tensor is missing, unknown, or has another shape or type.
     """
-    network.load_state_dict(_matched(network, _clean(state)))
+    network.load_state_dict(match_tensors(network, _clean(state), reference_names(network)))
 
 
 def _clean(state: State) -> dict[str, Tensor]:
@@ -89,8 +89,8 @@ def _clean(state: State) -> dict[str, Tensor]:
 def _architecture(state: State, dropout: bool) -> Pretrained:
     if "down1.model.0.weight" in state:
         raise SavedModelError(
-            "this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its encoder has "
-            "dropout, and its last layer resizes with a one-sided pad: imtrans has no such blocks."
+            "this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. load_pretrained takes "
+            "its repo, or a folder that holds it as pytorch_model.bin."
         )
     if "model.model.0.weight" in state:
         return _unet(state, dropout)
@@ -154,9 +154,12 @@ def _resnet(state: State) -> ResnetGenerator:
     )
 
 
-def _matched(network: Pretrained, state: State) -> dict[str, Tensor]:
-    """Rename the tensors of a clean `state` to the keys of `network`, and check that all fit."""
-    names, own, owner = reference_names(network), network.state_dict(), type(network).__name__
+def match_tensors(network: Pretrained, state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Rename the tensors of `state` to the keys of `network`, and check that all fit.
+
+    `names` maps the names of the network's layers to theirs.
+    """
+    own, owner = network.state_dict(), type(network).__name__
     matched = {}
     for key in own:
         layer, _, name = key.rpartition(".")

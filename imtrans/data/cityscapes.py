@@ -11,7 +11,8 @@ from PIL import Image
 from imtrans.colours import CITYSCAPES_PALETTE, Colour
 from imtrans.data.arrays import read_ids
 from imtrans.data.crop_dataset import Size
-from imtrans.data.paired import Pair, PairedImages
+from imtrans.data.paired import PairedImages
+from imtrans.data.pairs import Pair
 from imtrans.errors import DataError, printable
 
 PHOTO, LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png"  # ends of the file names

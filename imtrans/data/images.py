@@ -134,19 +134,25 @@ def read_image(path: Path, value_range: ValueRange | None = None, *, way_out: st
     Raises:
         DataError: as for `open_image`, or values out of range.
     """
-    image = open_image(path)
+    return as_rgb(open_image(path), path, value_range, way_out=way_out)
+
+
+def as_rgb(
+    image: Image.Image, name: object, value_range: ValueRange | None = None, *, way_out: str = "Scale them."
+) -> Image.Image:
+    """Convert an upright image as `read_image` does; `name` names it in error texts."""
     if image.mode != "F" and not image.mode.startswith("I"):
         try:
             return converted(image, "RGB")
         except (ValueError, ImageCms.PyCMSError) as error:
-            raise DataError(f"{printable(path)}: mode {image.mode!r} cannot be converted to RGB ({error}).") from error
+            raise DataError(f"{printable(name)}: mode {image.mode!r} cannot be converted to RGB ({error}).") from error
     values = np.asarray(image)
     if value_range is not None:
         return Image.fromarray((unit_values(values, value_range) * 255).round().astype(np.uint8)).convert("RGB")
     top, margin = (1, 0.01) if image.mode == "F" else (65535, 0)  # resampling overshoots a little
     if not (values.min() >= -margin and values.max() <= top + margin):  # false for NaN too
         raise DataError(
-            f"{printable(path)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
+            f"{printable(name)} has values from {values.min():g} to {values.max():g}; a picture of mode {image.mode!r} "
             f"holds 0 to {top}. {way_out}"
         )
     grey = (values.clip(0, top) * (255 / top)).round().astype(np.uint8)

@@ -1,11 +1,10 @@
 """Paired images from folders: source and target show the same scene."""
 
-import unicodedata
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,21 +13,13 @@ from torch import Tensor
 
 from imtrans.checks import at_least, check_bool, increasing_pair, one_of
 from imtrans.colours import Colour, check_palette
-from imtrans.data.arrays import (
-    ARRAY_SUFFIXES,
-    GIVE_RANGE,
-    READABLE,
-    array_header,
-    read_array,
-    read_ids,
-    resized_array,
-    resized_ids,
-)
+from imtrans.data.arrays import GIVE_RANGE, READABLE, read_array, read_ids, resized_array, resized_ids
 from imtrans.data.crop_dataset import Batch, CropParams, Jitter, SingleSourceDataset, Size, Transform
 from imtrans.data.image_folder import check_files, describe_found, suggest_skip
 from imtrans.data.images import (
     SUFFIXES,
     ValueRange,
+    as_rgb,
     image_files,
     read_image,
     resized,
@@ -36,6 +27,16 @@ from imtrans.data.images import (
     warn_of_dark_files,
 )
 from imtrans.data.labels import edges, ids_from_colours
+from imtrans.data.pairs import (
+    ImageFile,
+    Pair,
+    RowPair,
+    array_hint,
+    like_named,
+    size_of,
+    with_instances,
+    without_partner,
+)
 from imtrans.errors import ArgumentError, DataError, counted, join_names, printable, short_repr
 
 DIRECTIONS = ("AtoB", "BtoA")
@@ -44,61 +45,10 @@ RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEA
 CHANNELS = {"rgb": 3, "grey": 1, "as they are": None}
 
 
-class _File(NamedTuple):
-    path: Path
-    channels: int
-    deep: bool  # more than 8 bits
-
-
 @dataclass(frozen=True)
 class _Side:
     channels: int
     deep: bool
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The files of a pair: two, or one with both images side by side (`b` is None); and perhaps of instance ids."""
-
-    a: Path
-    b: Path | None = None
-    instances: Path | None = None
-
-    def read(self, read: Callable[[Path, int], Any]) -> tuple[Any, Any]:
-        """Return both images, PIL images or arrays ``h w c``, as ``read(path, side)`` reads a file of side 0 or 1."""
-        # Sizes are checked here too: a file may have changed since the data set was made.
-        first = read(self.a, 0)
-        second = None if self.b is None else read(self.b, 1)
-        width, _ = self._check_sizes(_size(first), None if second is None else _size(second))
-        if second is not None:
-            return first, second
-        return _columns(first, 0, width), _columns(first, width, 2 * width)
-
-    def check_header(self) -> tuple[tuple[int, int], list[_File]]:
-        """Return width and height of each image, and a `_File` for each side, from the headers."""
-        headers = [(path, *array_header(path)) for path in (self.a, self.b) if path is not None]
-        files = [_File(path, channels, deep) for path, _, channels, deep in headers]
-        size = self._check_sizes(headers[0][1], None if self.b is None else headers[1][1])
-        if self.instances is not None and (found := array_header(self.instances)[0]) != size:
-            raise DataError(
-                f"{printable(self.instances)} is {found[0]}x{found[1]}, and the pair {printable(self.a)} is "
-                f"{size[0]}x{size[1]}. The instance ids of a pair must be of its size."
-            )
-        return size, files
-
-    def _check_sizes(self, a: tuple[int, int], b: tuple[int, int] | None) -> tuple[int, int]:
-        width, height = a
-        if b is None and width % 2:
-            raise DataError(
-                f"{printable(self.a)} is {counted(width, 'pixel')} wide and cannot be halved. A side-by-side pair "
-                "has A in its left half and B in its right half; or put them in two folders, A and B."
-            )
-        if b is not None and a != b:
-            raise DataError(
-                f"{printable(self.a)} is {width}x{height}, its partner {printable(self.b)} is {b[0]}x{b[1]}. "
-                "The two pictures of a pair must be of one size."
-            )
-        return (width // 2, height) if b is None else a
 
 
 class PairedImages(SingleSourceDataset):
@@ -212,15 +162,15 @@ class PairedImages(SingleSourceDataset):
         if alone and on_bad_image != "skip":
             reports = [without_partner(*self.folders, alone)]
         if instances:
-            pairs, without_ids = _with_instances(pairs, self.folder / "instances")
+            pairs, without_ids = with_instances(pairs, self.folder / "instances")
             reports += without_ids
 
-        def check_header(pair: Pair) -> tuple[tuple[int, int], list[_File]]:
+        def check_header(pair: Pair) -> tuple[tuple[int, int], list[ImageFile]]:
             size, files = pair.check_header()
             self._check_crop(pair.a, size)
             return size, files
 
-        def decode(pair: Pair) -> tuple[tuple[int, int], list[_File]]:
+        def decode(pair: Pair) -> tuple[tuple[int, int], list[ImageFile]]:
             found = check_header(pair)
             self._read_pair(pair, [self._asked or file.channels for file in found[1]])
             return found
@@ -229,7 +179,7 @@ class PairedImages(SingleSourceDataset):
             "PairedImages", pairs, check_header, decode, on_bad_image=on_bad_image, known=reports
         )
         self.pairs = [pair for pair, _ in good]
-        self.files = [pair.a.name for pair in self.pairs]
+        self.files = [pair.name for pair in self.pairs]
         self.sizes = sorted({size for _, (size, _) in good})
         self._shapes = [self._loaded_shape_of(size) for _, (size, _) in good]
         self.same_size = len(set(self._shapes)) == 1
@@ -242,6 +192,53 @@ class PairedImages(SingleSourceDataset):
             with suggest_skip(on_bad_image):
                 deep = [f.path for side in images for f in side if f.deep and f.path.suffix.lower() in SUFFIXES]
                 warn_of_dark_files("PairedImages", deep)
+
+    @staticmethod
+    def from_rows(
+        rows: Sequence[Mapping[str, Any]],
+        source: str = "imageB",
+        target: str = "imageA",
+        *,
+        name: str = "rows",
+        size: Size = 256,
+        load_size: Size | None = None,
+        augment: bool = True,
+        flip: bool = True,
+        seed: int = 0,
+        on_bad_image: str = "error",
+        value_range: ValueRange | None = None,
+        labels: object = None,
+        transform: Transform | None = None,
+        preprocess: str = "resize_and_crop",
+        resample: str = "bicubic",
+    ) -> "PairedImages":
+        """Make a data set of rows with PIL pictures, such as a split that the ``datasets`` library loads.
+
+        Every row is read once, when the data set is made. `files` has the numbers of the rows, ``"row 0"`` and so on.
+        The other arguments, and the samples, are as for `PairedImages`.
+
+        Args:
+            rows: a sequence of dicts.
+            source: column of the sources. By default, sources and targets are as in huggan/facades: labels to photos.
+            target: column of the targets.
+            name: name of the rows in error texts and in the ``repr``. A run is resumed only with the same name.
+            labels: the palette of the sources; ids are read from files alone.
+
+        Raises:
+            ArgumentError: `rows` is no sequence of dicts, or has no such columns, or `labels` is a number; and as for
+                `PairedImages`.
+            DataError: no rows, a row that cannot be read or holds something else than pictures, or two pictures of
+                different sizes. With ``on_bad_image="skip"`` such rows are left out.
+
+        >>> picture = Image.new("RGB", (70, 50))
+        >>> PairedImages.from_rows([{"imageA": picture, "imageB": picture}], size=32)
+        1 pair of rows in rows, 70x50 pixels, imageB to imageA, as Jitter(size=32, load_size=None, flip=True)
+        """
+        return PairedRows(
+            rows, (source, target), name, size=size, load_size=load_size, augment=augment, flip=flip, seed=seed,
+            on_bad_image=on_bad_image, value_range=value_range, labels=labels, transform=transform,
+            preprocess=preprocess, resample=resample,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -266,7 +263,7 @@ class PairedImages(SingleSourceDataset):
         if not pairs:
             raise DataError(
                 f"{printable(self.folder)} holds no pictures. Put side-by-side pairs (.png, .jpg, .tif, .webp) in it, "
-                f"or two folders, A and B, of files with the same names.{_array_hint(self.folder, suffixes)}"
+                f"or two folders, A and B, of files with the same names.{array_hint(self.folder, suffixes)}"
             )
         return pairs, []
 
@@ -297,7 +294,7 @@ class PairedImages(SingleSourceDataset):
         pair = self.pairs[index]
         with suggest_skip(self.on_bad_image):
             *images, instances = self._read_pair(pair, [side.channels for side in self._sides])
-        shape = self._loaded_shape_of(_size(images[0]))
+        shape = self._loaded_shape_of(size_of(images[0]))
         if shape != self._shapes[index]:
             raise DataError(f"{printable(pair.a)} has another size than when the data set was made.")
         source, target = self._in_direction(*(self._resized(image, side, shape) for side, image in enumerate(images)))
@@ -379,7 +376,70 @@ class PairedImages(SingleSourceDataset):
         if self.transform is not None:
             # Not its repr, which may hold an address: a resumed run compares this text.
             kinds += f", transform {getattr(self.transform, '__qualname__', type(self.transform).__qualname__)}"
-        return f"{values}{kinds}, {self.direction}, {self._describe_crops()}"
+        return f"{values}{kinds}, {self._order}, {self._describe_crops()}"
+
+    @property
+    def _order(self) -> str:
+        return self.direction
+
+
+class PairedRows(PairedImages):
+    """The data set that `PairedImages.from_rows` makes; `columns` are the ones of source and target."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], name: str, **settings: Any) -> None:
+        _check_rows(rows, columns, name)
+        if isinstance(settings["labels"], int):
+            raise ArgumentError(
+                f"PairedImages.from_rows: labels must be a palette, got {settings['labels']}. Maps of class ids are "
+                "read from files: PairedImages(folder, labels=...)."
+            )
+        self.rows, self.columns = rows, columns
+        super().__init__(name, **settings)
+
+    def _find_pairs(self, suffixes: Collection[str]) -> tuple[list[Pair], list[Path]]:
+        pairs: list[Pair] = []
+        for number in range(len(self.rows)):
+            a, b = (Path(f"{self.folder}, row {number}, {column}") for column in self.columns)
+            pairs.append(RowPair(a, b, rows=self.rows, number=number, columns=self.columns))
+        return pairs, []
+
+    def _read(self, path: Any, side: int, channels: int) -> Any:
+        return as_rgb(path.picture, path.name, self.value_range, way_out=GIVE_RANGE)
+
+    @property
+    def _layout(self) -> str:
+        return "of rows"
+
+    @property
+    def _order(self) -> str:
+        return " to ".join(self.columns)
+
+
+def _check_rows(rows: Any, columns: tuple[str, str], name: str) -> None:
+    """Raise an ArgumentError unless `rows` is a sequence of dicts with the columns, and a DataError if it is empty."""
+    owner = "PairedImages.from_rows"
+    if isinstance(rows, Mapping):
+        raise ArgumentError(
+            f"{owner}: rows is a dict of {join_names([repr(key) for key in rows])}. Give the rows of one of them."
+        )
+    if isinstance(rows, str) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+        raise ArgumentError(
+            f"{owner}: rows must be a sequence of dicts, got a {type(rows).__name__}. The datasets library makes one: "
+            "load_dataset(..., split='train'), without streaming=True."
+        )
+    if len(rows) == 0:
+        raise DataError(f"{printable(name)}: there are no rows.")
+    # A data set of the datasets library knows its columns, so that no picture is decoded.
+    known: list[Any] = list(getattr(rows, "column_names", None) or columns)
+    if isinstance(rows, (list, tuple)):
+        if not isinstance(rows[0], Mapping):
+            raise ArgumentError(f"{owner}: a row must be a dict with PIL pictures, got {short_repr(rows[0])}.")
+        known = list(rows[0])
+    if missing := [column for column in columns if column not in known]:
+        raise ArgumentError(
+            f"{owner}: {printable(name)} has no column {missing[0]!r}. Its columns are "
+            f"{join_names([repr(column) for column in known])}. Name two of them: source=..., target=... (--columns)."
+        )
 
 
 def _checked_labels(labels: object) -> tuple[tuple[Colour, ...] | None, int | None]:
@@ -400,7 +460,7 @@ def _checked_channels(channels: object) -> int | None:
     return at_least("PairedImages", "channels", channels, 1)
 
 
-def _check_same_channels(sides: list[list[_File]]) -> None:
+def _check_same_channels(sides: list[list[ImageFile]]) -> None:
     for side in sides:
         for file in side:
             if file.channels != side[0].channels:
@@ -408,68 +468,3 @@ def _check_same_channels(sides: list[list[_File]]) -> None:
                     f"{printable(side[0].path)} has {counted(side[0].channels, 'channel')}, {printable(file.path)} has "
                     f"{file.channels}. Give channels={side[0].channels} to convert pictures, or take one out."
                 )
-
-
-def _size(image: Any) -> tuple[int, int]:
-    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
-
-
-def _columns(image: Any, left: int, right: int) -> Any:
-    return image.crop((left, 0, right, image.height)) if isinstance(image, Image.Image) else image[:, left:right]
-
-
-def _with_instances(pairs: list[Pair], folder: Path) -> tuple[list[Pair], list[str]]:
-    """Return the pairs with a file of instance ids in `folder`, and a report of each other pair."""
-    ids = _by_stem(folder, READABLE)
-    found = [replace(pair, instances=ids.get(_stem(pair.a))) for pair in pairs]
-    missing = [printable(pair.a) for pair in found if pair.instances is None]
-    return [pair for pair in found if pair.instances is not None], [
-        f"{path} has no file of the same name in {printable(folder)}." for path in missing
-    ]
-
-
-def like_named(
-    folder_a: Path, folder_b: Path, suffixes: Collection[str] = SUFFIXES
-) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Return the pairs of image files with the same name, up to the suffix, and the files without partner.
-
-    Raises:
-        DataError: a missing folder, no images, or two images of one name in a folder.
-    """
-    a, b = _by_stem(folder_a, suffixes), _by_stem(folder_b, suffixes)
-    if not a and not b:
-        raise DataError(
-            f"{printable(folder_a)} and {printable(folder_b)} hold no pictures. Put the two pictures of a pair into "
-            f"both, under one name.{_array_hint(folder_a, suffixes)}"
-        )
-    alone = [a[stem] for stem in sorted(a.keys() - b.keys())] + [b[stem] for stem in sorted(b.keys() - a.keys())]
-    return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())], alone
-
-
-def _array_hint(folder: Path, suffixes: Collection[str]) -> str:
-    if set(ARRAY_SUFFIXES) <= set(suffixes) or not image_files(folder, ARRAY_SUFFIXES):
-        return ""
-    return ' Its .npy and .npz files are read with channels="as they are" (--channels "as they are").'
-
-
-def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in image_files(folder, suffixes):
-        stem = _stem(path)
-        if stem in found:
-            raise DataError(f"{printable(found[stem])} and {printable(path)} have the same name. Keep one of them.")
-        found[stem] = path
-    return found
-
-
-def _stem(path: Path) -> str:
-    # Some systems write an umlaut as one code point, others as two.
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def without_partner(folder_a: Path, folder_b: Path, alone: list[Path]) -> str:
-    """Return the error text for files without partner."""
-    return (
-        f"{len(alone)} of the files in {printable(folder_a)} and {printable(folder_b)} have no partner of the same "
-        f"name: {join_names([printable(path) for path in alone])}. Add the missing ones, or take these out."
-    )

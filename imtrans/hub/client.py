@@ -74,6 +74,16 @@ def pull(
                 raise error from None
 
 
+def is_missing(error: Exception) -> bool:
+    """Whether `error`, from a read of a repo or a folder, says that the file does not exist there."""
+    return type(error.__cause__).__name__ in ("RemoteEntryNotFoundError", "FileNotFoundError")
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a digest names the file in the Hub's cache."""
+    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", path.resolve().name) is not None
+
+
 def is_intact(path: Path, content: bytes) -> bool:
     """Whether `content`, from `path` in the Hub's cache, has the digest that names the file; True if none does.
 

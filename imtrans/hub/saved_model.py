@@ -16,7 +16,7 @@ from torch import Tensor
 from imtrans.colours import COLOUR_SPACES
 from imtrans.errors import ArgumentError, SavedModelError, did_you_mean, join_names, one_line, short_repr
 from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, similar_path, write_together
-from imtrans.hub.client import is_intact, is_repo_id, pull
+from imtrans.hub.client import has_digest, is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _KINDS = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str, "sha256": str}
@@ -25,7 +25,7 @@ _OPTIONAL = {
     "palette": None, "num_labels": None, "instances": None, "value_range": None,
 }  # fmt: skip
 """Allowed values; None for those that the network checks."""
-_LARGEST_CONFIG = 1_000_000
+LARGEST_CONFIG = 1_000_000
 
 
 def write_saved(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -93,13 +93,16 @@ class SavedModel:
         return self._read(WEIGHTS, parse)
 
     def _read(self, file: str, parse: Any) -> Any:
-        """Parse a file. A damaged one from the Hub's cache is fetched once more."""
+        """Parse a file. One from the Hub's cache is fetched once more, unless its digest shows that it is intact."""
         if not self.remote:
             return parse(Path(self.name, self.subfolder or "", file))
         options: dict[str, Any] = {"revision": self.revision, "token": self.token, "subfolder": self.subfolder}
+        path = pull(str(self.name), file, **options, fresh=False)
         try:
-            return parse(pull(str(self.name), file, **options, fresh=False))
+            return parse(path)
         except SavedModelError:
+            if has_digest(path) and is_intact(path, self._bytes(path)):
+                raise
             return parse(pull(str(self.name), file, **options, fresh=True))
 
     def _foreign(self, path: Path, saved: dict[str, Any]) -> str:
@@ -128,9 +131,9 @@ class SavedModel:
             ) from error
 
     def _parse_config(self, path: Path) -> dict[str, Any]:
-        content = self._bytes(path, _LARGEST_CONFIG + 1)
-        if len(content) > _LARGEST_CONFIG:
-            raise SavedModelError(f"{path} has more than {_LARGEST_CONFIG:,} bytes. It does not describe a network.")
+        content = self._bytes(path, LARGEST_CONFIG + 1)
+        if len(content) > LARGEST_CONFIG:
+            raise SavedModelError(f"{path} has more than {LARGEST_CONFIG:,} bytes. It does not describe a network.")
         if self.remote and not is_intact(path, content):
             raise SavedModelError(f"{path} is damaged: it differs from the file on the Hub. Fetch it again.")
         try:

@@ -8,6 +8,7 @@ from imtrans.nn.blocks import ConvNormAct as ConvNormAct
 from imtrans.nn.blocks import DownBlock as DownBlock
 from imtrans.nn.blocks import ResidualBlock as ResidualBlock
 from imtrans.nn.blocks import UpBlock as UpBlock
+from imtrans.nn.huggan import HugGANGenerator as HugGANGenerator
 from imtrans.nn.init import init_net as init_net
 from imtrans.nn.init import init_weights as init_weights
 from imtrans.nn.local_enhancer import LocalEnhancer as LocalEnhancer

@@ -13,7 +13,7 @@ from imtrans.hub.pretrained import Pretrained
 def test_every_network_of_the_library_can_be_loaded():
     values = [getattr(imtrans, name) for name in imtrans.__all__]
     public = [value for value in values if isinstance(value, type) and issubclass(value, Pretrained)]
-    assert len(public) == 6
+    assert len(public) == 7
     assert set(CLASSES.values()) == set(public)
     assert all(name == cls.__name__ for name, cls in CLASSES.items())
 
@@ -38,8 +38,8 @@ def test_a_class_that_does_not_exist_is_refused_with_a_hint(tmp_path):
         load_pretrained(tmp_path)
     assert str(caught.value) == (
         f"config.json of {tmp_path} names the class 'PatchDiscriminater', which is not one of UNetGenerator, "
-        "ResnetGenerator, LocalEnhancer, PatchDiscriminator, PixelDiscriminator, MultiscaleDiscriminator. Did you mean "
-        "'PatchDiscriminator'? Load a class of your own with its from_pretrained."
+        "ResnetGenerator, LocalEnhancer, HugGANGenerator, PatchDiscriminator, PixelDiscriminator, "
+        "MultiscaleDiscriminator. Did you mean 'PatchDiscriminator'? Load a class of your own with its from_pretrained."
     )
 
 

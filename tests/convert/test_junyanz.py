@@ -448,8 +448,8 @@ CONV = torch.zeros(2, 3, 4, 4)
         ),
         (
             HUGGAN,
-            ": this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. Its encoder has "
-            "dropout, and its last layer resizes with a one-sided pad: imtrans has no such blocks.",
+            ": this is a GeneratorUNet of HugGAN, not a network of pytorch-CycleGAN-and-pix2pix. load_pretrained takes "
+            "its repo, or a folder that holds it as pytorch_model.bin.",
         ),
         ({"model.model.0.weight": CONV}, f" {LOOKS_LIKE} lacks the tensor 'model.model.3.weight'."),
         ({"net.0.weight": torch.zeros(2)}, f" {LOOKS_LIKE} has a tensor of an unknown name or shape."),

@@ -127,7 +127,7 @@ def test_every_flag_on_a_folder_of_pairs(tmp_path):
     listed = succeeded("--help", cwd=tmp_path)
     tested = {
         *flags, "--no-compile", "--help", "--nproc-per-node=4", "--download", "--sha256", "--resume", "--push-to-hub",
-        *TESTED, *TESTED_PAIRED, "--value-range", "--labels", "--instances",
+        *TESTED, *TESTED_PAIRED, "--value-range", "--labels", "--instances", "--splits", "--columns",
     }  # fmt: skip
     assert {word.strip("[],):") for word in listed.split() if word.strip("[],):").startswith("--")} == tested
 

@@ -51,7 +51,10 @@ def test_without_data_it_trains_in_both_directions(tmp_path, script, a, b, subje
 
 @pytest.mark.parametrize(("script", "more"), [("maps.py", {"--preprocess"}), ("day2night.py", set())])
 def test_flags_of_pairs(tmp_path, script, more):
-    assert flags_of(test_examples.succeeded("--help", cwd=tmp_path, script=script)) == SHARED | more
+    assert (
+        flags_of(test_examples.succeeded("--help", cwd=tmp_path, script=script))
+        == SHARED | {"--splits", "--columns"} | more
+    )
 
 
 def test_maps_are_cropped_and_not_resized(tmp_path):

@@ -23,6 +23,7 @@ import torch
 from hypothesis import strategies as st
 
 from imtrans import (
+    HugGANGenerator,
     LocalEnhancer,
     MultiscaleDiscriminator,
     PatchDiscriminator,
@@ -41,6 +42,7 @@ NETWORKS = {
     PatchDiscriminator: {"base_channels": 2, "n_layers": 1},
     PixelDiscriminator: {"base_channels": 2},
     LocalEnhancer: {"base_channels": 2, "num_blocks": 1, "global_blocks": 1, "global_downs": 1},
+    HugGANGenerator: {"base_channels": 2, "depth": 2},
     MultiscaleDiscriminator: {"base_channels": 2, "n_layers": 1},
 }
 

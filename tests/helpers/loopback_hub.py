@@ -35,7 +35,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
-LFS_SUFFIXES = (".safetensors", ".png", ".pth")
+LFS_SUFFIXES = (".safetensors", ".png", ".pth", ".bin")
 LFS_SIZE = 10 * 2**20
 
 

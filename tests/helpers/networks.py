@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from imtrans import (
+    HugGANGenerator,
     LocalEnhancer,
     MultiscaleDiscriminator,
     PatchDiscriminator,
@@ -36,11 +37,12 @@ SMALL = {
     UNetGenerator: {"base_channels": 4, "depth": 3},
     ResnetGenerator: {"base_channels": 4, "num_blocks": 2},
     LocalEnhancer: {"base_channels": 2, "num_blocks": 1, "global_blocks": 1, "global_downs": 2},
+    HugGANGenerator: {"base_channels": 4, "depth": 4},
     PatchDiscriminator: {"base_channels": 4, "n_layers": 2},
     PixelDiscriminator: {"base_channels": 4},
     MultiscaleDiscriminator: {"base_channels": 4, "n_layers": 2},
 }
-GENERATORS = (UNetGenerator, ResnetGenerator, LocalEnhancer)
+GENERATORS = (UNetGenerator, ResnetGenerator, LocalEnhancer, HugGANGenerator)
 CONVOLUTIONAL = (PatchDiscriminator, MultiscaleDiscriminator)  # of a number of layers
 
 NORMS = [{"norm": norm} for norm in ("batch", "instance", "group", "keras_batch", "none")]
@@ -125,6 +127,13 @@ OPTIONS = {
         {"global_downs": 0},
         {"odd_sizes": "error"},
         {"in_channels": 9, "out_channels": 5},
+    ],
+    HugGANGenerator: [
+        {},
+        *({"dropout": p} for p in (0.0, 0.25)),
+        *({"depth": n} for n in (1, 2, 5)),
+        {"odd_sizes": "error"},
+        {"in_channels": 1, "out_channels": 5},
     ],
     PatchDiscriminator: [
         {},
@@ -216,3 +225,4 @@ by_callable = pytest.mark.parametrize("case", params(CALLABLES))
 by_either = pytest.mark.parametrize("case", [*params(OPTIONS), *params(CALLABLES)])
 by_either_once = pytest.mark.parametrize("case", list(once([*params(OPTIONS), *params(CALLABLES)])))
 plain = pytest.mark.parametrize("case", params({cls: [{}] for cls in SMALL}))
+plain_with_norm = pytest.mark.parametrize("case", params({cls: [{}] for cls in SMALL if cls is not HugGANGenerator}))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from imtrans import (
+    HugGANGenerator,
     LocalEnhancer,
     MultiscaleDiscriminator,
     PatchDiscriminator,
@@ -24,6 +25,7 @@ GENERATORS = {
     "shuffle": lambda **kw: UNetGenerator(base_channels=4, depth=2, upsample="shuffle", **kw),
     "resnet": lambda **kw: ResnetGenerator(base_channels=4, num_blocks=1, num_downs=1, **kw),
     "enhancer": lambda **kw: LocalEnhancer(base_channels=2, num_blocks=1, global_blocks=1, global_downs=1, **kw),
+    "huggan": lambda **kw: HugGANGenerator(base_channels=4, depth=3, **kw),
 }
 DISCRIMINATORS = {
     "patch": lambda **kw: PatchDiscriminator(base_channels=8, n_layers=1, **kw),
@@ -70,7 +72,7 @@ def test_spectral_norms_are_those_of_the_adapted_weights(tmp_path, kind):
     assert all(logits.isfinite().all() for logits in maps(adapted(torch.rand(1, 4, 32, 32))))
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "huggan"])  # it has no argument out_act
 def test_outputs_are_repeated_or_averaged(tmp_path, kind):
     network = saved(GENERATORS[kind](out_channels=2, out_act="none"), tmp_path)
     images = torch.rand(1, 3, 32, 32) * 2 - 1

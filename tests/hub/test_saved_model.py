@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imtrans import (
+    HugGANGenerator,
     LocalEnhancer,
     MultiscaleDiscriminator,
     PatchDiscriminator,
@@ -23,7 +24,7 @@ from imtrans import (
     UNetGenerator,
     load_pretrained,
 )
-from imtrans.errors import ArgumentError, SavedModelError
+from imtrans.errors import ArgumentError, HubError, SavedModelError
 from imtrans.hub import saved_model as saved
 from imtrans.hub.saved_model import SavedModel, parse_tensors
 
@@ -31,6 +32,7 @@ NETWORKS = {
     UNetGenerator: {"base_channels": 2, "depth": 2},
     ResnetGenerator: {"base_channels": 2, "num_blocks": 1, "num_downs": 1},
     LocalEnhancer: {"base_channels": 2, "num_blocks": 1, "global_blocks": 0, "global_downs": 1},
+    HugGANGenerator: {"base_channels": 2, "depth": 2},
     PatchDiscriminator: {"base_channels": 2, "n_layers": 1},
     MultiscaleDiscriminator: {"base_channels": 2, "n_layers": 1},
     PixelDiscriminator: {"base_channels": 2},
@@ -98,7 +100,7 @@ def hub_is_asked(monkeypatch):
 
     def pull(repo_id, file, **options):
         asked.append((repo_id, file, options))
-        raise SavedModelError("asked")
+        raise HubError("asked")
 
     monkeypatch.setattr(saved, "pull", pull)
     return asked
@@ -115,9 +117,9 @@ def test_a_folder_wins_over_a_repo_of_its_name(tmp_path, monkeypatch, hub_is_ask
 def test_a_repo_is_asked_for_where_there_is_no_folder(tmp_path, monkeypatch, hub_is_asked):
     monkeypatch.chdir(tmp_path)
     options = {"revision": "v1", "token": "t", "subfolder": "discriminator"}
-    with pytest.raises(SavedModelError, match="asked"):
+    with pytest.raises(HubError, match="asked"):
         load_pretrained("user/repo", **options)
-    assert hub_is_asked == [("user/repo", "config.json", {**options, "fresh": fresh}) for fresh in (False, True)]
+    assert hub_is_asked == [("user/repo", "config.json", {**options, "fresh": False})]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from networks import (
     maps,
     params,
     plain,
+    plain_with_norm,
     same,
 )
 from torch import nn
@@ -29,6 +30,7 @@ from torch import nn
 from imtrans import (
     ConvNormAct,
     DownBlock,
+    HugGANGenerator,
     LocalEnhancer,
     MultiscaleDiscriminator,
     PatchDiscriminator,
@@ -58,7 +60,7 @@ def test_forward_gives_finite_images_or_logits_and_backward_reaches_every_parame
     if is_generator(network):
         assert output.shape == (2, network.out_channels, 32, 32)
         low, high = {"tanh": (-1, 1), "sigmoid": (0, 1), nn.Hardtanh: (-1, 1)}.get(
-            network.config["out_act"], (-1e4, 1e4)
+            network.config.get("out_act", "tanh"), (-1e4, 1e4)
         )
         assert low <= output.min() <= output.max() <= high
     else:
@@ -295,7 +297,7 @@ def test_pixels_that_are_no_floats_are_refused(case):
 # What is the same in every class's arguments
 
 
-@plain
+@plain_with_norm
 def test_a_misspelt_norm_gets_a_hint(case):
     cls, _ = case
     with pytest.raises(ArgumentError) as caught:
@@ -325,6 +327,7 @@ def test_a_misspelt_norm_gets_a_hint(case):
         (LocalEnhancer, "act", "rellu", ACT_NAMES),
         (LocalEnhancer, "out_act", "tan", ACT_NAMES),
         (LocalEnhancer, "odd_sizes", True, "['error', 'pad']."),
+        (HugGANGenerator, "odd_sizes", "crop", "['error', 'pad']."),
         (MultiscaleDiscriminator, "act", 3, ACT_NAMES),
         (
             PatchDiscriminator,
@@ -346,8 +349,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones(cls, argument, value, al
     assert str(caught.value).startswith(f"{cls.__name__}: {argument}={value!r} is not one of {allowed}")
 
 
-@pytest.mark.parametrize("cls", SMALL)
-def test_a_norm_or_activation_that_is_already_a_module_is_refused(cls):
+@plain_with_norm
+def test_a_norm_or_activation_that_is_already_a_module_is_refused(case):
+    cls, _ = case
     with pytest.raises(ArgumentError) as caught:
         cls(norm=nn.BatchNorm2d(8))
     assert str(caught.value) == (
@@ -400,6 +404,7 @@ def test_a_block_takes_callables_only(cls, argument, value, message):
         *((LocalEnhancer, "num_enhancers", count, "from 1 to 4") for count in (0, 5)),
         *((LocalEnhancer, name, -1, "from 0 to 200") for name in ("num_blocks", "global_blocks")),
         *((LocalEnhancer, "global_downs", count, "from 0 to 16") for count in (-1, 17)),
+        *((HugGANGenerator, "depth", depth, "from 1 to 16") for depth in (0, 17)),
         *((cls, "n_layers", count, "from 1 to 16") for count in (0, 17) for cls in CONVOLUTIONAL),
         *((cls, "padding", count, "from 0 to 3") for count in (-1, 4) for cls in CONVOLUTIONAL),
         *((MultiscaleDiscriminator, "num_scales", count, "from 1 to 8") for count in (0, 9)),
@@ -476,6 +481,13 @@ def test_padding_adds_edge_pixels_and_the_crop_takes_what_they_became(cls):
             "LocalEnhancer: height and width must be multiples of 32 and at least 64, got 64x40 "
             "(odd_sizes='error'). Use odd_sizes='pad', or pad to 64x64 and crop the output back.",
         ),
+        (
+            HugGANGenerator,
+            {"base_channels": 1, "depth": 5},
+            (32, 40),
+            "HugGANGenerator: height and width must be multiples of 32 and at least 32, got 32x40 "
+            "(odd_sizes='error'). Use odd_sizes='pad', or pad to 32x64 and crop the output back.",
+        ),
     ],
 )
 def test_with_odd_sizes_error_a_size_that_does_not_fit_raises(cls, changes, size, message):
@@ -497,6 +509,7 @@ def test_with_odd_sizes_error_a_size_that_does_not_fit_raises(cls, changes, size
         (lambda: ResnetGenerator.preset("junyanz/resnet_9blocks"), 11_378_179),
         (lambda: ResnetGenerator.preset("junyanz/resnet_9blocks", norm="batch"), 11_383_427),
         (lambda: ResnetGenerator.preset("junyanz/resnet_6blocks"), 7_837_699),
+        (lambda: HugGANGenerator(), 54_404_099),
         (lambda: PatchDiscriminator(6), 2_768_705),
         (lambda: PatchDiscriminator(3, norm="instance"), 2_764_737),
         (lambda: PixelDiscriminator(6), 9_024),
@@ -530,7 +543,7 @@ def test_the_widths_double_up_to_eight_times_the_base():
 
 
 @pytest.mark.parametrize(("norm", "biased"), [("batch", False), ("group", False), ("instance", True), ("none", True)])
-@plain
+@plain_with_norm
 def test_a_convolution_has_a_bias_where_the_norm_has_no_shift(case, norm, biased):
     inner = {
         UNetGenerator: lambda n: [n.encoder[1].conv, n.decoder[0].up],
@@ -697,6 +710,12 @@ GOLDEN_KEYS = [
         + of("fine.downs.0.conv", "weight", "bias")
         + of("fine.ups.0.up", "weight", "bias")
         + of("fine.head.conv", "weight", "bias"),
+    ),
+    (
+        HugGANGenerator(base_channels=1, depth=4),
+        [f"encoder.{i}.conv.weight" for i in range(4)]
+        + [f"decoder.{i}.up.weight" for i in range(3)]
+        + of("head.2", "weight", "bias"),
     ),
     (
         PixelDiscriminator(base_channels=2),

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import error_table
+import huggan_repo
 import pytest
 import torch
 from authors_server import home_fixture, site_fixture  # noqa: F401
@@ -44,12 +45,13 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("page", [p for p in PAGES if code_of(p.read_text()).strip()], ids=name_of)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, hub, site):
-    """With a Hub that has the repo that the pages name, the authors' server, and a picture in the working folder."""
+    """With a Hub that has the repos that the pages name, the authors' server, and a picture in the working folder."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HF_TOKEN", hub.token)
     UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "repo")
     hub.add_repo("user/labels2photo", {path.name: path.read_bytes() for path in (tmp_path / "repo").iterdir()})
+    hub.add_repo(huggan_repo.REPO, huggan_repo.files())
     Image.new("RGB", (70, 50), (0, 85, 255)).save("labels.png")
     torch.manual_seed(0)
     exec(compile(code_of(page.read_text()), str(page), "exec"), {"__name__": "__main__"})

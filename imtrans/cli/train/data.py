@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imtrans.cli.train.flags import PROCEDURAL, REAL, data_arguments, set_defaults
+from imtrans.cli.train.rows import pairs_of_rows
 from imtrans.data import DerivedPairs, PairedImages, ProceduralFacades
 from imtrans.data.procedural import ProceduralPairs
 from imtrans.errors import DataError
@@ -15,13 +16,15 @@ T = TypeVar("T")
 
 
 def pairs_of(args: argparse.Namespace, procedural: type[ProceduralPairs], **settings: Any) -> tuple[Any, Any]:
-    """Return pairs for training and validation, from the folder --data with these `settings`, or `procedural` ones."""
+    """Return pairs for training and validation, from --data with these `settings`, or `procedural` ones."""
     if args.data is None:
         set_defaults(args, **PROCEDURAL)
         return drawn(args, procedural, direction=args.direction)
     set_defaults(args, **REAL)
-    settings = {**data_arguments(args), "direction": args.direction, **settings}
-    return pairs_of_folder(args.data, seed=args.seed, **settings)
+    settings = {**data_arguments(args), **settings}
+    if isinstance(args.data, str):
+        return pairs_of_rows(args, **settings)
+    return pairs_of_folder(args.data, seed=args.seed, direction=args.direction, **settings)
 
 
 def pairs_of_folder(folder: Path, *, seed: int, **settings: Any) -> tuple[PairedImages, PairedImages | None]:

@@ -48,12 +48,36 @@ def pair_parser(description: str | None, *, out: str, direction: str) -> argpars
     """Return the parser of an example that trains Pix2Pix on pairs; `direction` says what ``AtoB`` is."""
     parser = make_parser(description)
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and, for validation, val/ or test/")
+    add_pair_flags(data)
     data.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help=f"AtoB: {direction} (AtoB)")
     add_data_flags(data, procedural_size=128)
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, procedural_width=32)
     add_flags(parser, out=out)
     return parser
+
+
+def data_source(text: str) -> Path | str:
+    """Return the folder, or the text itself if it begins with hf:."""
+    return text if text.startswith("hf:") else Path(text)
+
+
+def add_pair_flags(data: Group, source: Any = None) -> None:
+    """Add --data, to the group `source` if there is one, and the flags of its rows."""
+    text = "folder with train/ and, for validation, val/ or test/; or hf:USER/NAME, a data set on the Hub"
+    (source or data).add_argument("--data", type=data_source, metavar="DIR", help=text)
+    data.add_argument(
+        "--splits", nargs="+", metavar=("TRAIN", "VAL"), help="of hf: (train and, if there is one, val... or test)"
+    )
+    data.add_argument("--columns", nargs=2, metavar=("A", "B"), help="pictures of a row of hf: (imageA imageB)")
+
+
+def check_rows_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the script if a flag for rows is given without --data hf:, or in a wrong form."""
+    for flag in ("splits", "columns"):
+        if getattr(args, flag) is not None and not isinstance(args.data, str):
+            parser.error(f"--{flag} is for the rows of --data hf:USER/NAME")
+    if len(args.splits or ()) > 2:
+        parser.error("argument --splits: give one name, for training, or two, for training and validation")
 
 
 def photo_parser(description: str | None, method: type, *, out: str, **procedural: Any) -> argparse.ArgumentParser:
@@ -225,9 +249,11 @@ def parse_flags(parser: argparse.ArgumentParser, check: Check | None = None) -> 
 
 
 def check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the process if a flag is for the images of a folder, and there is no --data."""
+    """End the process if a flag is for other data than the flags name."""
     if args.data is None:
         check_procedural(parser, args)
+    if hasattr(args, "splits"):
+        check_rows_flags(parser, args)
 
 
 def check_procedural(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -17,11 +17,14 @@ from imtrans.cli.train.flags import (
     add_data_flags,
     add_flags,
     add_network_flags,
+    add_pair_flags,
     check_procedural,
+    check_rows_flags,
     data_arguments,
     set_defaults,
 )
 from imtrans.cli.train.networks import paired_method
+from imtrans.cli.train.rows import pairs_of_rows
 from imtrans.cli.train.run import train_method
 from imtrans.colours import PALETTES
 from imtrans.data import ProceduralFacades
@@ -39,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of pix2pix."""
     data = parser.add_argument_group("data")
     source = data.add_mutually_exclusive_group()
-    source.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with train/ and, for validation, val/ or test/"
-    )
+    add_pair_flags(data, source)
     source.add_argument("--download", action="store_true", help="fetch the CMP facades (30 MB) to data/facades")
     data.add_argument("--sha256", metavar="DIGEST", help="that the archive of --download must have")
     data.add_argument(
@@ -85,6 +86,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--labels is for the label maps of --data or --download")
     if args.sha256 and not args.download:
         parser.error("--sha256 is of the archive that --download fetches")
+    check_rows_flags(parser, args)
+    if isinstance(args.data, str) and (args.instances or args.channels != "rgb"):
+        parser.error("--instances and --channels are for files, and --data hf:... gives pictures")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -103,10 +107,14 @@ def load_pairs(args: argparse.Namespace, group: ProcessGroup) -> tuple[Any, Any,
         set_defaults(args, **PROCEDURAL)
         return *drawn(args, ProceduralFacades), (3, 3)
     set_defaults(args, **REAL)
-    folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
-    settings = {**data_arguments(args), "direction": args.direction, "labels": args.labels}
-    settings |= {"channels": args.channels, "preprocess": args.preprocess, "instances": args.instances}
-    train, val = pairs_of_folder(folder, seed=args.seed, value_range=args.value_range, **settings)
+    settings = {**data_arguments(args), "labels": args.labels, "preprocess": args.preprocess}
+    settings["value_range"] = args.value_range
+    if isinstance(args.data, str):
+        train, val = pairs_of_rows(args, **settings)
+    else:
+        folder = args.data or group.run_on_rank0(lambda: download(Path("data"), args.sha256))
+        settings |= {"direction": args.direction, "channels": args.channels, "instances": args.instances}
+        train, val = pairs_of_folder(folder, seed=args.seed, **settings)
     return train, val, (train.channels["source"], train.channels["target"])
 
 
