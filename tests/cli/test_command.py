@@ -172,6 +172,18 @@ def test_ctrl_c_ends_a_translation_without_a_traceback(tmp_path):
     assert output == ""
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_ends_is_no_traceback(tmp_path, unbuffered):
+    UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "weights")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imtrans", "info", "weights", "--size", "16", "--device", "cpu"], cwd=tmp_path,
+        env=environment(PYTHONUNBUFFERED=unbuffered), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == ("", 1)
+    process.stderr.close()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_a_module(name):
     module = import_module(f"imtrans.cli.{name}")
