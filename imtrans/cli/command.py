@@ -5,6 +5,7 @@ contradict one another, it has ``check(parser, args)``. Its docstring is the tex
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,6 @@ COMMANDS = {
     "export": "write a generator for programs without PyTorch",
     "convert": "convert a checkpoint of pytorch-CycleGAN-and-pix2pix",
 }
-
-
 _formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30)
 
 
@@ -63,11 +62,11 @@ class SizeAction(argparse.Action):
         setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
 
 
-def add_commands(parser: argparse.ArgumentParser, package: str, commands: Mapping[str, str], **options: Any) -> None:
+def add_commands(parser: argparse.ArgumentParser, package: str, commands: Mapping[str, str]) -> None:
     """Add subcommands to `parser`, each with its help text and a module of its name in `package`."""
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for name, text in commands.items():
-        subparsers.add_parser(name, help=text, module=f"{package}.{name}", **options)
+        subparsers.add_parser(name, help=text, module=f"{package}.{name}")
 
 
 def command_parser() -> Parser:
@@ -94,9 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import torch  # not before the arguments are parsed: see Parser
 
         torch.set_float32_matmul_precision("high")
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()
+        return status
     except ImtransError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the program that reads the output has ended, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -57,18 +57,21 @@ def run(args: argparse.Namespace) -> None:
 def facts_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the facts of the network that the flags name, as JSON values."""
     height, width = (at_least("imtrans info", "--size", side, 1) for side in height_and_width(args.size))
-    network: Any = load_weights(args.name, args, args.device)
+    network: Any = load_weights(args.name, args, device=args.device)
     weights = next(network.parameters())
-    source = torch.zeros(1, network.in_channels, height, width, device=weights.device, dtype=weights.dtype)
-    measured = measure(network, source)
+    device, dtype = weights.device, weights.dtype
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    # `imtrans translate` computes in float32.
+    source = torch.zeros(1, network.in_channels, height, width, device=device)
+    measured = measure(network.float(), source)
     levels = _levels(network, measured.shapes)
     return {
         "name": args.name if args.subfolder is None else f"{args.name}/{args.subfolder}",
         "class": type(network).__name__,
         "arguments": network.config,
         "parameters": network.num_parameters(),
-        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        "dtype": str(weights.dtype).removeprefix("torch."),
+        "bytes": size,
+        "dtype": str(dtype).removeprefix("torch."),
         "in_channels": network.in_channels,
         "out_channels": levels[-1]["channels"],
         "size_multiple": getattr(network, "size_multiple", 1),
@@ -79,7 +82,7 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
         "training": _training(args),
         "pass": {
             "size": [height, width],
-            "device": str(weights.device),
+            "device": str(device),
             "threads": torch.get_num_threads(),
             "seconds": measured.seconds,
             "bytes": measured.bytes,

@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
     to_file = args.out.suffix.lower() in {*Image.registered_extensions(), ".npy"} and not args.out.is_dir()
     _check_out(args, to_file)
     at_least("imtrans translate", "--batch-size", args.batch_size, 1)
-    generator = load_weights(args.weights, args, args.device)
+    # In half precision, CPUs are slow.
+    generator = load_weights(args.weights, args, device=args.device, dtype=torch.float32)
     images = not all(map(_is_array, sources))
     if images and generator.colours is None and generator.config.get("out_channels") not in PIL_MODES:
         raise DataError(f"{args.weights} is not a generator whose outputs can be saved as PNG.")
@@ -92,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _make_folder(args.out, sources)
     figures, done = [], 0
-    bar = tqdm(total=len(sources), unit="image")
-    with bar:
+    with tqdm(total=len(sources), unit="image") as bar:
         for items in _batches(_readable(generator, sources, args, bar), args.batch_size):
             outputs = _translated(generator, [item.source for item in items], args)
             for item, samples in zip(items, outputs, strict=True):

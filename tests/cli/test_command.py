@@ -11,7 +11,6 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import numpy as np
 import pytest
 from command_runs import failed, run_command, succeeded
 from PIL import Image
@@ -150,9 +149,9 @@ def test_an_interruption_is_130(monkeypatch, capsys):
 def test_ctrl_c_ends_a_translation_without_a_traceback(tmp_path):
     UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "weights")
     (tmp_path / "in").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
-    for index in range(500):
-        Image.fromarray(pixels).save(tmp_path / "in" / f"{index:03}.bmp")
+    Image.effect_noise((400, 400), 64).save(tmp_path / "a.bmp")
+    for index in range(1000):
+        (tmp_path / "in" / f"{index:03}.bmp").symlink_to(tmp_path / "a.bmp")
     words = ["translate", "in", "--weights", "weights", "--out", "out", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "imtrans", *words], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
@@ -170,6 +169,18 @@ def test_ctrl_c_ends_a_translation_without_a_traceback(tmp_path):
     assert errors.endswith("\ninterrupted\n")
     assert "Traceback" not in errors
     assert output == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_ends_is_no_traceback(tmp_path, unbuffered):
+    UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "weights")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imtrans", "info", "weights", "--size", "16", "--device", "cpu"], cwd=tmp_path,
+        env=environment(PYTHONUNBUFFERED=unbuffered), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == ("", 1)
+    process.stderr.close()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -92,6 +92,15 @@ def test_settings_and_the_default_size(tmp_path):
     assert "  colours          lab\n  value_range      (0.0, 4095.0)\n" in text
 
 
+def test_half_precision_is_named_and_measured_in_float32(tmp_path):
+    UNetGenerator(base_channels=4, depth=2).half().save_pretrained(tmp_path / "half")
+    UNetGenerator(base_channels=4, depth=2).save_pretrained(tmp_path / "whole")
+    half, whole = (facts_of(name, "--size", 16, cwd=tmp_path) for name in ("half", "whole"))
+    assert (half["dtype"], whole["dtype"]) == ("float16", "float32")
+    assert half["bytes"] < 0.6 * whole["bytes"]
+    assert half["pass"]["bytes"] == whole["pass"]["bytes"]
+
+
 def trained(out):
     torch.manual_seed(0)
     method = Pix2Pix(UNetGenerator(base_channels=2, depth=3), PatchDiscriminator(base_channels=2, n_layers=1))

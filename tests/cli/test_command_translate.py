@@ -163,6 +163,14 @@ def test_a_batch_that_would_change_the_outputs_is_refused(weights, noisy, tmp_pa
     assert run(*options, cwd=tmp_path).returncode == 0
 
 
+def test_weights_in_half_precision_run_in_float32(weights, tmp_path):
+    source = picture(tmp_path / "a.png")
+    generator = UNetGenerator.from_pretrained(weights).half()
+    generator.save_pretrained(tmp_path / "half")
+    assert run("--weights", "half", "a.png", "--out", "b.png", cwd=tmp_path).returncode == 0
+    assert np.array_equal(pixels(tmp_path / "b.png"), np.asarray(translate(generator.float(), source)))
+
+
 def test_a_subfolder_and_a_digest(tmp_path):
     picture(tmp_path / "a.png")
     network(3, 3).save_pretrained(tmp_path / "run" / "to_source")
