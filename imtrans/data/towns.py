@@ -282,7 +282,7 @@ class Town(Canvas):
     def render_window(self, size: int) -> tuple[Picture, Picture]:
         """Return picture and map in the window, uint8 ``(size, size, 3)``."""
         rng, factor = self.rng, self.window_side // size
-        weather, stains = WEATHERS[rng.integers(3)], noise(rng, (0.03, 0.03, 0.03, 0.03, 0.035, 0.04))
+        weather, stains = tuple(WEATHERS.values())[rng.integers(3)], noise(rng, (0.03, 0.03, 0.03, 0.03, 0.035, 0.04))
         bends, phases = rng.uniform(0, 0.014, 2), rng.uniform(0, 6.3, 2)
         along = (np.arange(self.window_side) + 0.5) / self.side - WINDOW / 2
         (right, down), (cos, sin) = bends[:, None] * np.sin(9 * along + phases[:, None]) + 0.5, self.direction

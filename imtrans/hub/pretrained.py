@@ -20,7 +20,7 @@ from imtrans.files import write_atomic
 from imtrans.hub.adapt import adapt_channels
 from imtrans.hub.client import push
 from imtrans.hub.model_card import CARD, model_card
-from imtrans.hub.saved_model import CONFIG, WEIGHTS, SavedModel, write_saved, writing
+from imtrans.hub.saved_model import CONFIG, FLOATS, WEIGHTS, SavedModel, write_saved, writing
 from imtrans.hub.structure import differences
 from imtrans.modes import MODES
 from imtrans.runtime import pick_device
@@ -29,7 +29,8 @@ from imtrans.version import __version__
 P = TypeVar("P", bound="Pretrained")
 
 _REBUILT: "WeakKeyDictionary[Pretrained, tuple[dict[str, Any], Pretrained]]" = WeakKeyDictionary()
-_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_NAMED_FLOATS = {name: getattr(torch, name) for name in FLOATS}
+_FLOATS = {*_NAMED_FLOATS.values()}
 
 
 class Pretrained(nn.Module):
@@ -184,13 +185,24 @@ class Pretrained(nn.Module):
         """
         return cls(*args, **{**cls.presets[one_of(cls.__name__, "preset", name, cls.presets)], **kwargs})
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | PathLike[str], *, dtype: torch.dtype | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors`` to `folder`, which may be new.
+
+        Args:
+            folder: where to write.
+            dtype: type of the floating-point weights in the file, for example ``torch.float16`` for half the size.
+                ``config.json`` then names the network's own type, in which `from_pretrained` loads the rounded
+                weights. None writes and loads the network's own type.
 
         Raises:
             SavedModelError: the network cannot be described, see `description`, or the folder cannot be written.
+            ArgumentError: a `dtype` that is not a floating-point type or too small for a weight, or weights of several
+                types.
         """
-        write_saved(Path(folder), self.description(), self.state_dict())
+        description, tensors = self.description(), self.state_dict()
+        if dtype is not None:
+            description["dtype"], tensors = _rounded(type(self).__name__, tensors, dtype)
+        write_saved(Path(folder), description, tensors)
 
     def description(self) -> dict[str, Any]:
         """Return the content of ``config.json``, from which the network can be built.
@@ -344,7 +356,7 @@ class Pretrained(nn.Module):
             token: access token of an account that may read the repo.
             subfolder: subfolder of the folder or repo.
             device: device to load to, see `imtrans.runtime.pick_device`; None is the CPU.
-            dtype: type of floating-point weights; None for the type in the file.
+            dtype: type of floating-point weights; None for the type in the file, or the one that ``config.json`` names.
             in_channels: another number of input channels than the saved network has. The first convolution is adapted,
                 see `imtrans.hub.adapt.adapt_channels`; the new number is in the network's `config`.
             out_channels: another number of output channels; the last convolution is adapted.
@@ -372,11 +384,10 @@ class Pretrained(nn.Module):
     ) -> P:
         """Build the network of `saved`, whose ``config.json`` holds `config`; see `from_pretrained`."""
         target = None if device is None else pick_device(device)
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ArgumentError(
-                f"{cls.__name__}: dtype={dtype!r} is not a floating-point type. Use torch.float32, torch.float16 or "
-                "torch.bfloat16."
-            )
+        if dtype is not None:
+            _check_dtype(cls.__name__, dtype)
+        elif "dtype" in config:
+            dtype = _NAMED_FLOATS[config["dtype"]]
         if config["class"] != cls.__name__:
             kind = one_line(config["class"], 100)
             raise SavedModelError(
@@ -468,6 +479,33 @@ class Pretrained(nn.Module):
                 raise SavedModelError(
                     f"{owner} has {name} of type {found[name].dtype}, the network's is {tensor.dtype}."
                 )
+
+
+def _check_dtype(owner: str, dtype: object) -> None:
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentError(
+            f"{owner}: dtype={dtype!r} is not a floating-point type. Use torch.float32, torch.float16 or "
+            "torch.bfloat16."
+        )
+
+
+def _rounded(owner: str, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[str, dict[str, Tensor]]:
+    """Return the name of the type of the floating-point `tensors`, and the tensors with these rounded to `dtype`."""
+    _check_dtype(owner, dtype)
+    floats = {str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()}
+    own = sorted(name.removeprefix("torch.") for name in floats)
+    if len(own) != 1:
+        raise ArgumentError(
+            f"{owner}: dtype is for networks with weights of one floating-point type, and this one has "
+            f"{join_names(own) or 'none'}. Leave dtype out."
+        )
+    rounded = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    if lost := [name for name, tensor in rounded.items() if (tensor.isinf() & tensors[name].isfinite()).any()]:
+        raise ArgumentError(
+            f"{owner}: {join_names(lost)} has values that are too large for {dtype}. Use torch.bfloat16, or leave "
+            "dtype out."
+        )
+    return own[0], rounded
 
 
 def _frozen(value: Any) -> Any:

@@ -19,9 +19,10 @@ from imtrans.files import disk_errors, json_bytes, read_file, sha256_of, similar
 from imtrans.hub.client import has_digest, is_intact, is_repo_id, pull
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 _KINDS = {"library": str, "version": str, "class": str, "arguments": dict, "inference_mode": str, "sha256": str}
 _OPTIONAL = {
-    "memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES),
+    "dtype": FLOATS, "memory_format": ("channels_last",), "colours": tuple(COLOUR_SPACES),
     "palette": None, "num_labels": None, "instances": None, "value_range": None,
 }  # fmt: skip
 """Allowed values; None for those that the network checks."""

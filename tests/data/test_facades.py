@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from imtrans import ProceduralFacades
+from imtrans.data.facades import plan
+from imtrans.data.facades.paint import Canvas
 from imtrans.data.facades.plan import LABELS, draw_facade
 from imtrans.data.images import to_image
 from imtrans.errors import ArgumentError
@@ -58,6 +61,29 @@ def test_buildings_differ_by_index_and_by_seed():
     assert len({b["target"].numpy().tobytes() for b in buildings}) == 6
 
 
+@pytest.mark.parametrize("weather", ["clear", "golden", "overcast", "dusk"])
+def test_a_weather_changes_the_pictures_and_not_the_label_maps(weather):
+    drawn, other = (ProceduralFacades(9, size=32, augment=False, weather=each) for each in (None, weather))
+    pairs = [(drawn[i], other[i]) for i in range(9)]
+    assert all(torch.equal(one["source"], two["source"]) for one, two in pairs)
+    assert 4 < sum(not torch.equal(one["target"], two["target"]) for one, two in pairs) <= 9
+
+
+def test_in_one_weather_all_buildings_have_one_sky_and_the_light_from_the_left(monkeypatch):
+    suns = []
+    monkeypatch.setattr(plan, "Canvas", lambda side, sun, **more: suns.append(sun) or Canvas(side, sun, **more))
+
+    def spread(weather):
+        skies = []
+        for i in range(12):
+            photo, labels = draw_facade(0, i, 32, weather=weather)
+            skies.append(photo[(labels == LABELS["sky"]).all(-1)].mean(0))
+        return np.std(skies, axis=0).max()
+
+    assert spread("clear") < 0.7 * spread(None)
+    assert (set(suns[:12]), set(suns[12:])) == ({1}, {-1, 1})
+
+
 def test_iteration_ends():
     data = ProceduralFacades(3, size=16)
     assert len(data) == 3
@@ -73,6 +99,9 @@ def test_an_index_outside(index):
 
 def test_repr():
     assert repr(ProceduralFacades(7, size=16, augment=False)).endswith(", labels to pictures, resized to 16x16")
+    assert repr(ProceduralFacades(7, size=16, seed=2, weather="dusk")).startswith(
+        "7 procedural facades of seed 2 in dusk weather, labels to pictures, as "
+    )
     assert repr(ProceduralFacades(7, size=16, seed=2)) == (
         "7 procedural facades of seed 2, labels to pictures, as Jitter(size=16, load_size=None, flip=True)"
     )
@@ -84,6 +113,11 @@ def test_repr():
         ({"length": 0}, "ProceduralFacades: length must be a whole number >= 1, got 0."),
         ({"length": 1, "size": 15}, "ProceduralFacades: size must be a whole number >= 16, got 15."),
         ({"length": 1, "seed": -1}, "ProceduralFacades: seed must be a whole number >= 0, got -1."),
+        (
+            {"length": 1, "weather": "cleer"},
+            "ProceduralFacades: weather='cleer' is not one of ['clear', 'dusk', 'golden', 'overcast']. Did you mean "
+            "'clear'?",
+        ),
     ],
 )
 def test_arguments_are_checked(settings, text):

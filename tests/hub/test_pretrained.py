@@ -99,6 +99,64 @@ def test_weights_come_back_in_the_type_they_had(tmp_path):
     assert torch.equal(loaded(images), network.eval()(images))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_saved_in_half_precision_are_rounded_and_load_in_the_own_type(saved, tmp_path, dtype):
+    network = load_pretrained(saved)
+    network.save_pretrained(tmp_path / "half", dtype=dtype)
+    tensors = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {dtype, torch.int64}
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "float32"
+    loaded = load_pretrained(tmp_path / "half")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.head.weight, network.head.weight.to(dtype).float())
+    assert not torch.equal(loaded.head.weight, network.head.weight)
+    loaded(torch.rand(1, 3, 8, 8)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in loaded.parameters())
+    assert load_pretrained(tmp_path / "half", dtype=dtype).head.weight.dtype == dtype
+    assert load_pretrained(tmp_path / "half", in_channels=1).head.weight.dtype == torch.float32
+    loaded.save_pretrained(tmp_path / "again")  # the rounded weights, in their type
+    assert "dtype" not in json.loads((tmp_path / "again" / "config.json").read_text())
+    assert load_file(tmp_path / "again" / "model.safetensors")["head.weight"].dtype == torch.float32
+
+
+def test_saving_in_half_precision_leaves_the_network_as_it_is(saved, tmp_path):
+    network = load_pretrained(saved).to(memory_format=torch.channels_last)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    loaded = load_pretrained(tmp_path / "half")
+    assert loaded.head.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def refusal_of_saving(network, folder, dtype):
+    with pytest.raises(ArgumentError) as caught:
+        network.save_pretrained(folder / "refused", dtype=dtype)
+    assert not (folder / "refused").exists()
+    return str(caught.value)
+
+
+def test_types_in_which_weights_cannot_be_saved(tmp_path):
+    text = "is not a floating-point type. Use torch.float32, torch.float16 or torch.bfloat16."
+    assert refusal_of_saving(small(), tmp_path, torch.int8) == f"UNetGenerator: dtype=torch.int8 {text}"
+    large = small()
+    large.head.bias.data.fill_(70_000.0)
+    assert refusal_of_saving(large, tmp_path, torch.float16) == (
+        "UNetGenerator: head.bias has values that are too large for torch.float16. Use torch.bfloat16, or leave dtype "
+        "out."
+    )
+    mixed = small()
+    mixed.head.double()
+    assert refusal_of_saving(mixed, tmp_path, torch.float16) == (
+        "UNetGenerator: dtype is for networks with weights of one floating-point type, and this one has float32, "
+        "float64. Leave dtype out."
+    )
+
+
+def test_a_type_in_the_config_that_weights_cannot_have(saved):
+    change_config(saved, dtype="int8")
+    assert "has an unknown entry 'dtype': 'int8'." in message_of_loading(saved)
+
+
 @pytest.mark.parametrize(
     "network",
     [

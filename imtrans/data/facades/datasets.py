@@ -4,7 +4,7 @@ from imtrans.checks import at_least, one_of
 from imtrans.data.crop_dataset import Batch, SingleSourceDataset
 from imtrans.data.derived import DerivedPairs
 from imtrans.data.facades.paint import Picture
-from imtrans.data.facades.plan import draw_day_and_night, draw_facade
+from imtrans.data.facades.plan import WEATHERS, draw_day_and_night, draw_facade
 from imtrans.data.paired import DIRECTIONS
 from imtrans.data.procedural import ProceduralPairs
 from imtrans.data.unpaired import Unpaired
@@ -20,6 +20,9 @@ class ProceduralFacades(ProceduralPairs):
         size: height and width of a sample.
         seed: the seed of the buildings and of the augmentation. Data sets with different seeds share no building.
         augment: whether to crop and flip, as `imtrans.data.paired.PairedImages` does.
+        weather: ``"clear" | "golden" | "overcast" | "dusk"``: all buildings have this sky, and light from the left,
+            which a network cannot read from a label map. None draws both for each building. The buildings and their
+            label maps do not depend on it.
 
     >>> sample = ProceduralFacades(4, size=32)[0]
     >>> sample["source"].shape, sample["target"].shape
@@ -28,13 +31,20 @@ class ProceduralFacades(ProceduralPairs):
 
     subject, content = "facade", ("labels", "pictures")
 
-    def __init__(self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True) -> None:
+    def __init__(
+        self, length: int, *, size: int = 128, seed: int = 0, augment: bool = True, weather: str | None = None
+    ) -> None:
         super().__init__(length, size=size, seed=seed, augment=augment)
+        self.weather = None if weather is None else one_of("ProceduralFacades", "weather", weather, WEATHERS)
 
     def draw_pair(self, index: int, size: int) -> tuple[Picture, Picture]:
         """Draw the label map and the picture of facade `index`."""
-        photo, labels = draw_facade(self.seed, index, size)
+        photo, labels = draw_facade(self.seed, index, size, weather=self.weather)
         return labels, photo
+
+    def describe_images(self) -> str:
+        """Return the part of the ``repr`` about the pictures."""
+        return super().describe_images() + (f" in {self.weather} weather" if self.weather else "")
 
 
 class NightFacades(ProceduralPairs):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imtrans.checks import one_of
 from imtrans.data.facades import paint
 from imtrans.data.facades.paint import LABELS as LABELS
 from imtrans.data.facades.paint import THIN, Box, Canvas, Colour, Courses, Look, Pane, Picture, Weather, tone
@@ -16,12 +17,12 @@ from imtrans.data.procedural import check_drawing
 
 DOORS = ((34, 62, 54), (112, 32, 36), (30, 46, 78), (86, 54, 38), (44, 46, 50))
 SHUTTERS = ((84, 120, 106), (92, 118, 146), (124, 84, 62), (110, 134, 92))
-WEATHERS = (
-    Weather((98, 150, 208), (196, 217, 235), (250, 250, 250), (1.03, 1.0, 0.95), (0.50, 0.54, 0.66), 0.04),
-    Weather((128, 158, 196), (244, 214, 178), (255, 238, 214), (1.08, 0.97, 0.82), (0.48, 0.48, 0.62), 0.10),
-    Weather((172, 184, 197), (222, 226, 230), (236, 238, 240), (0.95, 0.97, 1.0), (0.70, 0.73, 0.79), 0.06),
-    Weather((84, 98, 146), (236, 178, 150), (226, 164, 158), (0.84, 0.77, 0.80), (0.55, 0.53, 0.66), 0.45),
-)
+WEATHERS = {
+    "clear": Weather((98, 150, 208), (196, 217, 235), (250, 250, 250), (1.03, 1.0, 0.95), (0.50, 0.54, 0.66), 0.04),
+    "golden": Weather((128, 158, 196), (244, 214, 178), (255, 238, 214), (1.08, 0.97, 0.82), (0.48, 0.48, 0.62), 0.10),
+    "overcast": Weather((172, 184, 197), (222, 226, 230), (236, 238, 240), (0.95, 0.97, 1.0), (0.70, 0.73, 0.79), 0.06),
+    "dusk": Weather((84, 98, 146), (236, 178, 150), (226, 164, 158), (0.84, 0.77, 0.80), (0.55, 0.53, 0.66), 0.45),
+}
 NIGHT = Weather(
     (70, 82, 140), (190, 150, 190), (120, 116, 160), (0.28, 0.31, 0.46), (0.78, 0.80, 0.86), 0.0, night=True
 )
@@ -92,13 +93,15 @@ class Plan(NamedTuple):
     shops: bool
 
 
-def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
+def draw_facade(seed: int, index: int, size: int, *, weather: str | None = None) -> tuple[Picture, Picture]:
     """Draw building `index` of the series `seed`: the photo and the labels, uint8 ``(size, size, 3)``.
 
-    The building does not depend on `size`. Each pixel of the labels has a colour of `LABELS`.
+    The building does not depend on `size`. Each pixel of the labels has a colour of `LABELS`. With a `weather`, one of
+    `WEATHERS`, the light is that weather's and comes from the left. None draws weather and side for each building.
 
     Raises:
-        ArgumentError: a `seed` or `index` below 0, a `size` below 16, or one that is not an integer.
+        ArgumentError: a `seed` or `index` below 0, a `size` below 16, one that is not an integer, or an unknown
+            `weather`.
 
     >>> photo, labels = draw_facade(0, 7, 64)
     >>> photo.shape, photo.dtype, labels.shape
@@ -107,6 +110,8 @@ def draw_facade(seed: int, index: int, size: int) -> tuple[Picture, Picture]:
     check_drawing("draw_facade", seed=seed, index=index, size=size)
     rng = np.random.default_rng((seed, index))
     plan = _plan(rng)
+    if weather is not None:
+        plan = plan._replace(weather=WEATHERS[one_of("draw_facade", "weather", weather, WEATHERS)], sun=1)
     return _drawn(plan, rng, size).render(size, plan.weather)
 
 
@@ -158,7 +163,7 @@ def _plan(rng: np.random.Generator) -> Plan:
     return Plan(
         family=family,
         look=_look(rng, family),
-        weather=WEATHERS[rng.choice(len(WEATHERS), p=(0.4, 0.25, 0.2, 0.15))],
+        weather=tuple(WEATHERS.values())[rng.choice(len(WEATHERS), p=(0.4, 0.25, 0.2, 0.15))],
         sun=int(rng.choice((-1, 1))),
         sides=(float(left), float(1 - right)),
         levels=(float(top), float(eaves), *(float(y) for y in lines), street),
