@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from train_segmenter import fit, read_palette, score, translations
-from training import main
 
 from imtrans import (
     PatchDiscriminator,
