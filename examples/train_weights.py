@@ -26,6 +26,7 @@ from imtrans import (
     init_net,
     load_pretrained,
 )
+from imtrans.cli.train.run import main
 from imtrans.data.loader import batches
 from imtrans.methods.recipes import RECIPES, unet_depth
 from imtrans.training.publish import TrainingSummary, publish
