@@ -60,7 +60,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings))
 def test_samples_are_the_same_as_from_files(tmp_path, settings):
     rows = rows_of()
     files = PairedImages(write(tmp_path, rows), **settings)
