@@ -8,6 +8,10 @@ Of the page on diversity, with the runs that it names, and of the examples witho
 
 python docs/figures.py --diversity runs/without runs/weight-1
 python docs/figures.py --samples runs/edges2photo runs/inpaint runs/superres runs/maps runs/day2night runs/cityscapes
+
+Of the weights in this repository, from their card:
+
+python docs/figures.py --weights
 """
 
 import argparse
@@ -23,14 +27,15 @@ from imtrans.training.report.image_grid import image_grid, image_grid_png
 IMAGES = Path(__file__).parent / "images"
 ROWS = 4
 GAP = 4  # pixels between the images of a grid
+WEIGHTS = Path(__file__).parents[1] / "examples" / "weights" / "facades"
 
 
-def save_samples(run: Path, rows: int = 3) -> None:
-    """Save the first rows of the newest samples of a run, source | output | target, as docs/images/NAME.jpg."""
-    with Image.open(max((run / "samples").glob("*.png"))) as grid:
+def save_samples(samples: Path, name: str, rows: int = 3) -> None:
+    """Save the first rows of a sample grid, source | output | target, as docs/images/NAME.jpg."""
+    with Image.open(samples) as grid:
         height = (grid.height + GAP) // ROWS * rows - GAP
         strip = grid.convert("RGB").crop((0, 0, grid.width, height))
-    strip.save(IMAGES / f"{run.name}.jpg", quality=92, subsampling=0)
+    strip.save(IMAGES / f"{name}.jpg", quality=92, subsampling=0)
 
 
 def main() -> None:
@@ -38,13 +43,16 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", metavar="GENERATOR", help="of the recipe paper, and of the recipe sharp")
     parser.add_argument("--diversity", nargs=2, type=Path, metavar="RUN", help="runs without and with a diversity term")
     parser.add_argument("--samples", nargs="*", default=[], type=Path, metavar="RUN", help="run folders of examples")
+    parser.add_argument("--weights", action="store_true", help="the card of examples/weights/facades")
     args = parser.parse_args()
     if args.recipes:
         compare_recipes(*args.recipes)
     if args.diversity:
         diversity(*args.diversity)
     for run in args.samples:
-        save_samples(run)
+        save_samples(max((run / "samples").glob("*.png")), run.name)
+    if args.weights:
+        save_samples(WEIGHTS / "samples.png", "weights")
 
 
 def compare_recipes(*generators: str) -> None:

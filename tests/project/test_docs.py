@@ -1,6 +1,7 @@
 """Every block of Python in the README and the docs runs, file by file, each file in one namespace."""
 
 import re
+import shutil
 from pathlib import Path
 
 import error_table
@@ -14,6 +15,7 @@ from PIL import Image
 from imtrans import UNetGenerator
 
 ROOT = Path(__file__).parents[2]
+WEIGHTS = Path("examples", "weights", "facades")
 PAGES = sorted(p for p in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")] if p.exists())
 BLOCK = re.compile(r"(?:^<!-- not run: (?P<why>.+) -->\n)?^``` ?(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
 NOT_RUN: dict[str, int] = {}
@@ -45,8 +47,11 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("page", [p for p in PAGES if code_of(p.read_text()).strip()], ids=name_of)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, hub, site):
-    """With a Hub that has the repos that the pages name, the authors' server, and a picture in the working folder."""
-    (tmp_path / "work").mkdir()
+    """With a Hub that has the repos that the pages name, the authors' server, and a picture in the working folder.
+
+    The folder also has the weights of the repository, as at the root of a clone.
+    """
+    shutil.copytree(ROOT / WEIGHTS, tmp_path / "work" / WEIGHTS)
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HF_TOKEN", hub.token)
     UNetGenerator(base_channels=4, depth=3).save_pretrained(tmp_path / "repo")
