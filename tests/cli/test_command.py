@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_runs import failed, run_command, succeeded
 from PIL import Image
-from processes import environment
+from processes import environment, heed_interrupts
 
 from imtrans import UNetGenerator, __version__
 from imtrans.cli.command import COMMANDS
@@ -155,7 +155,7 @@ def test_ctrl_c_ends_a_translation_without_a_traceback(tmp_path):
     words = ["translate", "in", "--weights", "weights", "--out", "out", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "imtrans", *words], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     try:
         while not list(tmp_path.glob("out/*.png")) and process.poll() is None:

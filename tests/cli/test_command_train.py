@@ -11,7 +11,7 @@ import pytest
 from command_runs import run_command, succeeded
 from example_runs import run_example
 from PIL import Image
-from processes import environment
+from processes import environment, heed_interrupts
 
 from imtrans import load_pretrained
 
@@ -92,7 +92,7 @@ def test_ctrl_c_saves_the_run_and_says_how_to_resume(tmp_path):
     words = ["train", "pix2pix", *map(str, TINY[:-2]), "--epochs", "100"]
     process = subprocess.Popen(
         [sys.executable, "-m", "imtrans", *words], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     try:
         while not list(tmp_path.glob("runs/facades/checkpoints/000000")) and process.poll() is None:

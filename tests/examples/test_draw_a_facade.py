@@ -24,7 +24,7 @@ import pytest
 from chromium import PageOpener, find_chromium, wait_until
 from example_runs import EXAMPLES, run_example
 from PIL import Image
-from processes import environment
+from processes import environment, heed_interrupts
 
 from imtrans import UNetGenerator, export_onnx, load_pretrained, translate
 from imtrans.data.facades.paint import LABELS
@@ -60,7 +60,12 @@ def site_fixture(tmp_path_factory):
     network.save_pretrained(folder / "weights")
     command = [EXAMPLES / SCRIPT, "--weights", folder / "weights", "--out", folder / "page", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, *command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     lines = [process.stdout.readline(), process.stdout.readline()]
     try:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,11 @@ def environment(**more):
     """Of a process that finds imtrans and the tests, and does not fight for cores."""
     tests = [str(folder) for folder in (ROOT / "tests").iterdir() if folder.is_dir()]
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *tests]), **more}
+
+
+def heed_interrupts():
+    """As ``preexec_fn``: a shell starts what runs in its background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def free_port():
