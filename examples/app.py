@@ -10,21 +10,24 @@ python examples/app.py --weights NAME --push-space USER/NAME  # push it
 import argparse
 import os
 import shutil
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from imtrans import load_pretrained, translate
 from imtrans.checks import at_least
-from imtrans.colours import PALETTES, Colour, check_palette
+from imtrans.cli.train.flags import make_parser
+from imtrans.cli.train.run import main
+from imtrans.colours import PALETTES, Palette, check_palette
+from imtrans.data.images import to_image, to_tensor
+from imtrans.data.labels import colours_from_ids, ids_from_colours
 from imtrans.errors import ArgumentError, ImtransError
 from imtrans.hub.client import push
+from imtrans.nn.noise import noise_channels
 from imtrans.runtime import pick_device
 from imtrans.version import __version__
 
@@ -46,7 +49,7 @@ Upload a picture or draw one, and a generator of [imtrans](https://pypi.org/proj
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--weights", metavar="NAME", help="a folder, USER/REPO, or a name in published_weights()")
     parser.add_argument("--palette", choices=PALETTES, help="colours to draw with (the generator's own, or facades)")
     parser.add_argument("--size", type=int, default=256, help="height and width of a drawing (256)")
@@ -76,7 +79,6 @@ def page(generator: nn.Module, palette: str | None = None, size: int = 256) -> A
     """Return the page: a Gradio app with the endpoints ``/translate`` for a picture, and ``/draw`` for a drawing."""
     gradio = import_gradio()
     colours = check_palette("app", palette or generator.palette or "facades")
-    noise = getattr(generator, "noise_channels", 0) > 0
 
     def from_picture(picture: Image.Image | None, seed: float) -> Image.Image | None:
         if picture is None:
@@ -91,7 +93,7 @@ def page(generator: nn.Module, palette: str | None = None, size: int = 256) -> A
 
     with gradio.Blocks(title="imtrans") as app:
         gradio.Markdown(f"# {type(generator).__name__}\nUpload a picture or draw one. The translation is on the right.")
-        seed = gradio.Number(0, label="Seed of the noise", precision=0, visible=noise)
+        seed = gradio.Number(0, label="Seed of the noise", precision=0, visible=noise_channels(generator) > 0)
         # A drawing has colours of classes; other spaces of colours, and maps of ids, are for files.
         with gradio.Tab("Draw", visible=generator.colours is None and generator.num_labels is None), gradio.Row():
             drawing = gradio.ImageEditor(
@@ -128,11 +130,10 @@ def import_gradio() -> Any:
     return gradio
 
 
-def nearest_colours(drawing: Image.Image, colours: tuple[Colour, ...]) -> Image.Image:
+def nearest_colours(drawing: Image.Image, colours: Palette) -> Image.Image:
     """Give each pixel the nearest of `colours`: a brush blends its colour with the others at the edge of a stroke."""
-    pixels = np.asarray(drawing.convert("RGB"), dtype=np.float32)
-    distances = np.square(pixels[..., None, :] - np.asarray(colours, dtype=np.float32)).sum(-1)
-    return Image.fromarray(np.asarray(colours, dtype=np.uint8)[distances.argmin(-1)])
+    ids = ids_from_colours(to_tensor(drawing.convert("RGB"))[None], colours)
+    return to_image(colours_from_ids(ids, colours)[0])
 
 
 def save_space(generator: nn.Module, folder: Path, name: str) -> None:
@@ -144,15 +145,6 @@ def save_space(generator: nn.Module, folder: Path, name: str) -> None:
     (folder / "README.md").write_text(CARD.format(title=name.split("/")[-1], gradio=import_gradio().__version__))
 
 
-def main() -> int:
-    try:
-        run(arguments())
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
     torch.set_float32_matmul_precision("high")
-    raise SystemExit(main())
+    raise SystemExit(main(run, arguments()))

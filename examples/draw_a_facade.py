@@ -10,7 +10,6 @@ Needs npm, which fetches ONNX Runtime Web once, and: pip install "imtrans[onnx]"
 import argparse
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from functools import partial
@@ -20,8 +19,10 @@ from pathlib import Path
 from PIL import Image
 
 from imtrans import export_onnx, load_pretrained
+from imtrans.cli.train.flags import make_parser
+from imtrans.cli.train.run import main
 from imtrans.data.facades.plan import draw_facade
-from imtrans.errors import DataError, ImtransError
+from imtrans.errors import DataError
 from imtrans.files import disk_errors, json_bytes, sha256_of, write_atomic
 from imtrans.modes import DETERMINISTIC
 
@@ -44,7 +45,7 @@ EXAMPLE_SIZE = 256
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--weights", default=str(WEIGHTS), metavar="NAME", help="generator, as for load_pretrained "
         "(examples/weights/facades)"
@@ -56,16 +57,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    args = arguments()
-    try:
-        build(args.weights, args.mode, args.out)
-        if not args.build_only:
-            serve(args.out, args.port)
-    except ImtransError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def run(args: argparse.Namespace) -> None:
+    build(args.weights, args.mode, args.out)
+    if not args.build_only:
+        serve(args.out, args.port)
 
 
 def build(weights: str, mode: str | None, out: Path) -> None:
@@ -146,4 +141,4 @@ def serve(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(run, arguments()))

@@ -29,6 +29,7 @@ from imtrans import (
     init_net,
     load_pretrained,
 )
+from imtrans.cli.train.flags import make_parser
 from imtrans.cli.train.run import main
 from imtrans.data.crop_dataset import Jitter
 from imtrans.data.loader import batches
@@ -44,7 +45,7 @@ SEGMENTER_HOUSES, SEGMENTER_SEED = 200, 2**20
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--houses", type=int, default=1000, help="in the training set (1000)")
     parser.add_argument("--size", type=int, default=256, help="height and width of the pictures (256)")
     parser.add_argument("--epochs", type=int, nargs=2, default=(12, 3), help="of crops, and of pictures (12 3)")

@@ -2,19 +2,17 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from command_runs import failed, run_command, succeeded
+from command_runs import failed, interrupt_command, run_command, succeeded
 from PIL import Image
-from processes import environment, heed_interrupts
+from processes import environment
 
 from imtrans import UNetGenerator, __version__
 from imtrans.cli.command import COMMANDS
@@ -153,21 +151,8 @@ def test_ctrl_c_ends_a_translation_without_a_traceback(tmp_path):
     for index in range(1000):
         (tmp_path / "in" / f"{index:03}.bmp").symlink_to(tmp_path / "a.bmp")
     words = ["translate", "in", "--weights", "weights", "--out", "out", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "imtrans", *words], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
-    )  # fmt: skip
-    try:
-        while not list(tmp_path.glob("out/*.png")) and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130, errors
+    output, errors = interrupt_command(*words, cwd=tmp_path, at="out/*.png")
     assert errors.endswith("\ninterrupted\n")
-    assert "Traceback" not in errors
     assert output == ""
 
 

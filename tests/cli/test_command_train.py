@@ -1,17 +1,12 @@
 """`imtrans train` and the examples are one code: the same flags give the same run, bit for bit."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-from command_runs import run_command, succeeded
+from command_runs import interrupt_command, run_command, succeeded
 from example_runs import run_example
 from PIL import Image
-from processes import environment, heed_interrupts
 
 from imtrans import load_pretrained
 
@@ -90,19 +85,5 @@ def test_a_run_resumes_and_is_pushed_by_name(tmp_path):
 
 def test_ctrl_c_saves_the_run_and_says_how_to_resume(tmp_path):
     words = ["train", "pix2pix", *map(str, TINY[:-2]), "--epochs", "100"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "imtrans", *words], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
-    )  # fmt: skip
-    try:
-        while not list(tmp_path.glob("runs/facades/checkpoints/000000")) and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130, errors
+    _, errors = interrupt_command(*words, cwd=tmp_path, at="runs/facades/checkpoints/000000", after=1)
     assert errors.splitlines()[-1] == f"imtrans {' '.join(words)} --resume"
-    assert "Traceback" not in errors

@@ -3,11 +3,13 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import torch
-from processes import environment
+from processes import environment, heed_interrupts
 
 from imtrans.cli import main
 
@@ -48,3 +50,26 @@ def failed(*arguments, code=1, **options):
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     return line
+
+
+def interrupt_command(*arguments, cwd, at, after=0):
+    """Run ``imtrans ARGUMENTS`` in a new process, and press Ctrl-C `after` seconds after a file matches `at` in `cwd`.
+
+    Returns its output and its errors: it ends with 130 and has no traceback.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imtrans", *arguments], cwd=cwd, env=environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+    try:
+        while not list(cwd.glob(at)) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    return output, errors
