@@ -23,7 +23,7 @@ from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
-    parser = photo_parser(__doc__, Pix2Pix, out="runs/edges2photo", lr=5e-4)  # high, for the short run on facades
+    parser = photo_parser(__doc__, Pix2Pix, out="runs/edges2photo")
     default = Edges()
     for name, text in (("threshold", "contrast of the weakest edge, from 0 to 1"), ("sigma", "blur in pixels")):
         low, high = bounds = getattr(default, name)

@@ -25,8 +25,7 @@ from imtrans.runtime import pick_device
 
 
 def arguments() -> argparse.Namespace:
-    # The short run on facades takes a smaller network and a higher learning rate.
-    small = {"generator": "resnet_6blocks", "base_channels": 16, "lr": 5e-4}
+    small = {"generator": "resnet_6blocks", "base_channels": 16}  # for the short run on facades
     parser = photo_parser(__doc__, Inpainting, out="runs/inpaint", **small)
     parser.add_argument("--holes", choices=HOLES, default="strokes", help="kind of holes (strokes)")
     parser.add_argument("--hole-size", type=float, default=0.5, help="relative to the image, see Holes (0.5)")

@@ -37,9 +37,6 @@ from imtrans.runtime import pick_device
 CMP_FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
 CMP_FACADES_SIZE = 30_168_306  # bytes; the authors publish no digest
 
-# In so short a run, a high learning rate and averaged weights pay.
-SHORT = {**PROCEDURAL, "lr": 5e-4, "ema": 0.995}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of pix2pix."""
@@ -78,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--instances", action="store_true", help="with --labels: add the edges of the ids in train/instances"
     )
     add_network_flags(parser, Pix2Pix, norm="batch", dropout=True, procedural_width=32)
-    add_flags(parser, out="runs/facades", procedural=SHORT)
+    add_flags(parser, out="runs/facades")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -107,7 +104,7 @@ def load_pairs(args: argparse.Namespace, group: ProcessGroup) -> tuple[Any, Any,
     They are of --data, of the CMP facades, or of procedural facades. Flags that are not set get their defaults.
     """
     if args.data is None and not args.download:
-        set_defaults(args, **SHORT)
+        set_defaults(args, **PROCEDURAL)
         return *drawn(args, ProceduralFacades), (3, 3)
     set_defaults(args, **REAL)
     settings = {**data_arguments(args), "labels": args.labels, "preprocess": args.preprocess}
