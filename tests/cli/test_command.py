@@ -1,12 +1,9 @@
 """The command `imtrans` as a whole: its parser, its help, its exit statuses, and what it imports."""
 
-import os
 import re
 import subprocess
 import sys
-import zipfile
 from importlib import import_module
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -174,23 +171,3 @@ def test_a_command_is_a_module(name):
     assert callable(module.add_arguments)
     assert callable(getattr(module, "run", None)) == (name != "train")
     assert module.__doc__.splitlines()[0].endswith(".")
-
-
-def test_the_entry_point_of_the_wheel_runs(tmp_path):
-    wheel = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
-    (path,) = wheel.build(directory=str(tmp_path), versions=["standard"])
-    with zipfile.ZipFile(path) as content:
-        (name,) = (name for name in content.namelist() if name.endswith("entry_points.txt"))
-        assert content.read(name).decode().split() == ["[console_scripts]", "imtrans", "=", "imtrans.cli:main"]
-        content.extractall(tmp_path / "installed")
-    assert EntryPoint("imtrans", "imtrans.cli:main", "console_scripts").load() is import_module("imtrans.cli").main
-    # As pip's script does, with the files of the wheel alone.
-    script = "import sys; from imtrans.cli import main; sys.exit(main())"
-    for words, code in ((["train", "pix2pix", "--help"], 0), (["info", "nowhere"], 1), (["info"], 2)):
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words],
-            env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")}, cwd=tmp_path, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr

@@ -4,7 +4,6 @@ import ast
 import importlib
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -114,13 +113,3 @@ def test_a_public_name_has_a_docstring_of_its_own(name):
 
 def test_the_version_is_one():
     assert [part.isdecimal() for part in imtrans.__version__.split(".")[:2]] == [True, True]
-
-
-def test_the_wheel_has_every_module_and_says_that_it_is_typed(tmp_path):
-    wheel = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
-    (path,) = wheel.build(directory=str(tmp_path), versions=["standard"])
-    names = set(zipfile.ZipFile(path).namelist())
-    assert "imtrans/py.typed" in names
-    package = [path for path in (ROOT / "imtrans").rglob("*") if path.suffix in (".py", ".j2")]
-    assert {path.relative_to(ROOT).as_posix() for path in package} <= names
-    assert not any(name.startswith(("tests/", "examples/")) for name in names)
