@@ -10,6 +10,7 @@ python examples/app.py --weights NAME --push-space USER/NAME  # push it
 import argparse
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imtrans import load_pretrained, translate
+from imtrans import load_pretrained, translate, uncertainty, uncertainty_map
 from imtrans.checks import at_least
 from imtrans.cli.train.flags import make_parser
 from imtrans.cli.train.run import main
@@ -27,6 +28,7 @@ from imtrans.data.images import to_image, to_tensor
 from imtrans.data.labels import colours_from_ids, ids_from_colours
 from imtrans.errors import ArgumentError, ImtransError
 from imtrans.hub.client import push
+from imtrans.modes import has_dropout
 from imtrans.nn.noise import noise_channels
 from imtrans.runtime import pick_device
 from imtrans.version import __version__
@@ -76,21 +78,36 @@ def run(args: argparse.Namespace) -> None:
 
 
 def page(generator: nn.Module, palette: str | None = None, size: int = 256) -> Any:
-    """Return the page: a Gradio app with the endpoints ``/translate`` for a picture, and ``/draw`` for a drawing."""
+    """Return the page: a Gradio app with the endpoints ``/translate`` for a picture, and ``/draw`` for a drawing.
+
+    For a generator with noise or dropout, ``/uncertainty`` and ``/draw_uncertainty`` give the map of the uncertainty.
+    """
     gradio = import_gradio()
     colours = check_palette("app", palette or generator.palette or "facades")
 
-    def from_picture(picture: Image.Image | None, seed: float) -> Image.Image | None:
-        if picture is None:
-            return None
-        try:
-            return translate(generator, picture, seed=int(seed))
-        except ImtransError as error:
-            raise gradio.Error(str(error)) from error
+    def shown(make: Callable[[Image.Image, int], Image.Image], of_drawing: bool) -> Callable[..., Image.Image | None]:
+        def show(given: Any, seed: float) -> Image.Image | None:
+            picture = nearest_colours(given["composite"], colours) if of_drawing else given
+            try:
+                return picture and make(picture, int(seed))
+            except ImtransError as error:
+                raise gradio.Error(str(error)) from error
 
-    def from_drawing(drawing: dict[str, Any], seed: float) -> Image.Image | None:
-        return from_picture(nearest_colours(drawing["composite"], colours), seed)
+        return show
 
+    def output(picture: Image.Image, seed: int) -> Image.Image:
+        return translate(generator, picture, seed=seed)
+
+    def uncertain(picture: Image.Image, seed: int) -> Image.Image:
+        return uncertainty_map(uncertainty(generator, picture, seed=seed).std)
+
+    def map_button(given: Any, *, of_drawing: bool, name: str) -> None:
+        if is_random:
+            button = gradio.Button("Show where the output is uncertain")
+            heat = gradio.Image(label="Uncertainty of 16 outputs", interactive=False, format="png")
+            button.click(shown(uncertain, of_drawing), [given, seed], heat, api_name=name)
+
+    is_random = noise_channels(generator) > 0 or has_dropout(generator)
     with gradio.Blocks(title="imtrans") as app:
         gradio.Markdown(f"# {type(generator).__name__}\nUpload a picture or draw one. The translation is on the right.")
         seed = gradio.Number(0, label="Seed of the noise", precision=0, visible=noise_channels(generator) > 0)
@@ -113,11 +130,13 @@ def page(generator: nn.Module, palette: str | None = None, size: int = 256) -> A
                 ),
             )
             result = gradio.Image(label="Translation", interactive=False, format="png")
-            drawing.change(from_drawing, [drawing, seed], result, api_name="draw", show_progress="hidden")
+            drawing.change(shown(output, True), [drawing, seed], result, api_name="draw", show_progress="hidden")
+            map_button(drawing, of_drawing=True, name="draw_uncertainty")
         with gradio.Tab("Upload"), gradio.Row():
             picture = gradio.Image(type="pil", label="Picture", image_mode=None)
             result = gradio.Image(label="Translation", interactive=False, format="png")
-            picture.change(from_picture, [picture, seed], result, api_name="translate")
+            picture.change(shown(output, False), [picture, seed], result, api_name="translate")
+            map_button(picture, of_drawing=False, name="uncertainty")
     return app
 
 

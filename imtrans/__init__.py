@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from imtrans.inference import Translator as Translator
     from imtrans.inference import export_onnx as export_onnx
     from imtrans.inference import translate as translate
+    from imtrans.inference import uncertainty as uncertainty
+    from imtrans.inference import uncertainty_map as uncertainty_map
     from imtrans.methods import Colorization as Colorization
     from imtrans.methods import CycleGAN as CycleGAN
     from imtrans.methods import ImagePool as ImagePool
@@ -68,7 +70,7 @@ else:  # type checkers must not see __getattr__: it would allow any name
         "data": "CityscapesImages DerivedPairs LabFacades LabImages NightFacades PairedImages ProceduralFacades "
         "ProceduralTowns UnpairedFacades UnpairedImages colours_from_ids ids_from_colours one_hot",
         "evaluation": "evaluate fcn_score frechet_distance sliced_wasserstein",
-        "inference": "Translator export_onnx translate",
+        "inference": "Translator export_onnx translate uncertainty uncertainty_map",
         "methods": "Colorization CycleGAN ImagePool Inpainting Pix2Pix recipe",
         "modes": "running_as",
         "nn": "ConvNormAct DownBlock GANLoss HugGANGenerator LocalEnhancer MultiscaleDiscriminator "

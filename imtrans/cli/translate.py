@@ -4,6 +4,7 @@ imtrans translate --weights runs/facades/generator labels.png --out photo.png
 imtrans translate --weights user/repo pictures/ --out translated --compare      # and a page that shows both
 imtrans translate --weights user/repo pictures/ --out translated --tile 512     # for images larger than memory
 imtrans translate --weights user/repo pictures/ --out translated --samples 4    # four outputs for each image
+imtrans translate --weights user/repo pictures/ --out translated --uncertainty 16   # mean of 16, and a map
 
 Images become .png files, arrays (.npy, .npz) .npy files. Images that cannot be read are reported and skipped; the exit
 status is then 1.
@@ -31,7 +32,7 @@ from imtrans.data.images import image_files
 from imtrans.errors import ArgumentError, DataError, ImtransError
 from imtrans.files import similar_path
 from imtrans.hub.pretrained import Pretrained
-from imtrans.inference import translate
+from imtrans.inference import translate, uncertainty, uncertainty_map
 from imtrans.modes import MODES, has_dropout, running_as, uses_input_stats
 from imtrans.nn.noise import noise_channels
 
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, metavar="N", help="numbered outputs for each image, of a generator with noise"
     )
     parser.add_argument(
+        "--uncertainty",
+        type=int,
+        metavar="N",
+        help="the mean of N outputs, and a map of their standard deviation, of a generator with noise or dropout",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the noise, and of the dropout of --mode paper (0)"
     )
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="translate large images in tiles of this size")
@@ -78,8 +85,7 @@ def run(args: argparse.Namespace) -> int:
         hint = similar_path(args.input)
         raise DataError(f"{args.input} is not an image file, nor a folder of images.{hint}")
     to_file = args.out.suffix.lower() in {*Image.registered_extensions(), ".npy"} and not args.out.is_dir()
-    _check_out(args, to_file)
-    at_least("imtrans translate", "--batch-size", args.batch_size, 1)
+    _check_flags(args, to_file)
     # In half precision, CPUs are slow.
     generator = load_weights(args.weights, args, device=args.device, dtype=torch.float32)
     images = not all(map(_is_array, sources))
@@ -111,7 +117,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
-def _check_out(args: argparse.Namespace, to_file: bool) -> None:
+def _check_flags(args: argparse.Namespace, to_file: bool) -> None:
+    at_least("imtrans translate", "--batch-size", args.batch_size, 1)
+    if args.uncertainty is not None and (args.samples is not None or args.batch_size > 1):
+        raise ArgumentError("--uncertainty is for one image at a time. Leave out --samples and --batch-size.")
     if not to_file:
         return
     if args.input.is_dir():
@@ -184,16 +193,22 @@ def _instances_of(source: Path, args: argparse.Namespace) -> Path | None:
 
 
 def _sample_paths(path: Path, args: argparse.Namespace) -> list[Path]:
-    """Return `path`, or with --samples ``a-1.png``, ``a-2.png``, ... for ``a.png``."""
+    """Return `path`; with --samples ``a-1.png``, ``a-2.png``, ...; with --uncertainty also ``a-uncertainty.png``."""
+    if args.uncertainty is not None:
+        return [path, path.with_stem(f"{path.stem}-uncertainty")]
     numbers = range(1, (args.samples or 0) + 1)
     return [path] if args.samples is None else [path.with_stem(f"{path.stem}-{number}") for number in numbers]
 
 
 def _translated(generator: nn.Module, sources: list[Path], args: argparse.Namespace) -> list[list[Output]]:
-    """Translate images of one size. Returns the outputs of each image: one, or as many as --samples."""
+    """Translate images of one size. Returns the outputs of each image: one or more, see `_sample_paths`."""
     options: dict[str, Any] = {"mode": args.mode, "tile": args.tile, "precision": args.precision, "seed": args.seed}
     instances: Any = [_instances_of(source, args) for source in sources] if args.instances else None
     try:
+        if args.uncertainty is not None:
+            (source,), (objects,) = sources, instances or [None]
+            mean, std = uncertainty(generator, source, instances=objects, samples=args.uncertainty, **options)
+            return [[mean, std[0].cpu().numpy() if _is_array(source) else uncertainty_map(std)]]
         outputs = translate(generator, sources, instances=instances, samples=args.samples, **options)
     except torch.OutOfMemoryError:
         smaller = " and a smaller --batch-size" if len(sources) > 1 else ""

@@ -9,7 +9,7 @@ from command_runs import run_command
 from huggingface_hub import constants
 from PIL import Image
 
-from imtrans import PatchDiscriminator, UNetGenerator, translate
+from imtrans import PatchDiscriminator, UNetGenerator, translate, uncertainty, uncertainty_map
 
 
 @pytest.fixture(autouse=True)
@@ -435,3 +435,31 @@ def test_samples_of_a_generator_without_noise(weights, tmp_path):
     picture(tmp_path / "labels.png")
     done = run("--weights", weights, "labels.png", "--out", "photo.png", "--samples", "2", cwd=tmp_path)
     assert failed(done).startswith("error: translate: samples=2 would give equal outputs: UNetGenerator takes no noise")
+
+
+def test_uncertainty_of_a_folder_is_a_mean_and_a_map(weights, tmp_path):
+    generator = UNetGenerator(base_channels=4, depth=4)  # with dropout
+    generator.save_pretrained(tmp_path / "weights")
+    source = picture(tmp_path / "in" / "a.png")
+    done = run(
+        source.parent, "--weights", tmp_path / "weights", "--out", tmp_path / "out", "--uncertainty", 4, "--compare"
+    )
+    assert done.returncode == 0, done.stderr
+    mean, std = uncertainty(generator, source, samples=4)
+    assert np.array_equal(pixels(tmp_path / "out" / "a.png"), np.asarray(mean))
+    assert np.array_equal(pixels(tmp_path / "out" / "a-uncertainty.png"), np.asarray(uncertainty_map(std)))
+    assert {"a.png", "a-uncertainty.png"} <= set(Page(tmp_path / "out" / "index.html").links)
+
+
+def test_uncertainty_of_an_array_is_two_arrays(noisy, tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((16, 20, 3), dtype=np.float32))
+    run(tmp_path / "a.npy", "--weights", noisy, "--out", tmp_path / "b.npy", "--uncertainty", 3)
+    assert np.load(tmp_path / "b.npy").shape == (16, 20, 3)
+    assert np.load(tmp_path / "b-uncertainty.npy").shape == (16, 20)
+
+
+@pytest.mark.parametrize("flags", [("--samples", 2), ("--batch-size", 2)])
+def test_uncertainty_is_for_one_image_at_a_time(noisy, tmp_path, flags):
+    picture(tmp_path / "a.png")
+    done = run(tmp_path / "a.png", "--weights", noisy, "--out", tmp_path / "out", "--uncertainty", 3, *flags)
+    assert failed(done) == "error: --uncertainty is for one image at a time. Leave out --samples and --batch-size."

@@ -1,8 +1,10 @@
+import gc
 import importlib.util
 import re
 import socket
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,14 +14,23 @@ from loopback_hub import hub_fixture  # noqa: F401
 from PIL import Image
 from processes import environment
 
-from imtrans import UNetGenerator, load_pretrained, translate
+from imtrans import UNetGenerator, load_pretrained, translate, uncertainty, uncertainty_map
 from imtrans.colours import CMP_PALETTE
 from imtrans.errors import ArgumentError
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install 'imtrans[app]'")
 client_api = pytest.importorskip("gradio_client")
-# The client leaves sockets and an event loop to the garbage collector.
+# Gradio and its client leave sockets and an event loop to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collect_sockets():
+    """Let no later test, nor the end of the session, find them."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.fixture(scope="module", name="example")
@@ -73,6 +84,23 @@ def test_an_uploaded_picture_is_translated(serve, tmp_path):
     picture.save(tmp_path / "a.png")
     result = serve(network).predict(client_api.handle_file(tmp_path / "a.png"), 0, api_name="/translate")
     assert np.array_equal(np.asarray(Image.open(result).convert("RGB")), np.asarray(translate(network, picture)))
+
+
+def test_the_uncertainty_of_a_picture_is_a_map(serve, tmp_path):
+    network = UNetGenerator(base_channels=4, depth=4)  # with dropout
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a.png")
+    result = serve(network).predict(client_api.handle_file(tmp_path / "a.png"), 0, api_name="/uncertainty")
+    expected = uncertainty_map(uncertainty(network, picture, seed=0).std)
+    assert np.array_equal(np.asarray(Image.open(result).convert("RGB")), np.asarray(expected))
+
+
+def test_a_generator_with_one_answer_has_no_map(example):
+    def endpoints(network):
+        return {each.api_name for each in example.page(network).fns.values()}
+
+    assert endpoints(UNetGenerator(base_channels=4, depth=4, dropout=())) == {"translate", "draw"}
+    assert endpoints(UNetGenerator(base_channels=4, depth=4)) >= {"uncertainty", "draw_uncertainty"}
 
 
 def test_an_error_of_the_library_reaches_the_visitor(serve, tmp_path):
