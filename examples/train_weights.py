@@ -1,6 +1,6 @@
 """Train the generator in examples/weights/facades, which draws a house from a label map.
 
-python examples/train_weights.py                        # saves it to runs/weights; 16 minutes on one CPU core
+python examples/train_weights.py                        # saves it to runs/weights; 35 minutes on one CPU core
 
 The houses are procedural facades in clear weather, whose sky and light are always the same. The recipe is "sharp", with
 a level of the U-Net at full resolution. The training begins with small crops of the pictures, in which a step takes a
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--houses", type=int, default=1000, help="in the training set (1000)")
     parser.add_argument("--size", type=int, default=256, help="height and width of the pictures (256)")
-    parser.add_argument("--epochs", type=int, nargs=2, default=(12, 3), help="of crops, and of pictures (12 3)")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(12, 10), help="of crops, and of pictures (12 10)")
     parser.add_argument("--base-channels", type=int, default=16, help="width of both networks (16)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
