@@ -74,9 +74,8 @@ class Tape:
         new = func(*args, **kwargs)
         if any(r.alias_info is not None for r in func._schema.returns):
             return  # a view of memory that is there already, or that memory itself
-        for value in tree_leaves(new):
-            if isinstance(value, torch.ScriptObject):
-                value.wait()  # for a collective
+        if func.namespace == "c10d":
+            tree_leaves(new)[-1].wait()  # for the other processes
         for old, value in zip(tree_leaves(out), tree_leaves(new), strict=True):
             if isinstance(old, torch.Tensor) and old is not value:
                 old.copy_(value)
