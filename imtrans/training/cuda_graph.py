@@ -173,7 +173,7 @@ class CudaGraphs:
             torch.cuda.set_stream(current)
             undone, cause = error is cause or undoes_failed_captures(), cause or error
             if undone:
-                raise cause
+                raise cause from cause.__cause__
             reason = str(cause).partition("\n")[0]
             raise CaptureError(
                 f"the step cannot be captured: {reason}. Torch {torch.__version__} cannot go on after that. Use "
