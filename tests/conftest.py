@@ -1,4 +1,4 @@
-"""Shared by all tests: hypothesis profiles, one thread for each worker, a known random state, pages in a browser."""
+"""Shared by all tests: hypothesis profiles, one thread for each worker, a known random state, devices, a browser."""
 
 import os
 
@@ -21,9 +21,32 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+_card_is_available = torch.cuda.is_available
+if _card_is_available():
+    torch.cuda.init(), torch.cuda.device_count()  # so that this process keeps the cards that it hides from others
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the commands that tests start
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _auto_is_the_cpu():
+    """A test that names no device runs on the CPU, on a machine with a card too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _card(request, monkeypatch, _auto_is_the_cpu):
+    """A test that is marked `cuda` sees the card, and numbers there are those of fp32."""
+    if request.node.get_closest_marker("cuda"):
+        monkeypatch.setattr(torch.cuda, "is_available", _card_is_available)
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA card on this machine")
+        for name, value in {"allow_tf32": False, "deterministic": True}.items():
+            monkeypatch.setattr(torch.backends.cudnn, name, value)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.cuda)])
 def device(request):
     """Every device of this machine."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA card on this machine")
     return torch.device(request.param)

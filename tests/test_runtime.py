@@ -18,8 +18,6 @@ def test_auto_is_the_best_device_of_this_machine():
 
 @pytest.mark.cuda
 def test_cuda_is_the_card_of_the_local_rank(monkeypatch):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA card on this machine")
     last = torch.cuda.device_count() - 1
     monkeypatch.setenv("LOCAL_RANK", str(last))
     assert pick_device("cuda") == pick_device("auto") == torch.device("cuda", last)
@@ -37,7 +35,7 @@ def test_a_device_that_does_not_exist_is_refused(name):
 
 
 def test_cuda_is_refused_where_there_is_none():
-    if torch.cuda.is_available():
+    if torch.cuda.device_count() > 0:
         pytest.skip("this machine has a CUDA card")
     with pytest.raises(ArgumentError, match=r"device='cuda' cannot be used here: .+[^.]\. Use 'auto', or 'cpu'\."):
         pick_device("cuda")

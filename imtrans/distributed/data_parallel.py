@@ -42,27 +42,39 @@ class BatchShard:
         self.updates += 1
         for bucket in _buckets(gradients):
             flat = self.group.all_reduce_sum(torch.cat([gradient.flatten() for gradient in bucket]))
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                gradient.copy_(part.view_as(gradient))
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [part.view_as(g) for part, g in zip(parts, bucket, strict=True)])
 
     def mean(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the means over the batch, from this rank's means: scalars."""
+        """Return the means over the batch, from this rank's means: scalars. Call it at the end of a step.
+
+        Raises:
+            TrainingError: the step did not update through `imtrans.methods.optim.step`.
+        """
+        if self.updates == 0:
+            raise TrainingError(
+                "the method's step did not update through imtrans.methods.optim.step, so that the weights would differ "
+                "between the processes. Use it instead of loss.backward() and optimizer.step()."
+            )
         if not losses:
             return {}
         weighted = torch.stack([loss.float() for loss in losses.values()]) * self.weight
         return dict(zip(losses, self.group.all_reduce_sum(weighted).unbind(), strict=True))
 
-    def gather(self, images: Tensor) -> Tensor:
-        """Return the images of the whole batch, in order. A ShapeError says that ranks have images of other shapes.
-
-        Shape: ``(samples on this rank, c, h, w) -> (samples of the batch, c, h, w)``.
-        """
+    def check_images(self, images: Tensor) -> None:
+        """Raise a ShapeError if ranks have images of other shapes ``(b, c, h, w)``. The host waits for all ranks."""
         shapes = self.group.all_gather_object(tuple(images.shape[1:]))
         if len(set(shapes)) > 1:
             raise ShapeError(
                 f"the processes have images of shapes {sorted(set(shapes))} in one step, and a pool mixes images of "
                 "one shape. Give pictures of one size, or use pool_size=0."
             )
+
+    def gather(self, images: Tensor) -> Tensor:
+        """Return the images of the whole batch, in order; all ranks have images of one shape, see `check_images`.
+
+        Shape: ``(samples on this rank, c, h, w) -> (samples of the batch, c, h, w)``.
+        """
         padded = images.new_zeros((max(self.shard_sizes), *images.shape[1:]))
         padded[: self.samples] = images[: self.samples]
         parts = self.group.all_gather(padded)
@@ -85,11 +97,7 @@ def current_shard() -> BatchShard | None:
 
 @contextmanager
 def batch_shard(group: ProcessGroup, shard_sizes: Sequence[int]) -> Iterator[BatchShard | None]:
-    """Context manager for one distributed training step; see `BatchShard`. Does nothing with one process.
-
-    Raises:
-        TrainingError: on exit, if the step did not update through `imtrans.methods.optim.step`.
-    """
+    """Context manager for one distributed training step; see `BatchShard`. Does nothing with one process."""
     global _running
     if group.world_size == 1:
         yield None
@@ -97,11 +105,6 @@ def batch_shard(group: ProcessGroup, shard_sizes: Sequence[int]) -> Iterator[Bat
     _running = BatchShard(group, shard_sizes)
     try:
         yield _running
-        if _running.updates == 0:
-            raise TrainingError(
-                "the method's step did not update through imtrans.methods.optim.step, so that the weights would differ "
-                "between the processes. Use it instead of loss.backward() and optimizer.step()."
-            )
     finally:
         _running = None
 

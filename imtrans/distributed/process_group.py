@@ -91,8 +91,9 @@ class ProcessGroup:
         """Return the tensors of all ranks, which have the same shape, in rank order."""
         if self.world_size == 1:
             return [tensor]
+        tensor = tensor.contiguous()
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        _collective(dist.all_gather, parts, tensor.contiguous())
+        _collective(dist.all_gather, parts, tensor)
         return parts
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
@@ -118,13 +119,16 @@ _joined = ProcessGroup()
 def init_process_group(device: torch.device) -> ProcessGroup:
     """Join the other processes of the run, if torchrun has started several; later calls return the same group.
 
-    Tensors on CUDA cards go over NCCL, others over gloo. An initialized `torch.distributed` is used as it is.
+    A CUDA `device` becomes the current one: else PyTorch would open a context on card 0 too. Tensors on CUDA cards go
+    over NCCL, others over gloo. An initialized `torch.distributed` is used as it is.
 
     Raises:
         ArgumentError: torchrun's environment variables are incomplete, or the devices cannot train together.
         TrainingError: the other processes cannot be reached.
     """
     global _joined
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     initialized = dist.is_available() and dist.is_initialized()
     size = dist.get_world_size() if initialized else world_size_from_environment()
     if size == 1 or _joined.world_size > 1:
@@ -135,12 +139,15 @@ def init_process_group(device: torch.device) -> ProcessGroup:
         if not initialized:
             _initialize(device)
         _joined = ProcessGroup(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=TIMEOUT))
+        if initialized:
+            _check_cards(_joined.all_gather_object(_card(device)))
+    except ArgumentError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the {size} processes of this run cannot reach one another: {str(error).splitlines()[0]} Check "
             "MASTER_ADDR and MASTER_PORT, and that each process was started."
         ) from error
-    _check_cards(_joined, device)
     return _joined
 
 
@@ -149,19 +156,29 @@ def _initialize(device: torch.device) -> None:
     store, rank, size = next(torch_distributed.rendezvous("env://"))
     if prefix := store_prefix():
         store = torch_distributed.PrefixStore(prefix, store)
+    store.set(f"card of rank {rank}", _card(device))
+    _check_cards([store.get(f"card of rank {each}").decode() for each in range(size)])
     backend, card = ("cpu:gloo,cuda:nccl", device) if device.type == "cuda" else ("gloo", None)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=card)
     atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
 
 
-def _check_cards(group: ProcessGroup, device: torch.device) -> None:
+def _card(device: torch.device) -> str:
+    """Return the UUID of a CUDA card, and its name; of another device an empty text."""
+    if device.type != "cuda":
+        return ""
+    # The UUID, because CUDA_VISIBLE_DEVICES may give two cards one number, and one card two.
+    return f"{torch.cuda.get_device_properties(device).uuid} {device} of {socket.gethostname()}"
+
+
+def _check_cards(cards: Sequence[str]) -> None:
     """Raise if two processes have the same card. NCCL fails later, with an unclear message."""
-    cards = group.all_gather_object(f"{device} of {socket.gethostname()}")
-    if device.type == "cuda" and len(set(cards)) < len(cards):
-        shared = next(card for card in cards if cards.count(card) > 1)
+    uuids = [card.partition(" ")[0] for card in cards]
+    shared = next((i for i, uuid in enumerate(uuids) if uuid and uuids.count(uuid) > 1), None)
+    if shared is not None:
         raise ArgumentError(
-            f"{cards.count(shared)} processes were given {shared}. Use device='cuda', which gives each process its own "
-            "card, and start no more processes than there are cards."
+            f"{uuids.count(uuids[shared])} processes were given {cards[shared].partition(' ')[2]}. Use device='cuda', "
+            "which gives each process its own card, and start no more processes than there are cards."
         )
 
 

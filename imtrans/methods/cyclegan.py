@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -13,7 +12,7 @@ from imtrans.errors import ArgumentError, counted
 from imtrans.methods import optim
 from imtrans.methods.base import Translation
 from imtrans.methods.image_pool import ImagePool
-from imtrans.nn.losses import GANLoss
+from imtrans.nn.losses import GANLoss, l1_loss
 
 
 class CycleGAN(nn.Module):
@@ -101,13 +100,13 @@ class CycleGAN(nn.Module):
         losses = {
             "G_target": self.gan_loss.generator(self.target_discriminator(fake_target)),
             "G_source": self.gan_loss.generator(self.source_discriminator(fake_source)),
-            "cycle_source": self.source_cycle_weight * F.l1_loss(cycled_source, source),
-            "cycle_target": self.target_cycle_weight * F.l1_loss(cycled_target, target),
+            "cycle_source": self.source_cycle_weight * l1_loss(cycled_source, source),
+            "cycle_target": self.target_cycle_weight * l1_loss(cycled_target, target),
         }
         if self.identity_weight > 0:
             same_target, same_source = self.to_target(target), self.to_source(source)
-            losses["identity_target"] = self.identity_weight * self.target_cycle_weight * F.l1_loss(same_target, target)
-            losses["identity_source"] = self.identity_weight * self.source_cycle_weight * F.l1_loss(same_source, source)
+            losses["identity_target"] = self.identity_weight * self.target_cycle_weight * l1_loss(same_target, target)
+            losses["identity_source"] = self.identity_weight * self.source_cycle_weight * l1_loss(same_source, source)
         optim.step(optimizers["generators"], torch.stack([*losses.values()]).sum())
 
         critics = {

@@ -53,8 +53,10 @@ class ImagePool(nn.Module):
         images, shard = images.detach(), current_shard()
         if self.size == 0:
             return images
+        if shard is not None and self._images is None:
+            shard.check_images(images)  # once a run: later images must have the shape of the stored ones
+        stored, seen = self._storage(images)
         batch = images if shard is None else shard.gather(images)
-        stored, seen = self._storage(batch)
         returned = []
         for image in batch:
             filling = seen < self.size

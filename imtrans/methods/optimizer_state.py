@@ -58,5 +58,10 @@ def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         rate = torch.as_tensor(saved["lr"]).to(own["lr"]) if isinstance(own["lr"], Tensor) else float(saved["lr"])
         groups.append({**saved, **options, "lr": rate})
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    for parameter, own_state in optimizer.state.items():
+        for name, value in own_state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                # A fused kernel runs over the memory of both. A checkpoint keeps no memory format.
+                own_state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     if "scaler" in state:
         scaler_of(optimizer).load_state_dict(state["scaler"])

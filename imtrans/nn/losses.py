@@ -29,7 +29,7 @@ class GANLoss(nn.Module):
     ========== =========================================== ===================
 
     Logits are a tensor of any shape, usually ``(b, 1, h, w)``, or a sequence of tensors, one for each scale of a
-    multi-scale discriminator.
+    multi-scale discriminator. The loss of logits in half precision is computed in float32.
 
     Args:
         mode: ``"vanilla" | "lsgan" | "wgangp" | "hinge"``.
@@ -106,6 +106,7 @@ class GANLoss(nn.Module):
                 raise ArgumentError("GANLoss: got an empty sequence of logits. Pass one tensor for each scale.")
             total = torch.stack([self._loss(scale, mode, real=real) for scale in logits]).sum()
             return total / len(logits) if self.scales == "mean" else total
+        logits = full_precision(logits)
         if mode == "vanilla":
             return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
         if mode == "lsgan":
@@ -151,7 +152,8 @@ def gradient_penalty(
     t = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, generator=generator)
     mixed = torch.lerp(fake.detach(), real.detach(), t.to(real.dtype)).requires_grad_()
     logits = discriminator(mixed)
-    total = logits.sum() if isinstance(logits, Tensor) else torch.stack([m.sum() for m in logits]).sum()
+    scales = [logits] if isinstance(logits, Tensor) else logits
+    total = torch.stack([full_precision(scale).sum() for scale in scales]).sum()
     (gradient,) = torch.autograd.grad(total, mixed, create_graph=True)
     norms = torch.linalg.vector_norm(rearrange(gradient.float(), "b ... -> b (...)"), dim=1)
     return weight * (norms - target).square().mean()
@@ -191,10 +193,40 @@ def feature_matching_loss(real_features: Features, fake_features: Features, *, w
             f"{[len(scale) for scale in real]} tensors."
         )
     losses = [
-        torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(reals[:-1], fakes[:-1], strict=True)]).mean()
+        torch.stack([l1_loss(f, r.detach()) for r, f in zip(reals[:-1], fakes[:-1], strict=True)]).mean()
         for reals, fakes in zip(real, fake, strict=True)
     ]
     return weight * 4 * torch.stack(losses).mean()
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Return `x` in float32 if it is in half precision, else `x`. Sums of many values need the longer mantissa.
+
+    In fp16, the first gradient of a mean would be the loss scale, 65536, which is above the largest value.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def l1_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return ``mean(|output - target|)``, a scalar; of half precision, in float32.
+
+    Shape: two tensors of one shape -> scalar.
+
+    >>> l1_loss(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2))
+    tensor(1.)
+    """
+    return F.l1_loss(full_precision(output), full_precision(target))
+
+
+def l2_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return ``mean((output - target)^2)``, a scalar; of half precision, in float32.
+
+    Shape: two tensors of one shape -> scalar.
+
+    >>> l2_loss(torch.zeros(1, 3, 2, 2), 2 * torch.ones(1, 3, 2, 2))
+    tensor(4.)
+    """
+    return F.mse_loss(full_precision(output), full_precision(target))
 
 
 def charbonnier_loss(output: Tensor, target: Tensor, *, epsilon: float = 1e-3) -> Tensor:
@@ -211,8 +243,8 @@ def charbonnier_loss(output: Tensor, target: Tensor, *, epsilon: float = 1e-3) -
 
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "l2": F.mse_loss,
+    "l1": l1_loss,
+    "l2": l2_loss,
     "charbonnier": charbonnier_loss,
 }
 """Losses that compare output and target pixel by pixel, means over all values."""

@@ -27,9 +27,12 @@ def non_finite_weight(method: nn.Module) -> str | None:
     named: list[tuple[str, Tensor]] = [*method.named_parameters()]
     # Other buffers may hold infinity on purpose, as a mask does.
     named += [each for each in method.named_buffers() if each[0].endswith(("running_mean", "running_var"))]
+    named = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
     if not named:
         return None
-    finite = torch.stack([parameter.isfinite().all() for _, parameter in named]).tolist()  # waits once
+    # The largest absolute value of each, in one kernel for all on a CUDA device; NaN and infinity remain.
+    largest = torch._foreach_norm([tensor for _, tensor in named], float("inf"))
+    finite = torch.stack([each.float() for each in largest]).isfinite().tolist()  # waits once
     return next((name for (name, _), fine in zip(named, finite, strict=True) if not fine), None)
 
 

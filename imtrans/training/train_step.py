@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from imtrans.checks import in_range
 from imtrans.data.codec import check_batch_values
 from imtrans.data.loader import Batch, check_columns, check_sample, to_device
-from imtrans.distributed.data_parallel import batch_shard, shard_sizes
+from imtrans.distributed.data_parallel import batch_shard, current_shard, shard_sizes
 from imtrans.distributed.process_group import ProcessGroup
 from imtrans.distributed.sync_batchnorm import convert_sync_batchnorm
 from imtrans.errors import ArgumentError, short_repr
@@ -19,9 +19,11 @@ from imtrans.methods.loss_scale import scale_losses
 from imtrans.methods.optimizer_state import learning_rates, load_state, set_learning_rates, state_of
 from imtrans.nn.blocks import cancelled_biases
 from imtrans.runtime import pick_precision, random_state, set_random_state
-from imtrans.training.cuda_graph import check_compile, prepare
+from imtrans.training.cuda_graph import Step, check_compile, prepare
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHANNELS_LAST = ("cuda",)
+"""Types of devices on which networks and images are stored with the channels last, as convolutions there want them."""
 
 
 class TrainStep:
@@ -54,7 +56,7 @@ class TrainStep:
         self.lr = in_range("Trainer", "lr", lr, 0.0)
         self.device, self.group = device, group
         self.precision = pick_precision(precision, device)
-        self._compile = check_compile("Trainer", compile, device, processes=group.world_size)
+        self._compile = check_compile("Trainer", compile, device)
         self.method = method.to(device).train()
         _refuse_half(method)
         for bias in cancelled_biases(method):
@@ -63,13 +65,16 @@ class TrainStep:
             group.check_same(networks=[tuple(p.shape) for p in method.parameters()], precision=self.precision)
             convert_sync_batchnorm(method)
             group.broadcast([*method.parameters(), *method.buffers()])
+        if device.type in CHANNELS_LAST:
+            for parameter in method.parameters():
+                parameter.data = _channels_last(parameter.data)
         self.optimizers = cast(Method, method).make_optimizers(self.lr, _check_betas(betas))
         self._learning_rates = learning_rates(self.optimizers)
         if self.precision == "fp16":
             scale_losses(self.optimizers, device)
         networks = {each.name: each.network for each in cast(Method, method).translations()}
         self._average = None if ema is None else WeightAverage(networks, ema)
-        self._run = prepare(self._run_uncaptured, self.optimizers, device, compile=self._compile)
+        self._run = self._captured()
         self._values_checked = False
 
     def __call__(self, batch: Batch, *, samples: int | None = None, capture: bool = True) -> dict[str, Tensor]:
@@ -91,7 +96,7 @@ class TrainStep:
         run = self._run if capture else self._run_uncaptured
         size = self.group.world_size
         sizes = [len(next(iter(batch.values())))] * size if samples is None else shard_sizes(samples, size)
-        with batch_shard(self.group, sizes) as shard:
+        with batch_shard(self.group, sizes):
             try:
                 losses = run(to_device(batch, self.device))
             except KeyError as error:
@@ -101,15 +106,19 @@ class TrainStep:
                 raise
         if self._average is not None:
             self._average.update()
-        return losses if shard is None else shard.mean(losses)
+        return losses
 
     def averaged(self) -> AbstractContextManager[None]:
         """Context manager in which the translations' networks have averaged weights; does nothing without `ema`."""
         return nullcontext() if self._average is None else self._average.applied()
 
     def _run_uncaptured(self, batch: Batch) -> dict[str, Tensor]:
+        if self.device.type in CHANNELS_LAST:
+            batch = {name: _channels_last(v) if isinstance(v, Tensor) else v for name, v in batch.items()}
         with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
-            return cast(Method, self.method).step(batch, self.optimizers)
+            losses = cast(Method, self.method).step(batch, self.optimizers)
+        shard = current_shard()
+        return losses if shard is None else shard.mean(losses)
 
     def set_lr_factor(self, factor: float) -> None:
         """Set each learning rate to `factor` times the value that the method chose."""
@@ -137,8 +146,14 @@ class TrainStep:
             self._average.load_state_dict(state["average"])
         for random in state["random"][self.group.rank : self.group.rank + 1]:
             set_random_state(random, self.device)
-        # A CUDA graph captured before is discarded.
-        self._run = prepare(self._run_uncaptured, self.optimizers, self.device, compile=self._compile)
+        self._run = self._captured()  # a CUDA graph captured before is discarded
+
+    def _captured(self) -> Step:
+        return prepare(self._run_uncaptured, self.optimizers, self.device, compile=self._compile, group=self.group)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def _check_betas(betas: Any) -> tuple[float, float]:

@@ -73,10 +73,8 @@ def pools():
     for samples in BATCHES * 3:
         batch = torch.rand(samples, 1, 2, 2, generator=generator)
         chosen = shard_sizes(samples, group().world_size)
-        with batch_shard(group(), chosen) as shard:
+        with batch_shard(group(), chosen):
             returned.append(pool(own(batch))[: chosen[group().rank]])
-            if shard is not None:
-                shard.updates = 1
     return returned, pool.get_extra_state()
 
 
@@ -88,15 +86,49 @@ def pictures_of_two_sizes():
         return str(error)
 
 
+def rounds():
+    """What a pool asks the other processes on the host, in the first step and in later ones."""
+
+    class Counting:
+        """A process group that counts its objects."""
+
+        def __init__(self):
+            self.objects = 0
+
+        def __getattr__(self, name):
+            return getattr(group(), name)
+
+        def all_gather_object(self, value):
+            self.objects += 1
+            return group().all_gather_object(value)
+
+    counting, counts, pool = Counting(), [], ImagePool(2)
+    for _ in range(3):
+        with batch_shard(counting, [1, 1]):
+            pool(torch.zeros(1, 3, 4, 4))
+        counts.append(counting.objects)
+    return counts
+
+
+def large_gradients():
+    """In any memory format."""
+    gradients = [torch.arange(24.0).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last), torch.ones(2)]
+    with batch_shard(group(), [1, 1]) as shard:
+        shard.all_reduce_gradients(gradients)
+    return gradients, gradients[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def a_step_of_its_own_kind():
     try:
-        with batch_shard(group(), [1, 1]):
-            nn.Linear(1, 1)(torch.ones(1, 1)).sum().backward()
+        with batch_shard(group(), [1, 1]) as shard:
+            loss = nn.Linear(1, 1)(torch.ones(1, 1)).sum()
+            loss.backward()
+            shard.mean({"loss": loss.detach()})
     except TrainingError as error:
         return str(error), current_shard()
 
 
-CASES = (steps, overflows, pools, pictures_of_two_sizes, a_step_of_its_own_kind)
+CASES = (steps, overflows, pools, rounds, large_gradients, pictures_of_two_sizes, a_step_of_its_own_kind)
 
 
 def all_cases():
@@ -126,6 +158,16 @@ def test_large_gradients_go_in_several_messages(monkeypatch):
     monkeypatch.setattr(room, "BUCKET", 5)
     sizes = [[t.numel() for t in b] for b in room._buckets([torch.zeros(n) for n in (2, 3, 1, 9, 1, 4)])]
     assert sizes == [[2, 3], [1], [9], [1, 4]]
+
+
+def test_a_pool_asks_for_the_shapes_of_images_once_a_run(found):
+    assert found["rounds"] == [[1, 1, 1]] * 2
+
+
+def test_gradients_are_summed_in_their_memory_format(found):
+    for gradients, kept in found["large_gradients"]:
+        torch.testing.assert_close(gradients, [2 * torch.arange(24.0).reshape(2, 3, 2, 2), 2 * torch.ones(2)])
+        assert kept
 
 
 def test_what_overflows_in_one_process_is_left_out_in_all(found):

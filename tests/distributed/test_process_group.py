@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -182,6 +184,51 @@ def test_a_device_that_cannot_talk_to_others(monkeypatch):
     with pytest.raises(ArgumentError) as caught:
         init_process_group(torch.device("mps"))
     assert str(caught.value) == "device='mps' cannot train in 2 processes. Use CUDA cards, or device='cpu'."
+
+
+def test_the_card_becomes_the_current_one(monkeypatch):
+    """Else a run on card 1 opens a context on card 0 too."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cpu", "cuda:1"):
+        init_process_group(torch.device(device))
+    assert chosen == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize(
+    ("others", "error"),
+    [
+        (["GPU-2 cuda:1 of one", "GPU-3 cuda:1 of two"], None),
+        (["GPU-1 cuda:1 of one", "GPU-3 cuda:1 of two"], "2 processes were given cuda:0 of {host}."),
+        (["GPU-3 cuda:1 of two", "GPU-3 cuda:1 of two"], "2 processes were given cuda:1 of two."),
+    ],
+)
+def test_two_processes_on_one_card_are_told_before_nccl_is_reached(monkeypatch, others, error):
+    """By the card's UUID: CUDA_VISIBLE_DEVICES may give one card two numbers."""
+    given = {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    store = torch.distributed.HashStore()
+    for rank, card in enumerate(others, start=1):
+        store.set(f"card of rank {rank}", card)
+
+    def reach_nccl(*args, **options):
+        raise RuntimeError("NCCL was reached")
+
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda url: iter([(store, 0, 3)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", reach_nccl)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="GPU-1"))
+    with pytest.raises(TrainingError if error is None else ArgumentError) as caught:
+        init_process_group(torch.device("cuda", 0))
+    if error is None:
+        assert "cannot reach one another: NCCL was reached" in str(caught.value)
+    else:
+        assert str(caught.value) == error.format(host=socket.gethostname()) + (
+            " Use device='cuda', which gives each process its own card, and start no more processes than there are "
+            "cards."
+        )
 
 
 def test_a_run_of_torchrun_keeps_its_name_when_it_restarts(monkeypatch):

@@ -177,7 +177,7 @@ def test_the_network_and_the_random_state_are_left_as_they_were(samples, device)
     method.discriminator.eval()
     weights = {name: tensor.clone() for name, tensor in method.generator.state_dict().items()}
     training = {name: module.training for name, module in method.named_modules()}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([]):
         state = torch.get_rng_state()
         compare_modes(method, translations(method), lambda: samples, device)
         assert torch.equal(torch.get_rng_state(), state)

@@ -20,6 +20,18 @@ class _Recording(TorchDispatchMode):
         return out
 
 
+class Operations(TorchDispatchMode):
+    """Context manager that counts operations, views not included. On a device, each launches a kernel or two."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += all(returned.alias_info is None for returned in func._schema.returns)
+        return func(*args, **(kwargs or {}))
+
+
 class Tape:
     """A `Recorder`. What Python did while the step was recorded, numbers that it read included, is not repeated.
 
@@ -29,10 +41,11 @@ class Tape:
 
     def __init__(self, state, waits=()):
         self.state, self.waits = state, list(waits)
-        self.plain = self.replayed = self.recorded = 0
+        self.plain = self.searched = self.replayed = self.recorded = 0
 
-    def run_on_stream(self, step, batch):
+    def run_on_stream(self, step, batch, *, search):
         self.plain += 1
+        self.searched += search
         return step(batch)
 
     def record(self, step, batch):
@@ -61,8 +74,10 @@ class Tape:
         new = func(*args, **kwargs)
         if any(r.alias_info is not None for r in func._schema.returns):
             return  # a view of memory that is there already, or that memory itself
+        if func.namespace == "c10d":
+            tree_leaves(new)[-1].wait()  # for the other processes
         for old, value in zip(tree_leaves(out), tree_leaves(new), strict=True):
-            if isinstance(old, torch.Tensor):
+            if isinstance(old, torch.Tensor) and old is not value:
                 old.copy_(value)
 
     @contextmanager

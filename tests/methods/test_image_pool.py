@@ -164,9 +164,8 @@ def test_the_global_random_state_is_left_alone():
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 def test_the_pool_never_waits_for_the_device():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA card on this machine")
     pool, images = ImagePool(2), numbered(0, 4, "cuda")
     pool(images)
     torch.cuda.set_sync_debug_mode("error")

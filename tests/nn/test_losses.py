@@ -53,6 +53,46 @@ def test_gradients_are_finite_even_for_extreme_logits(mode):
         assert gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mode", GAN_MODES)
+def test_losses_of_logits_in_half_precision_are_computed_in_float32(mode, dtype):
+    gan, logits = GANLoss(mode), (2 * torch.randn(2, 1, 30, 30)).to(dtype)
+    for loss in (gan.real, gan.fake, gan.generator):
+        for given, same in (
+            (logits, logits.float()),
+            ([logits, logits[..., :9]], [logits.float(), logits[..., :9].float()]),
+        ):
+            assert loss(given).dtype == torch.float32
+            assert torch.equal(loss(given), loss(same))
+
+
+@pytest.mark.parametrize("mode", GAN_MODES)
+def test_the_first_loss_scale_of_fp16_gives_finite_gradients(mode):
+    """The scale is 65536, above the largest number of fp16."""
+    gan, logits = GANLoss(mode), torch.randn(1, 1, 30, 30).half()
+    for loss in (gan.real, gan.fake, gan.generator):
+        half, single = (logits.detach().clone().to(dtype).requires_grad_() for dtype in (torch.float16, torch.float32))
+        for each in (half, single):
+            (65536 * loss(each)).backward()
+        torch.testing.assert_close(half.grad.float(), single.grad, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PIXEL_LOSSES)
+def test_pixel_losses_of_half_precision_are_computed_in_float32(name, dtype):
+    output, target = torch.randn(2, 1, 3, 16, 16).to(dtype)
+    found = PIXEL_LOSSES[name](output, target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, PIXEL_LOSSES[name](output.float(), target.float()))
+
+
+def test_features_in_half_precision_are_matched_in_float32():
+    real, fake = ([torch.randn(1, 8, 9, 9).bfloat16(), torch.zeros(1, 1, 2, 2)] for _ in range(2))
+    found = feature_matching_loss(real, fake)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, feature_matching_loss([each.float() for each in real], [each.float() for each in fake]))
+
+
 @pytest.mark.parametrize("mode", GAN_MODES)
 def test_minimising_moves_the_logits_apart_and_the_generator_raises_its_own(mode):
     logits = torch.full((4,), 0.5, requires_grad=True)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tape import Operations
 
 from imtrans.training.loss_meter import LossMeter
 
@@ -47,3 +48,48 @@ def test_its_state_goes_on():
     for each in (meter, other):
         each.add({"a": torch.tensor(4.0)}, 2)
     assert other.means() == meter.means() == {"a": 2.5}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_in_half_precision_are_summed_in_float32(dtype):
+    meter = LossMeter()
+    for step in range(500):
+        meter.add({"a": torch.tensor(1.0, dtype=dtype)}, step)
+    assert meter.means() == {"a": 1.0}
+
+
+def test_the_sums_are_those_of_one_addition_after_the_other():
+    meter, sums = LossMeter(), torch.zeros(3)
+    for step in range(100):
+        values = torch.rand(3)
+        meter.add(dict(zip("abc", values.unbind(), strict=True)), step)
+        sums = sums + values
+    assert torch.equal(torch.stack([*meter.sums.values()]), sums)
+    assert meter.means() == {name: float(total) / 100 for name, total in zip("abc", sums, strict=True)}
+
+
+def test_a_step_of_many_losses_launches_as_few_kernels_as_one_of_one():
+    counts = []
+    for number in (1, 8):
+        meter, losses = LossMeter(), {str(i): torch.tensor(1.0) for i in range(number)}
+        meter.add(losses, 1)
+        with Operations() as operations:
+            meter.add(losses, 2)
+        counts.append(operations.count)
+    assert counts == [5, 5]
+
+
+def test_a_loss_of_some_steps_alone():
+    meter = LossMeter()
+    for step, losses in enumerate([{"a": 1.0}, {"a": 1.0, "b": 4.0}, {}, {"a": float("inf")}], start=5):
+        meter.add({name: torch.tensor(value) for name, value in losses.items()}, step)
+    assert meter.means() == {"a": float("inf"), "b": 1.0}
+    assert meter.first_non_finite() == ("a", 8)
+
+
+def test_a_state_of_before_may_hold_half_precision():
+    meter = LossMeter()
+    meter.load_state_dict({"sums": {"a": torch.tensor(3.0, dtype=torch.bfloat16)}, "logged": 1}, torch.device("cpu"))
+    meter.add({"a": torch.tensor(1.0)}, 2)
+    assert meter.means() == {"a": 2.0}
+    assert meter.sums["a"].dtype == torch.float32

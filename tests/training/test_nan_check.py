@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tape import Operations
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -41,6 +42,24 @@ def test_a_running_statistic_that_is_not_finite_is_named_and_a_mask_is_not(value
     assert non_finite_weight(method) is None
     method.discriminator.layers[1].norm.running_var[0] = value
     assert non_finite_weight(method) == "discriminator.layers.1.norm.running_var"
+
+
+def test_large_weights_empty_ones_and_whole_numbers_are_finite():
+    method = small()
+    method.generator.head.weight.data.fill_(3e38)  # their sum is not finite
+    method.nothing = nn.Parameter(torch.empty(0))
+    method.number = nn.Parameter(torch.tensor(3), requires_grad=False)
+    assert non_finite_weight(method) is None
+
+
+def test_all_weights_are_checked_at_once():
+    counts = []
+    for layers in (1, 9):
+        method = nn.Sequential(*[nn.Linear(2, 2) for _ in range(layers)])
+        with Operations() as operations:
+            non_finite_weight(method)
+        counts.append(operations.count)
+    assert counts[0] == counts[1] < 12
 
 
 def test_nothing_is_found_in_a_step_that_is_fine_and_no_hook_is_left():
